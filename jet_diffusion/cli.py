@@ -1,0 +1,45 @@
+"""The `jet-diffusion` command: a table of subcommands, each the `main` of the module that does the work."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "inspect": ("jet_diffusion.inspection", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
+    "convert": ("jet_diffusion.conversion", "turn the HDF5 file into a Hugging Face dataset"),
+    "train": ("jet_diffusion.training.train", "train a diffusion model (processes: `accelerate launch`)"),
+    "generate": ("jet_diffusion.training.generate", "sample jets into an HDF5 file of the original schema"),
+    "plot-steps": ("jet_diffusion.training.plot_steps", "draw the noising and denoising of jets as strips"),
+    "publish": ("jet_diffusion.training.publish", "stage a run for the Hub and push it"),
+    "demo": ("jet_diffusion.training.demo", "the whole line on the bundled sample"),
+}
+"""Subcommand -> (module with `main(argv) -> None`, one line of help)."""
+
+
+def usage() -> str:
+    """The command's help text."""
+    rows = "\n".join(f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: jet-diffusion COMMAND ...\n\n{rows}\n\n`jet-diffusion COMMAND --help` explains one.\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one subcommand; errors a user can mend end in one line and exit code 2."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        sys.stderr.write(f"jet-diffusion: no command {name!r}; there are {', '.join(COMMANDS)}\n")
+        raise SystemExit(2)
+    module = importlib.import_module(COMMANDS[name][0])
+    try:
+        module.main(rest)
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        sys.stderr.write(f"jet-diffusion {name}: {error}\n")
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

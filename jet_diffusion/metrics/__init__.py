@@ -1,0 +1,1 @@
+"""Distances and two-sample tests between sets of jets."""

@@ -1,0 +1,1 @@
+"""Templates of the model and dataset cards."""

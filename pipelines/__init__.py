@@ -1,0 +1,1 @@
+"""What ships to the Hub: pipeline, representation, denoiser and conditioning. Imports nothing of ours."""

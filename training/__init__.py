@@ -1,0 +1,1 @@
+"""Scripts that train, sample and publish; each also runs by its path."""
