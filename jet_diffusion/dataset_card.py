@@ -1,0 +1,52 @@
+"""The card of a converted dataset: the template of `model_cards/` filled from the metadata file."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from typing import Any
+
+from huggingface_hub import DatasetCard, DatasetCardData
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
+    """Fill the dataset card.
+
+    Args:
+        metadata: Content of the metadata file (`conversion.convert` returns it).
+        repo: Where the card says the dataset is loaded from: a folder or `user/name`.
+    """
+    splits = [{"name": name, **counts} for name, counts in metadata["splits"].items()]
+    num_jets = sum(split["num_jets"] for split in splits)
+    simulated = metadata["simulated"]
+    pretty_name = "Quark and gluon jet images" + (" (simulated stand-in)" if simulated else "")
+    data_files = [{"split": split["name"], "path": f"data/{split['name']}-*.parquet"} for split in splits]
+    card_data = DatasetCardData(
+        pretty_name=pretty_name,
+        license="unknown",
+        task_categories=["image-classification", "unconditional-image-generation"],
+        size_categories=next((name for limit, name in _SIZES if num_jets < limit), "1M<n<10M"),
+        tags=["physics", "jets", "calorimeter", "hdf5", *(["simulated"] if simulated else [])],
+        config_names=["default"],
+        configs=[{"config_name": "default", "data_files": data_files}],
+        jet_diffusion=metadata,
+    )
+    with as_file(files("jet_diffusion.model_cards") / "dataset_card.md") as template:
+        return DatasetCard.from_template(
+            card_data,
+            template_path=str(template),
+            pretty_name=pretty_name,
+            simulated=simulated,
+            num_jets=num_jets,
+            repo=repo,
+            splits=splits,
+            source_name=metadata["source"]["name"],
+            source_jets=metadata["source"]["num_jets"],
+            source_size=metadata["source"]["size"],
+            fractions=" / ".join(f"{share:g}" for share in metadata["fractions"].values()),
+            seed=metadata["seed"],
+            duplicate_jets=metadata["duplicates"]["jets"],
+            duplicate_jets_across_splits=metadata["duplicates"]["jets_across_splits"],
+            num_hcal_not_in_towers=metadata["num_hcal_not_in_towers"],
+        )

@@ -1,0 +1,112 @@
+"""Load a pipeline without running anybody's code: from a folder or the Hub, by this package's own classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import SchedulerMixin, UNet2DModel
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file
+
+from jet_diffusion.pipelines.conditioning import Conditioner
+from jet_diffusion.pipelines.denoiser import DENOISERS
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.pipelines.representation import REPRESENTATIONS
+from jet_diffusion.runs import RunFolder
+
+LOADABLE: dict[str, dict[str, type]] = {
+    "unet": {"UNet2DModel": UNet2DModel},
+    "scheduler": {cls.__name__: cls for cls, _ in SCHEDULERS.values()},
+    "representation": dict(REPRESENTATIONS),
+    "denoiser": dict(DENOISERS),
+    "conditioner": {"Conditioner": Conditioner},
+}
+"""What each component of a pipeline may be."""
+
+PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]
+"""What is downloaded of a published pipeline; no source code is."""
+
+
+def load_pipeline(
+    source: str | Path, *, checkpoint: str | int = "last", revision: str | None = None
+) -> JetImagePipeline:
+    """A pipeline from a training run, a folder made by `save_pretrained`, or the Hub.
+
+    Args:
+        source: Folder, or `user/name` on the Hub.
+        checkpoint: For a run: "last", "best" or a step; its averaged weights are taken.
+        revision: For the Hub: branch, tag or commit.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or repository, or the run has no such checkpoint.
+        ValueError: If what is there is no jet pipeline.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        folder = _download(str(source), revision)
+    if RunFolder(folder).begun:
+        run = RunFolder(folder)
+        pipeline = load_folder(run.initial)
+        load_averaged(pipeline, run.checkpoint(checkpoint))
+        return pipeline
+    return load_folder(folder)
+
+
+def load_folder(folder: Path) -> JetImagePipeline:
+    """Build the pipeline of a folder from this package's classes.
+
+    Raises:
+        ValueError: If there is no model_index.json or it names classes this package does not know.
+    """
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        raise ValueError(f"{folder} is no pipeline: it has no model_index.json")
+    index: dict[str, Any] = json.loads(index_file.read_text())
+    components: dict[str, Any] = {}
+    for name, classes in LOADABLE.items():
+        class_name = (index.get(name) or [None, None])[1]
+        if class_name is None:
+            components[name] = None
+            continue
+        if class_name not in classes:
+            raise ValueError(f"{index_file}: {name} is a {class_name}; known are {', '.join(classes)}")
+        components[name] = classes[class_name].from_pretrained(folder, subfolder=name)  # type: ignore[attr-defined]
+    missing = [name for name, part in components.items() if part is None and name != "conditioner"]
+    if missing:
+        raise ValueError(f"{index_file} names no {', '.join(missing)}; it is no jet pipeline")
+    for part in components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    settings = {name: index[name] for name in ("provenance", "context_ratio") if name in index}
+    return JetImagePipeline(**components, **settings)
+
+
+def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:
+    """Put a checkpoint's averaged weights into the pipeline's UNet and conditioner."""
+    weights = load_file(checkpoint / "averaged.safetensors")
+    for name in ("unet", "conditioner"):
+        component = getattr(pipeline, name)
+        if component is None:
+            continue
+        mine = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+        with torch.no_grad():
+            for key, parameter in component.named_parameters():
+                parameter.copy_(mine[key])
+
+
+def training_scheduler(noise: dict[str, Any]) -> SchedulerMixin:
+    """The DDPMScheduler of a noise schedule, given x_0 by the denoiser and never clipping it."""
+    return diffusers.DDPMScheduler(**noise, prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=PIPELINE_FILES))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise FileNotFoundError(f"{repo} is neither a folder nor a repository on the Hub: {error}") from error

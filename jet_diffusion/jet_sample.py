@@ -1,0 +1,132 @@
+"""A set of jets held sparsely in memory: 5,000 jets take 30 MB instead of 940."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+
+from jet_diffusion.hits import Array, check_image_shape
+from jet_diffusion.observables import BATCH_SIZE, OBSERVABLES, compute_observables
+from jet_diffusion.schema import CLASS_NAMES, IMAGE_SHAPE
+
+VOXELS = int(np.prod(IMAGE_SHAPE))
+"""Values of one jet image, all channels."""
+
+
+@dataclass
+class JetSample:
+    """Jets with what they are labelled as or were asked to be.
+
+    Attributes:
+        voxels: (N, 46875) sparse float32, each row one jet's `energies` (GeV/100) flattened.
+        labels: (N,) int64, 0 gluon, 1 quark.
+        pt: (N,) jet pT in GeV.
+        m0: (N,) jet mass in GeV.
+        source: where the jets come from, for reports.
+        fingerprint: content fingerprint of that source; empty if unknown.
+        simulated: the text that marks simulated stand-in jets, or None.
+    """
+
+    voxels: csr_array
+    labels: Array
+    pt: Array
+    m0: Array
+    source: str = ""
+    fingerprint: str = ""
+    simulated: str | None = None
+    _observables: Array | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that all parts speak of the same number of jets."""
+        lengths = {name: len(getattr(self, name)) for name in ("labels", "pt", "m0")}
+        wrong = {name: length for name, length in lengths.items() if length != len(self)}
+        if wrong:
+            raise ValueError(f"{len(self)} jets, but {', '.join(f'{n} {k}' for k, n in wrong.items())}")
+
+    def __len__(self) -> int:
+        return int(self.voxels.shape[0])
+
+    @classmethod
+    def from_batches(
+        cls, batches: Iterable[Array], labels: Array, pt: Array, m0: Array, **description: str | None
+    ) -> JetSample:
+        """Collect `energies` that come in batches.
+
+        Args:
+            batches: arrays (n, 3, 125, 125) in GeV/100.
+            labels: (N,) classes of all jets.
+            pt: (N,) GeV.
+            m0: (N,) GeV.
+            **description: `source`, `fingerprint`, `simulated`.
+
+        Raises:
+            ValueError: for a wrong shape, or jets and labels of different number.
+        """
+        rows = [csr_array(check_image_shape(batch).reshape(len(batch), VOXELS)) for batch in batches]
+        voxels = vstack(rows, format="csr") if rows else csr_array((0, VOXELS), dtype=np.float32)
+        return cls(voxels, np.asarray(labels), np.asarray(pt), np.asarray(m0), **description)  # type: ignore[arg-type]
+
+    def take(self, rows: Array) -> JetSample:
+        """The jets of an index array or mask, in its order."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        observables = None if self._observables is None else self._observables[rows]
+        return JetSample(
+            self.voxels[rows],
+            self.labels[rows],
+            self.pt[rows],
+            self.m0[rows],
+            self.source,
+            self.fingerprint,
+            self.simulated,
+            observables,
+        )
+
+    def split(self, sizes: Iterable[int], rng: np.random.Generator) -> list[JetSample]:
+        """Draw disjoint samples of the given sizes.
+
+        Raises:
+            ValueError: if they add up to more jets than there are.
+        """
+        sizes = list(sizes)
+        if sum(sizes) > len(self):
+            raise ValueError(f"{sum(sizes)} jets asked of {self.source or 'a sample'}, which holds {len(self)}")
+        order = rng.permutation(len(self))
+        ends = np.cumsum(sizes)
+        return [self.take(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+
+    def of_class(self, label: int) -> JetSample:
+        """The jets of one class."""
+        if label not in range(len(CLASS_NAMES)):
+            raise ValueError(f"no class {label}; there are {dict(enumerate(CLASS_NAMES))}")
+        return self.take(self.labels == label)
+
+    def energies(self, rows: slice | Array = slice(None)) -> Array:
+        """Dense `energies` (n, 3, 125, 125) of some rows, GeV/100."""
+        return self.voxels[rows].toarray().reshape(-1, *IMAGE_SHAPE)
+
+    def batches(self, size: int = BATCH_SIZE) -> Iterator[Array]:
+        """Dense `energies` of all jets, in order."""
+        for start in range(0, len(self), size):
+            yield self.energies(slice(start, start + size))
+
+    def map(self, function: Callable[[Array], Array]) -> JetSample:
+        """The same jets with their `energies` changed by a function of a batch."""
+        description = {"source": self.source, "fingerprint": self.fingerprint, "simulated": self.simulated}
+        batches = (function(batch) for batch in self.batches())
+        return JetSample.from_batches(batches, self.labels, self.pt, self.m0, **description)
+
+    @property
+    def observables(self) -> Array:
+        """(N, K) all rows of `OBSERVABLES` in the table's order, computed once."""
+        if self._observables is None:
+            columns = [compute_observables(batch) for batch in self.batches()]
+            parts = [np.column_stack([part[name] for name in OBSERVABLES]) for part in columns]
+            self._observables = np.concatenate(parts) if parts else np.empty((0, len(OBSERVABLES)))
+        return self._observables
+
+    def observable(self, name: str) -> Array:
+        """(N,) one observable."""
+        return self.observables[:, list(OBSERVABLES).index(name)]

@@ -1,0 +1,109 @@
+"""A metric's value with its error, sample size and real-against-real floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from jet_diffusion.hits import Array
+from jet_diffusion.metrics.scaling import FeatureScale
+
+Metric = Callable[[Array, Array], float]
+"""(real features, generated features) -> distance."""
+
+DRAWS = 5
+SIGNIFICANT = 3.0
+"""A difference counts from this many standard errors on."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric and what it is worth.
+
+    Attributes:
+        value: mean over the draws, generated against real.
+        error: standard deviation over the draws.
+        floor: the same metric between two disjoint real samples of the same size.
+        floor_error: its standard deviation over the draws.
+        size: jets in each sample.
+        draws: how often samples were drawn.
+    """
+
+    value: float
+    error: float
+    floor: float
+    floor_error: float
+    size: int
+    draws: int
+
+    @property
+    def excess(self) -> float:
+        """Value minus floor: what the generator adds to the finite samples' own distance."""
+        return self.value - self.floor
+
+    @property
+    def excess_error(self) -> float:
+        """Standard error of the excess; draws share jets, so no gain from their number is claimed."""
+        return math.hypot(self.error, self.floor_error)
+
+    @property
+    def significance(self) -> float:
+        """Excess in standard errors; infinite if both spreads are 0 and the excess is not."""
+        if self.excess_error > 0:
+            return self.excess / self.excess_error
+        return math.copysign(math.inf, self.excess) if self.excess else 0.0
+
+
+def estimate(
+    metric: Metric,
+    real: Array,
+    generated: Array,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    draws: int = DRAWS,
+    scale: bool = True,
+) -> Estimate:
+    """Measure a metric in several draws without replacement, beside its floor.
+
+    Each draw cuts the real jets into a reference and a second sample, both of `size`; generated and second
+    sample are compared with the same reference, on the scale of that reference.
+
+    Args:
+        metric: the distance.
+        real: (R, K) features, R at least twice `size`.
+        generated: (G, K) features, G at least `size`.
+        rng: draws the samples.
+        size: jets in each sample.
+        draws: number of draws.
+        scale: whether to put features on the reference's scale first.
+
+    Raises:
+        ValueError: for too few jets, or from the metric.
+    """
+    if len(real) < 2 * size or len(generated) < size:
+        raise ValueError(
+            f"{size} against {size} needs {2 * size} real and {size} generated jets, "
+            f"got {len(real)} and {len(generated)}"
+        )
+    values, floors = [], []
+    for _ in range(draws):
+        order = rng.permutation(len(real))
+        reference, second = real[order[:size]], real[order[size : 2 * size]]
+        drawn = generated[rng.permutation(len(generated))[:size]]
+        if scale:
+            put = FeatureScale.fit(reference)
+            reference, second, drawn = put(reference), put(second), put(drawn)
+        values.append(metric(reference, drawn))
+        floors.append(metric(reference, second))
+    return Estimate(
+        float(np.mean(values)),
+        float(np.std(values, ddof=min(1, draws - 1))),
+        float(np.mean(floors)),
+        float(np.std(floors, ddof=min(1, draws - 1))),
+        size,
+        draws,
+    )

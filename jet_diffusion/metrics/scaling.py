@@ -1,0 +1,47 @@
+"""Put features on one scale before distances mix them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jet_diffusion.hits import Array
+
+SCALE_QUANTILE = 0.999
+
+
+@dataclass(frozen=True)
+class FeatureScale:
+    """Division by each feature's 99.9 % quantile of magnitude in the reference, capped at twice that.
+
+    A single mis-measured track of the real file is 1,000 times a usual one: dividing by the maximum would
+    flatten every other jet, and without the cap such a jet alone would make up the covariance.
+
+    Attributes:
+        scale: (K,) what features are divided by; 1 for a feature that is 0 throughout.
+        cap: largest magnitude after scaling.
+    """
+
+    scale: Array
+    cap: float = 2.0
+
+    @classmethod
+    def fit(cls, reference: Array) -> FeatureScale:
+        """Take the scale from the real reference jets (N, K)."""
+        scale = np.quantile(np.abs(reference), SCALE_QUANTILE, axis=0)
+        return cls(np.where(scale > 0, scale, 1.0))
+
+    def __call__(self, features: Array) -> Array:
+        """Scale features (N, K); NaN stays NaN."""
+        return np.clip(features / self.scale, -self.cap, self.cap)
+
+    def capped(self, features: Array) -> int:
+        """How many jets have a feature that the cap changes."""
+        return int(np.count_nonzero((np.abs(features / self.scale) > self.cap).any(axis=1)))
+
+
+def central_width(reference: Array) -> Array:
+    """(K,) half the distance between the 16 % and 84 % quantiles, 1 where that is 0: a robust sigma."""
+    low, high = np.quantile(reference, [0.16, 0.84], axis=0)
+    return np.where(high > low, (high - low) / 2, 1.0)

@@ -1,0 +1,169 @@
+"""Classifier two-sample tests: how well a classifier tells generated from real jets.
+
+An AUC of .5 is what a perfect generator gives, and also what a weak classifier says; `power_ladder` tells
+the two apart with the same classifier and budget on real jets with known faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+from tqdm import tqdm
+
+from jet_diffusion.hits import Array
+from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.metrics.ladder import LADDER
+
+SEEDS = 5
+LEAST_JETS = 300
+"""Fewest jets of each kind: a hundred each to train, validate and test on."""
+
+POWER = 0.9
+"""An AUC counts only if the classifier reaches this on the ladder's strongest rung."""
+
+ROC_POINTS = 101
+
+
+class Labelled(NamedTuple):
+    """Classifier inputs and what they are: 1 generated, 0 real."""
+
+    inputs: Any
+    labels: Array
+
+
+class Classifier(Protocol):
+    """What a two-sample test trains.
+
+    Attributes:
+        name: identifier in reports.
+        description: one line: model and budget.
+    """
+
+    name: str
+    description: str
+
+    def prepare(self, sample: JetSample) -> Any:
+        """Turn jets into inputs that an index array selects from, once for all seeds."""
+
+    def stack(self, parts: list[Any]) -> Any:
+        """Join prepared inputs along the jets."""
+
+    def scores(self, train: Labelled, validation: Labelled, test_inputs: Any, seed: int) -> Array:
+        """Train, choose the best state on the validation jets, and score the test jets (higher: generated)."""
+
+
+@dataclass(frozen=True)
+class TwoSampleTest:
+    """Outcome of a classifier two-sample test.
+
+    Attributes:
+        aucs: (seeds,) area under the ROC curve on the test third.
+        size: jets of each kind, all thirds together.
+        false_positive_rate: grid of the mean ROC curve.
+        true_positive_rate: mean over the seeds on that grid.
+    """
+
+    aucs: Array
+    size: int
+    false_positive_rate: Array
+    true_positive_rate: Array
+
+    @property
+    def auc(self) -> float:
+        """Mean over the seeds."""
+        return float(self.aucs.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard deviation over the seeds, which differ in thirds and in initial weights."""
+        return float(self.aucs.std(ddof=1)) if len(self.aucs) > 1 else float("nan")
+
+
+def two_sample_test(
+    classifier: Classifier, real: JetSample, generated: JetSample, *, seeds: int = SEEDS, seed: int = 0
+) -> TwoSampleTest:
+    """Train and test a classifier on disjoint thirds of equally many real and generated jets.
+
+    Args:
+        classifier: what is trained.
+        real: N real jets.
+        generated: N generated jets.
+        seeds: number of repetitions.
+        seed: first of the seeds.
+
+    Raises:
+        ValueError: for samples of different size or fewer than 300 jets each.
+    """
+    if len(real) != len(generated):
+        raise ValueError(f"a two-sample test takes samples of one size, got {len(real)} and {len(generated)}")
+    if len(real) < LEAST_JETS:
+        raise ValueError(f"a two-sample test needs {LEAST_JETS} jets of each kind, got {len(real)}")
+    prepared = classifier.stack([classifier.prepare(real), classifier.prepare(generated)])
+    labels = np.repeat([0, 1], len(real))
+    grid = np.linspace(0, 1, ROC_POINTS)
+    aucs, curves = [], []
+    for number in range(seed, seed + seeds):
+        train, validation, test = _thirds(len(real), np.random.default_rng(number))
+        scores = classifier.scores(
+            Labelled(prepared[train], labels[train]),
+            Labelled(prepared[validation], labels[validation]),
+            prepared[test],
+            number,
+        )
+        aucs.append(roc_auc_score(labels[test], scores))
+        false_positive, true_positive, _ = roc_curve(labels[test], scores)
+        curves.append(np.interp(grid, false_positive, true_positive))
+    return TwoSampleTest(np.array(aucs), len(real), grid, np.mean(curves, axis=0))
+
+
+def _thirds(size: int, rng: np.random.Generator) -> list[Array]:
+    """Row numbers of three disjoint parts, each with equally many real and generated jets, shuffled."""
+    thirds = zip(np.array_split(rng.permutation(size), 3), np.array_split(rng.permutation(size), 3), strict=True)
+    return [rng.permutation(np.concatenate([real, size + generated])) for real, generated in thirds]
+
+
+def power_ladder(
+    classifier: Classifier,
+    real: JetSample,
+    second: JetSample,
+    *,
+    seeds: int = SEEDS,
+    seed: int = 0,
+    progress: bool = False,
+    changed: Callable[[str], JetSample] | None = None,
+) -> dict[str, TwoSampleTest]:
+    """Test the classifier on real jets against other real jets, as they are and with each fault of `LADDER`.
+
+    Args:
+        classifier: what is tested.
+        real: N real jets.
+        second: N other real jets.
+        seeds: repetitions of each rung.
+        seed: first seed; also draws the faults.
+        progress: whether to show a bar.
+        changed: rung -> the second sample with its fault, where that is already at hand.
+
+    Returns:
+        "real halves" and each rung's name -> outcome.
+    """
+    changed = changed or (lambda rung: apply_rung(rung, second, seed))
+    outcomes = {}
+    for rung in tqdm(["real halves", *LADDER], desc=f"ladder: {classifier.name}", disable=not progress):
+        other = second if rung == "real halves" else changed(rung)
+        outcomes[rung] = two_sample_test(classifier, real, other, seeds=seeds, seed=seed)
+    return outcomes
+
+
+def apply_rung(rung: str, sample: JetSample, seed: int) -> JetSample:
+    """The sample with one fault of `LADDER`."""
+    rng = np.random.default_rng([seed, list(LADDER).index(rung)])
+    return sample.map(lambda energies: LADDER[rung](energies, rng))
+
+
+def has_power(ladder: dict[str, TwoSampleTest]) -> bool:
+    """Whether the classifier reaches `POWER` on its strongest rung, so that its AUC counts."""
+    return max(outcome.auc for outcome in ladder.values()) >= POWER

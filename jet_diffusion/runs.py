@@ -1,0 +1,167 @@
+"""The run folder: what a training run was told, saw and left behind.
+
+run/
+  config.yaml       every setting; `--config run/config.yaml` repeats the run
+  run.json          versions, git state, dataset and its fingerprint, and each time the run went on
+  initial/          the pipeline before the first step: fitted representation and denoiser, seeded weights
+  checkpoints/      step-00000500/ ...: weights, averaged weights, optimiser, state.json
+  metrics.jsonl     one line a log, validation or sample
+  history.png       loss against steps
+  samples/          pictures of jets sampled on the way
+  logs/             trackers
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jet_diffusion.files import write_text_atomically
+
+PACKAGES = ("torch", "diffusers", "accelerate", "datasets", "transformers", "numpy", "safetensors")
+
+
+class RunFolder:
+    """Paths and records of one run.
+
+    Args:
+        path: The run's folder; made by `begin`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.config = self.path / "config.yaml"
+        self.record = self.path / "run.json"
+        self.initial = self.path / "initial"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.history = self.path / "history.png"
+        self.samples = self.path / "samples"
+        self.logs = self.path / "logs"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun here; its record is the last thing `begin` writes."""
+        return self.record.is_file()
+
+    @staticmethod
+    def open(path: str | Path) -> RunFolder:
+        """A run that was begun.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        run = RunFolder(path)
+        if not run.begun:
+            raise FileNotFoundError(f"{path} is not a training run: it has no run.json")
+        return run
+
+    def begin(self, config: dict[str, Any], dataset: dict[str, Any]) -> None:
+        """Write the settings and the record, once the initial pipeline is saved."""
+        for folder in (self.checkpoints, self.samples, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
+        self._write_record({"dataset": dataset, "versions": versions(), "git": git_state(), "sessions": []})
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings the run was begun or last gone on with."""
+        config: dict[str, Any] = yaml.safe_load(self.config.read_text())
+        return config
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Keep the settings of a run that goes on."""
+        write_text_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
+
+    def read_record(self) -> dict[str, Any]:
+        """The record as begun and gone on."""
+        record: dict[str, Any] = json.loads(self.record.read_text())
+        return record
+
+    def add_session(self, **facts: Any) -> None:
+        """Record that the run goes on now: from which step, with how many processes, on what."""
+        record = self.read_record()
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        record["sessions"].append({"started": started, "command": sys.argv, "versions": versions(), **facts})
+        self._write_record(record)
+
+    def log(self, **values: Any) -> None:
+        """Append one line to the metrics."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The metrics' lines, or those of one kind (train, validation, sample)."""
+        if not self.metrics.is_file():
+            return []
+        lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+        return [line for line in lines if kind is None or line["kind"] == kind]
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics of steps that a killed run did after its last checkpoint and will now repeat."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        if self.metrics.is_file():
+            write_text_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.checkpoints.glob("step-*"))
+
+    def checkpoint(self, which: str | int = "last") -> Path:
+        """A checkpoint's folder: "last", "best" (lowest validation loss) or a step.
+
+        Raises:
+            FileNotFoundError: If there is none such.
+        """
+        steps = self.checkpoint_steps()
+        if not steps:
+            raise FileNotFoundError(f"{self.path} has no checkpoint yet")
+        if which == "best":
+            step = min(steps, key=self._validation_loss)
+        else:
+            step = steps[-1] if which == "last" else int(which)
+        if step not in steps:
+            raise FileNotFoundError(f"{self.path} has no checkpoint at step {step}; there are {steps}")
+        return self.checkpoints / f"step-{step:08d}"
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the last `keep` checkpoints and the best one, and what a kill left half-written."""
+        steps = self.checkpoint_steps()
+        kept = {*steps[-keep:], min(steps, key=self._validation_loss)}
+        for step in steps:
+            if step not in kept:
+                shutil.rmtree(self.checkpoints / f"step-{step:08d}")
+        for leftover in self.checkpoints.glob(".tmp-*"):
+            shutil.rmtree(leftover)
+
+    def _validation_loss(self, step: int) -> float:
+        state = json.loads((self.checkpoints / f"step-{step:08d}" / "state.json").read_text())
+        loss = state.get("validation_loss")
+        return float("inf") if loss is None else float(loss)
+
+    def _write_record(self, record: dict[str, Any]) -> None:
+        write_text_atomically(self.record, json.dumps(record, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what it stands on."""
+    found = {name: importlib.metadata.version(name) for name in ("jet-diffusion", *PACKAGES)}
+    return {"python": platform.python_version(), **found}
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and cleanliness of the working folder's git repository, or None outside one."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "clean": not changes.strip()}

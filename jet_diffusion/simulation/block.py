@@ -1,0 +1,88 @@
+"""A block: the jets that one random stream makes, the unit of work and of resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jet_diffusion.schema import IMAGE_SHAPE
+from jet_diffusion.simulation.archive import save_arrays
+from jet_diffusion.simulation.events import ANY, GLUON, QUARK, HardScatters
+from jet_diffusion.simulation.images import draw_images
+from jet_diffusion.simulation.jets import find_jets
+from jet_diffusion.simulation.particle_flow import reconstruct
+from jet_diffusion.simulation.pileup import BEAM_SPOT_LENGTH, PileupPool, draw_overlay
+from jet_diffusion.simulation.seeds import JET_STREAM, SHUFFLE_STREAM, pythia_seed, seed_kernels, stream
+from jet_diffusion.simulation.settings import SimulationSettings
+
+JETS_PER_BLOCK = 500
+
+BATCH_EVENTS = 100
+"""Collisions generated at a time; part of what fixes the numbers, for jets of a batch share a random stream."""
+
+
+class Block(NamedTuple):
+    """Jets in the file's order: energies (jets, 3, 125, 125) in GeV/100, labels, pt and m0 in GeV, float32."""
+
+    energies: np.ndarray
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
+
+
+def make_block(settings: SimulationSettings, number: int, pool: PileupPool) -> Block:
+    """Generate block `number`, both classes shuffled."""
+    if settings.process == "qg":
+        half = JETS_PER_BLOCK // 2
+        parts = [_make_jets(settings, number, label, half, pool) for label in (GLUON, QUARK)]
+    else:
+        parts = [_make_jets(settings, number, ANY, JETS_PER_BLOCK, pool)]
+    block = Block(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    order = stream(settings.seed, SHUFFLE_STREAM, number).permutation(JETS_PER_BLOCK)
+    return Block(*(column[order] for column in block))
+
+
+def _make_jets(
+    settings: SimulationSettings, block: int, label: int, number: int, pool: PileupPool
+) -> Block:
+    rng = stream(settings.seed, JET_STREAM, block, label - ANY)
+    seed_kernels(rng)
+    generator = HardScatters(label, pythia_seed(rng), settings)
+    batches: list[Block] = []
+    made = 0
+    while made < number:
+        batches.append(_make_batch(generator, rng, settings, pool))
+        made += len(batches[-1].labels)
+    return Block(*(np.concatenate(columns)[:number] for columns in zip(*batches, strict=True)))
+
+
+def _make_batch(
+    generator: HardScatters, rng: np.random.Generator, settings: SimulationSettings, pool: PileupPool
+) -> Block:
+    events = generator.batch(BATCH_EVENTS)
+    particles = reconstruct(events)
+    vertices = rng.normal(0, BEAM_SPOT_LENGTH, len(events))
+    crossings = tuple(draw_overlay(rng, pool.num_events, settings.pileup, len(events)) for _ in range(3))
+    jets = find_jets(events, particles, pool, crossings[0], settings.pt_min)
+    energies, drawn = draw_images(jets, events.offsets, particles, vertices, pool, crossings)
+    is_quark = np.abs(jets.parton[drawn]) != 21  # noqa: PLR2004
+    columns = (is_quark, jets.pt[drawn], jets.mass[drawn])
+    return Block(energies, *(column.astype(np.float32) for column in columns))
+
+
+def save_block(block: Block, path: Path) -> None:
+    """Write a block as a numpy archive of its non-zero energies, whole or not at all."""
+    cells = np.flatnonzero(block.energies)
+    values = block.energies.ravel()[cells]
+    save_arrays(path, {"cells": cells, "values": values, **block._asdict(), "energies": np.zeros(0)})
+
+
+def load_block(path: Path) -> Block:
+    """Read a block written by `save_block`."""
+    with np.load(path, allow_pickle=False) as archive:
+        labels = archive["labels"]
+        energies = np.zeros((len(labels), *IMAGE_SHAPE), np.float32)
+        energies.ravel()[archive["cells"]] = archive["values"]
+        return Block(energies, labels, archive["pt"], archive["m0"])

@@ -1,0 +1,42 @@
+"""Pythia 8 and FastJet, the two GPL libraries of the `simulation` extra: imported here and nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from types import ModuleType
+
+_DISTRIBUTIONS = {"pythia8mc": "pythia8mc", "fastjet": "fastjet", "numba": "numba"}
+
+
+def _load(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ValueError(
+            f"the simulation needs {module}, which is not installed: "
+            'run `pip install "jet-diffusion[simulation]"` and try again'
+        ) from error
+
+
+def load_pythia() -> ModuleType:
+    """The event generator Pythia 8 (arXiv:2203.11601, GPL-2.0-or-later)."""
+    return _load("pythia8mc")
+
+
+def load_fastjet() -> ModuleType:
+    """The jet finder FastJet (arXiv:1111.6097, GPL-2.0-or-later), by its Scikit-HEP bindings."""
+    return _load("fastjet")
+
+
+def require() -> None:
+    """Raise ValueError with the line that installs it if a library of the extra is missing."""
+    for module in _DISTRIBUTIONS:
+        _load(module)
+
+
+def versions() -> dict[str, str]:
+    """Version of every library that shapes the jets, as they are written into the file."""
+    return {name: version(distribution) for name, distribution in _DISTRIBUTIONS.items()}

@@ -1,0 +1,87 @@
+"""What particle flow makes of each particle: the candidates the jets are clustered from.
+
+Charged particles have the momentum of their track, photons that of their crystals, and what is left is measured
+by the HCAL (CMS, JINST 12 (2017) P10003). Jets of raw candidates, pile-up included and uncorrected, are what the
+real file's pt and m0 belong to.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from jet_diffusion.simulation.calorimeter import CONSTANT, HCAL_RESPONSE, STOCHASTIC
+from jet_diffusion.simulation.detector import Particles
+from jet_diffusion.simulation.events import Events
+from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
+from jet_diffusion.simulation.propagation import ECAL_FACE, METRES_PER_GEV
+from jet_diffusion.simulation.tracker import track_pt
+
+MAX_ETA = 2.6
+"""Candidates beyond this are no part of a jet with |eta| < 2."""
+
+MIN_PHOTON_ENERGY = 0.4
+"""GeV; below, a photon makes no cluster above the noise (seeds 0.23 GeV, cells 0.08 GeV; P10003, table 2)."""
+
+MIN_HADRON_ENERGY = 1.0
+"""GeV; the same for clusters of the HCAL (seeds 0.8 GeV)."""
+
+HADRON_RESOLUTION = (1.1, 0.09)
+"""110 %/sqrt(E) and 9 % for a calibrated neutral hadron (P10003, sec. 4.3)."""
+
+REACHES_ECAL_PT = ECAL_FACE[0] / (2 * METRES_PER_GEV)
+"""GeV; a charged particle of less pT curls up inside the barrel."""
+
+PION_MASS = 0.13957
+"""GeV; given to charged candidates. Neutral ones have none."""
+
+
+@njit(cache=True)
+def candidate_pt(pt: float, eta: float, kind: int, track: float) -> float:
+    """pT of a particle's candidate in GeV, or 0 if it leaves none.
+
+    Args:
+        pt: True transverse momentum in GeV.
+        eta: Pseudorapidity at the vertex.
+        kind: Kind of the particle (`kinds`).
+        track: pT of its track in GeV, 0 without one.
+    """
+    if track > 0:
+        return track
+    cosh_eta = math.cosh(eta)
+    energy = pt * cosh_eta
+    if kind == PHOTON or kind == ELECTRON:  # noqa: PLR1714 (numba)
+        measured = energy * (
+            1 + math.hypot(STOCHASTIC / math.sqrt(energy), CONSTANT) * np.random.standard_normal()
+        )
+        return measured / cosh_eta if measured > MIN_PHOTON_ENERGY else 0.0
+    if kind == MUON or (kind == CHARGED_HADRON and pt < REACHES_ECAL_PT):
+        return 0.0
+    mean = energy * (1 - HCAL_RESPONSE[0] * math.exp(-energy / HCAL_RESPONSE[1]))
+    relative = min(0.9, math.hypot(HADRON_RESOLUTION[0] / math.sqrt(mean), HADRON_RESOLUTION[1]))
+    measured = mean * (1 + relative * np.random.standard_normal())
+    return measured / cosh_eta if measured > MIN_HADRON_ENERGY else 0.0
+
+
+def reconstruct(events: Events) -> Particles:
+    """Tracks and candidates of the final particles of many events; 0 where a particle leaves none."""
+    momentum = events.momentum
+    pt = np.hypot(momentum[:, 0], momentum[:, 1])
+    eta, phi = np.arcsinh(momentum[:, 2] / pt), np.arctan2(momentum[:, 1], momentum[:, 0])
+    track, candidate = _reconstruct(pt, eta, events.kind, events.charge, events.radius)
+    return Particles(pt, eta, phi, momentum[:, 3].copy(), events.kind, events.charge, track, candidate)
+
+
+@njit(cache=True)
+def _reconstruct(
+    pt: np.ndarray, eta: np.ndarray, kind: np.ndarray, charge: np.ndarray, radius: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    track, candidate = np.zeros(len(pt)), np.zeros(len(pt))
+    for i in range(len(pt)):
+        if charge[i] != 0:
+            track[i] = track_pt(pt[i], eta[i], kind[i], radius[i])
+        if abs(eta[i]) < MAX_ETA:
+            candidate[i] = candidate_pt(pt[i], eta[i], kind[i], track[i])
+    return track, candidate

@@ -1,0 +1,33 @@
+"""Random streams: every block of jets, and every pile-up pool, has its own, named by the master seed.
+
+A block's jets so depend on the seed and the block's number alone: not on the worker, nor on what else is made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+POOL_STREAM, SHUFFLE_STREAM, JET_STREAM = range(3)
+
+MAX_PYTHIA_SEED = 900_000_000
+
+
+def stream(seed: int, kind: int, *numbers: int) -> np.random.Generator:
+    """The random stream of one purpose (POOL_STREAM, ...) and its numbers under a master seed."""
+    return np.random.default_rng(np.random.SeedSequence([seed, kind, *numbers]))
+
+
+def pythia_seed(rng: np.random.Generator) -> int:
+    """A seed Pythia accepts."""
+    return int(rng.integers(1, MAX_PYTHIA_SEED))
+
+
+def seed_kernels(rng: np.random.Generator) -> None:
+    """Seed the generator that compiled code draws from; numba keeps it apart from numpy's."""
+    _seed_kernels(int(rng.integers(0, 2**32)))
+
+
+@njit(cache=True)
+def _seed_kernels(seed: int) -> None:
+    np.random.seed(seed)

@@ -1,0 +1,66 @@
+"""What the silicon tracker makes of a charged particle: found or lost, with which pT."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from jet_diffusion.simulation.kinds import ELECTRON
+
+MAX_ETA = 2.5
+"""Acceptance of the tracker (JINST 3 (2008) S08004, ch. 3)."""
+
+MIN_PT = 0.16
+"""GeV; the softest track in the fragments of real images has 0.164 GeV. (fact)"""
+
+PLATEAU, TURN_ON = 0.88, 0.15
+"""Efficiency of a high-purity track of a pion: about 0.9 above 1 GeV, falling below (CMS, JINST 9 (2014)
+P10009, fig. 9). It rises as 1 - exp(-(pT - MIN_PT) / TURN_ON). (tuned: the number of track pixels)"""
+
+ELECTRON_FACTOR, DISPLACED_FACTOR = 0.9, 0.7
+"""Further losses for electrons (bremsstrahlung), and for particles born more than 20 mm from the beam."""
+
+DISPLACED_RADIUS, MAX_RADIUS = 0.020, 0.300
+"""Metres from the beam beyond which tracks are harder to find, and not found."""
+
+PT_RESOLUTION = 0.012
+"""Relative resolution of pT at these momenta in the barrel (JINST 9 (2014) P10009, fig. 13)."""
+
+OUTLIER_TAIL = 7.0e-3
+"""GeV. A mis-measured track has a curvature near zero, where all curvatures are equally likely: the fraction of
+tracks above pT is OUTLIER_TAIL / pT. (tuned: the largest track of 139,306 real jets is 75.7 TeV)"""
+
+OUTLIER_MIN_PT, OUTLIER_MAX_PT = 10.0, 7.6e4
+"""GeV; the range in which an outlier is drawn."""
+
+
+@njit(cache=True)
+def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
+    """pT of the track of a charged particle, in GeV, or 0 if none is found.
+
+    Args:
+        pt: True transverse momentum in GeV.
+        eta: Pseudorapidity at the vertex.
+        kind: Kind of the particle (`kinds`).
+        radius: Distance from the beam at which it was born, in metres.
+    """
+    if pt < MIN_PT or abs(eta) > MAX_ETA or radius > MAX_RADIUS:
+        return 0.0
+    efficiency = PLATEAU * (1 - math.exp(-(pt - MIN_PT) / TURN_ON))
+    if kind == ELECTRON:
+        efficiency *= ELECTRON_FACTOR
+    if radius > DISPLACED_RADIUS:
+        efficiency *= DISPLACED_FACTOR
+    if np.random.random() > efficiency:
+        return 0.0
+    return max(MIN_PT, pt * (1 + PT_RESOLUTION * np.random.standard_normal()))
+
+
+@njit(cache=True)
+def mismeasured_pt(pt: float) -> float:
+    """`pt` of a track in an image, or rarely that of an outlier drawn afresh, in GeV."""
+    if np.random.random() > OUTLIER_TAIL / OUTLIER_MIN_PT:
+        return pt
+    return min(OUTLIER_MAX_PT, OUTLIER_MIN_PT / max(np.random.random(), 1e-9))

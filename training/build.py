@@ -1,0 +1,189 @@
+"""From settings to the objects of a run: pipeline, trained module, noise-schedule check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+from torch import nn
+
+from jet_diffusion.dataset import JetDataset
+from jet_diffusion.hub import training_scheduler
+from jet_diffusion.pipelines.conditioning import Conditioner
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser, SpikeAndSlabDenoiser
+from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.representation import REPRESENTATIONS, Representation
+from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
+
+SIGNAL_LIMIT = 1e-3
+"""Largest alpha-bar at T that counts as no signal left."""
+
+
+class TrainedModule(nn.Module):
+    """All that is trained, as one module that wraps for several processes: embedding and UNet behind the denoiser.
+
+    Args:
+        pipeline: Whose components to train.
+    """
+
+    def __init__(self, pipeline: JetImagePipeline) -> None:
+        super().__init__()
+        self.unet, self.conditioner, self.denoiser = pipeline.unet, pipeline.conditioner, pipeline.denoiser
+
+    def forward(
+        self,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        labels: torch.Tensor,
+        pt: torch.Tensor,
+        m0: torch.Tensor,
+        dropped: torch.Tensor,
+    ) -> DenoiserOutput:
+        """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions."""
+        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, dropped)
+        return self.denoiser(self.unet, x_t, timesteps, embedding)
+
+
+def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:
+    """The pipeline before the first step: everything fitted on training jets, weights by the seed.
+
+    Raises:
+        ValueError: If the noise schedule leaves signal at T, or the jets do not fit the representation.
+    """
+    noise = noise_schedule(settings.noise)
+    scheduler = training_scheduler(noise)
+    check_signal_at_end(scheduler.alphas_cumprod, settings.noise.allow_signal_at_T)
+    representation = fit_representation(settings, jets)
+    denoiser = fit_denoiser(settings, jets, representation, noise)
+    torch.manual_seed(settings.seed)
+    unet = build_unet(settings.unet, denoiser.unet_channels(), representation.shape[1:])
+    if isinstance(denoiser, SpikeAndSlabDenoiser):
+        nn.init.zeros_(unet.conv_out.weight)
+        nn.init.zeros_(unet.conv_out.bias)
+    conditioner = None
+    if settings.unet.conditional:
+        columns = (torch.from_numpy(column) for column in (jets.labels, jets.pt, jets.m0))
+        conditioner = Conditioner.fit(*columns, embedding_dim=4 * unet.config.block_out_channels[0])
+    return JetImagePipeline(
+        unet=unet,
+        scheduler=make_scheduler("dpm++", scheduler.config),
+        representation=representation,
+        denoiser=denoiser,
+        conditioner=conditioner,
+        provenance=jets.simulated or "",
+    )
+
+
+def noise_schedule(settings: NoiseSettings) -> dict[str, Any]:
+    """The part of the settings that diffusers' schedulers take."""
+    names = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+    return {name: getattr(settings, name) for name in names}
+
+
+def check_signal_at_end(alphas_cumprod: torch.Tensor, allow: bool) -> None:
+    """Refuse a noise schedule at whose end jets can still be seen, for sampling starts from pure noise.
+
+    Raises:
+        ValueError: With the signal's amplitude that is left, unless allowed.
+    """
+    left = alphas_cumprod[-1].item()
+    if left >= SIGNAL_LIMIT and not allow:
+        raise ValueError(
+            f"at T = {len(alphas_cumprod)} the noise schedule leaves {left**0.5:.4g} of the signal's amplitude "
+            f"(alpha-bar {left:.3g}, accepted below {SIGNAL_LIMIT:g}): sampling would start from noise that training "
+            "never saw. Raise beta_end or T, or set noise.allow_signal_at_T: true"
+        )
+
+
+def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representation:
+    """Fit the value map on the first training jets.
+
+    Raises:
+        ValueError: If the representation needs HCAL towers that the dataset does not have.
+    """
+    chosen = REPRESENTATIONS[settings.representation.name]
+    if chosen.needs_hcal_towers and not jets.all_hcal_in_towers:
+        raise ValueError(
+            f"{chosen.__name__} needs HCAL to be constant in 5x5 towers, which it is not in every jet of this "
+            "dataset; set representation.name: PixelGrid"
+        )
+    arguments: dict[str, Any] = {"gap": settings.representation.gap}
+    if chosen.__name__ == "PixelGrid":
+        arguments["pool"] = settings.representation.pool
+    return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
+
+
+def fit_denoiser(
+    settings: TrainSettings, jets: JetDataset, representation: Representation, noise: dict[str, Any]
+) -> Denoiser:
+    """Fit spike and slab on the same jets, or set up the plain denoiser."""
+    chosen = settings.denoiser
+    if chosen.kind != "spike_and_slab":
+        return PlainDenoiser(
+            channels=representation.shape[0],
+            noise_schedule=noise,
+            prediction=chosen.kind,
+            snr_gamma=chosen.snr_gamma,
+        )
+    batches = energy_batches(jets, settings.representation.fit_jets)
+    return SpikeAndSlabDenoiser.fit(
+        (representation.encode(energies) for energies in batches),
+        channel_group=representation.channel_group,
+        zero=representation.zero(),
+        hit_threshold=representation.hit_threshold(),
+        mask=representation.mask(),
+        noise_schedule=noise,
+        components=chosen.components,
+        prior=chosen.prior,
+        inputs=tuple(chosen.inputs),
+        min_variance=chosen.min_variance,
+    )
+
+
+def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[int, int]) -> UNet2DModel:
+    """A UNet2DModel of the preset, with whatever the settings override.
+
+    Raises:
+        ValueError: If the grid cannot be halved often enough or the groups do not divide the channels.
+    """
+    preset = PRESETS[settings.preset]
+    widths = tuple(settings.block_out_channels or preset["block_out_channels"])
+    attention = preset.get("attention", False) if settings.attention is None else settings.attention
+    halvings = 2 ** (len(widths) - 1)
+    if any(side % halvings for side in grid):
+        raise ValueError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {len(widths) - 1} times; use fewer levels")
+    if any(width % settings.norm_num_groups for width in widths):
+        raise ValueError(f"norm_num_groups {settings.norm_num_groups} must divide each of {widths}")
+    plain_levels = len(widths) - 1
+    unet = UNet2DModel(
+        sample_size=grid,
+        in_channels=channels[0],
+        out_channels=channels[1],
+        block_out_channels=widths,
+        layers_per_block=settings.layers_per_block or preset["layers_per_block"],
+        down_block_types=(*["DownBlock2D"] * plain_levels, "AttnDownBlock2D" if attention else "DownBlock2D"),
+        up_block_types=("AttnUpBlock2D" if attention else "UpBlock2D", *["UpBlock2D"] * plain_levels),
+        norm_num_groups=settings.norm_num_groups,
+        dropout=settings.dropout,
+        add_attention=attention,
+        class_embed_type="identity" if settings.conditional else None,
+    )
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    return unet
+
+
+def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[torch.Tensor]:
+    """The first jets' energies in tensors of at most `size`."""
+    count = min(count, len(jets))
+    for start in range(0, count, size):
+        yield torch.from_numpy(jets.energies(np.arange(start, min(start + size, count))))
+
+
+def settings_as_dict(settings: TrainSettings) -> dict[str, Any]:
+    """Settings for config.yaml, without what is no part of the run."""
+    return {name: value for name, value in asdict(settings).items() if name != "dry_run"}

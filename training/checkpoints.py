@@ -1,0 +1,155 @@
+"""Checkpoints that a kill cannot spoil, and from which a run goes on exactly.
+
+Tensors are safetensors, the rest is JSON: nothing is pickled. A checkpoint is written under a temporary name and
+renamed when it is durable; its state.json holds a digest of each file, checked before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from jet_diffusion.files import sync
+from jet_diffusion.runs import RunFolder
+
+WEIGHTS, AVERAGED, OPTIMIZER, STATE = (
+    "weights.safetensors",
+    "averaged.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+)
+
+
+@dataclass
+class TrainingState:
+    """All that changes while training; step and seed alone fix data order, noise and timesteps.
+
+    Attributes:
+        model: The module whose parameters are trained.
+        optimizer: Its optimiser.
+        lr_scheduler: Steps once an optimiser step.
+        averaged: Exponential moving average of the model's parameters.
+        step: Optimiser steps done.
+        validation_loss: Latest validation loss, None before the first.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+    averaged: EMAModel
+    step: int = 0
+    validation_loss: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """Names of the parameters, in order."""
+        return [name for name, _ in self.model.named_parameters()]
+
+
+def save_checkpoint(run: RunFolder, state: TrainingState, keep: int) -> Path:
+    """Write the checkpoint of the current step, then remove those no longer kept."""
+    final = run.checkpoints / f"step-{state.step:08d}"
+    temporary = run.checkpoints / f".tmp-{final.name}"
+    temporary.mkdir(exist_ok=True)
+    names, optimizer = state.names(), state.optimizer.state_dict()
+    averaged = state.averaged.state_dict()
+    tensors = {
+        WEIGHTS: {name: parameter.detach() for name, parameter in state.model.named_parameters()},
+        AVERAGED: dict(zip(names, averaged.pop("shadow_params"), strict=True)),
+        OPTIMIZER: {
+            f"{index}.{key}": value for index, slot in optimizer["state"].items() for key, value in slot.items()
+        },
+    }
+    for file, values in tensors.items():
+        save_file({name: value.cpu().contiguous() for name, value in values.items()}, temporary / file)
+        sync(temporary / file)
+    facts = {
+        "step": state.step,
+        "validation_loss": state.validation_loss,
+        "averaged": averaged,
+        "optimizer_groups": optimizer["param_groups"],
+        "lr_scheduler": {key: value for key, value in state.lr_scheduler.state_dict().items() if key != "lr_lambdas"},
+        "sha256": {file: _digest(temporary / file) for file in tensors},
+    }
+    (temporary / STATE).write_text(json.dumps(facts, indent=2) + "\n")
+    sync(temporary / STATE)
+    if not final.exists():
+        os.replace(temporary, final)
+        sync(run.checkpoints)
+    run.prune(keep)
+    return final
+
+
+def load_checkpoint(folder: Path, state: TrainingState) -> None:
+    """Put model, averages, optimiser and schedule back as they were.
+
+    Raises:
+        ValueError: If a file is not what was written.
+    """
+    facts = read_state(folder)
+    weights, averaged, optimizer = (load_file(folder / file) for file in (WEIGHTS, AVERAGED, OPTIMIZER))
+    load_parameters(state.model, weights)
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in optimizer.items():
+        index, key = name.split(".", 1)
+        slots.setdefault(int(index), {})[key] = value
+    state.optimizer.load_state_dict({"state": slots, "param_groups": facts["optimizer_groups"]})
+    shadow = [averaged[name] for name in state.names()]
+    device = next(state.model.parameters()).device
+    state.averaged.load_state_dict({**facts["averaged"], "shadow_params": shadow})
+    state.averaged.to(device)
+    state.lr_scheduler.load_state_dict(
+        {**facts["lr_scheduler"], "lr_lambdas": state.lr_scheduler.state_dict()["lr_lambdas"]}
+    )
+    state.step, state.validation_loss = facts["step"], facts["validation_loss"]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """A checkpoint's state.json, after checking every file against its digest.
+
+    Raises:
+        ValueError: If a file is not what was written.
+    """
+    facts: dict[str, Any] = json.loads((folder / STATE).read_text())
+    for file, digest in facts["sha256"].items():
+        if not (folder / file).is_file() or _digest(folder / file) != digest:
+            raise ValueError(
+                f"checkpoint {folder} is damaged: {file} is missing or not as it was written; remove that folder "
+                "to go on from the one before"
+            )
+    return facts
+
+
+def load_parameters(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Copy tensors into the parameters of the same names.
+
+    Raises:
+        ValueError: If names or shapes differ.
+    """
+    parameters = dict(model.named_parameters())
+    different = sorted(
+        name
+        for name in parameters.keys() | weights.keys()
+        if name not in parameters or name not in weights or parameters[name].shape != weights[name].shape
+    )
+    if different:
+        raise ValueError(
+            f"the weights are of another model: {len(different)} tensors differ in name or shape, first {different[0]}"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""The training loss, and what is reported beside it: the share of the marginal denoiser's loss that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput
+from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.training.batches import NoisyBatch
+from jet_diffusion.training.settings import OptimizerSettings
+
+
+@dataclass
+class LossTerms:
+    """The loss of one batch.
+
+    Attributes:
+        loss: Scalar to minimise.
+        sums: (2,) the weighted squared error of x_0, and the marginal denoiser's on the same noise (zero where there
+            is none); their ratio is 1 when no context has been learnt.
+    """
+
+    loss: torch.Tensor
+    sums: torch.Tensor
+
+
+class DenoisingLoss:
+    """Weighted error of the denoiser's prediction over the pixels inside the image.
+
+    Args:
+        denoiser: Gives target and weight of each timestep.
+        representation: Gives the mask and the channel groups.
+        settings: Which error, and how pixels are balanced.
+        device: Where the loss is computed.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, representation: Representation, settings: OptimizerSettings, device: torch.device
+    ) -> None:
+        self.denoiser, self.settings = denoiser, settings
+        mask = representation.mask(device).float()
+        group = torch.tensor(representation.channel_group, device=device)
+        size = torch.bincount(group).float()
+        share = 1 / (size * len(size)) if settings.balance == "group" else torch.ones_like(size) / len(group)
+        self.pixel_weight = share[group].view(-1, 1, 1) * mask / mask.sum()
+
+    def noisy(self, batch: NoisyBatch) -> torch.Tensor:
+        """x_t = alpha x_0 + sigma eps, in closed form."""
+        alpha, sigma = self.denoiser.noise_level(batch.timesteps)
+        return alpha * batch.x_0 + sigma * batch.noise
+
+    def __call__(self, output: DenoiserOutput, batch: NoisyBatch) -> LossTerms:
+        """The loss of the denoiser's output for the batch."""
+        target = self.denoiser.target(batch.x_0, batch.noise, batch.timesteps)
+        difference = output.prediction - target
+        error = difference.abs() if self.settings.loss == "l1" else difference.square()
+        weight = self.denoiser.loss_weight(batch.timesteps)
+        loss = self._mean(error, weight)
+        with torch.no_grad():
+            own = loss.detach()
+            if output.prediction is not output.x0 or self.settings.loss == "l1":
+                own = self._mean((output.x0 - batch.x_0).square(), weight)
+            marginal = torch.zeros_like(own)
+            if output.marginal is not None:
+                marginal = self._mean((output.marginal - batch.x_0).square(), weight)
+        return LossTerms(loss, torch.stack([own, marginal]))
+
+    def _mean(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        per_jet = torch.einsum("nchw,chw->n", error, self.pixel_weight)
+        return (weight.flatten() * per_jet).mean()

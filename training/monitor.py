@@ -1,0 +1,196 @@
+"""What a run shows of itself: log lines, validation on fixed noise, pictures and a table of sampled jets, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from jet_diffusion.dataset import JetDataset
+from jet_diffusion.observables import quick_table
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.plots import plot_side_by_side, save_figure
+from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
+from jet_diffusion.training.checkpoints import TrainingState
+from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.settings import TrainSettings
+from jet_diffusion.training_plots import plot_history
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from jet_diffusion.training.train import Clock
+
+SHOWN_JETS = 6
+VALIDATION_STEP = -1
+
+
+class Monitor:
+    """Logs, validates and samples at the steps the settings name.
+
+    Args:
+        settings, accelerator, run, pipeline, state: Of the run; the pipeline's components are the trained ones.
+        validation: The validation split.
+        loss_of: The training loss.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        accelerator: Accelerator,
+        run: RunFolder,
+        pipeline: JetImagePipeline,
+        state: TrainingState,
+        validation: JetDataset,
+        loss_of: DenoisingLoss,
+        epoch_jets: int,
+    ) -> None:
+        self.settings, self.accelerator, self.run = settings, accelerator, run
+        self.pipeline, self.state, self.validation, self.loss_of = pipeline, state, validation, loss_of
+        self.bare = state.model
+        self.validate_every = settings.validate_every or max(1, epoch_jets // settings.batch_size)
+        count = min(settings.validation_jets, len(validation))
+        noisy = NoisyJets(validation, pipeline.representation, pipeline.denoiser, batch_size=count, seed=settings.seed)
+        positions = validation_positions(len(validation), count)
+        mine = positions[accelerator.process_index :: accelerator.num_processes]
+        size = max(1, settings.batch_size // (accelerator.num_processes * settings.accumulation))
+        self.validation_batches: list[NoisyBatch] = [
+            noisy.__getitems__(mine[start : start + size]) for start in range(0, len(mine), size)
+        ]
+        accelerator.init_trackers("jet-diffusion", config=_tracker_config(settings))
+
+    def log(self, sums: torch.Tensor, clock: Clock, progress: tqdm) -> None:
+        """One training line: loss as a share of the marginal denoiser's, learning rate, speed, waiting."""
+        own, marginal = (self.accelerator.reduce(sums, "mean") / self.settings.log_every).tolist()
+        values = {
+            "loss": own,
+            **({"loss_ratio": own / marginal} if marginal else {}),
+            "learning_rate": self.state.lr_scheduler.get_last_lr()[0],
+            "jets_per_second": clock.jets / clock.busy if clock.busy else 0.0,
+            "waiting_share": clock.waiting / clock.busy if clock.busy else 0.0,
+        }
+        self._record("train", values)
+        shown = "loss_ratio" if marginal else "loss"
+        progress.set_postfix({shown: f"{values[shown]:.3f}", "jets/s": f"{values['jets_per_second']:.0f}"})
+
+    def after_step(self) -> None:
+        """Validate and sample if it is time."""
+        step, last = self.state.step, self.state.step == self.settings.max_steps
+        if last or step % self.validate_every == 0:
+            self._validate()
+        if last or (self.settings.sample_every and step % self.settings.sample_every == 0):
+            self._sample()
+
+    def finish(self, clock: Clock) -> None:
+        """Say how the session went and close the trackers."""
+        if clock.jets:
+            self.accelerator.print(
+                f"trained on {clock.jets} jets at {clock.jets / clock.busy:.1f} jets/s; "
+                f"{100 * clock.waiting / clock.busy:.2f} % of the step time was spent waiting for data"
+            )
+        self.accelerator.print(f"run folder: {self.run.path}")
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Loss of the averaged weights on the same jets, timesteps and noise every time."""
+        sums, jets = torch.zeros(2, device=self.accelerator.device), 0
+        with self._averaged_weights():
+            for batch in self.validation_batches:
+                moved = batch.to(self.accelerator.device)
+                with self.accelerator.autocast():
+                    output = self.bare(
+                        self.loss_of.noisy(moved), moved.timesteps, moved.labels, moved.pt, moved.m0, moved.dropped
+                    )
+                sums += self.loss_of(output, moved).sums * len(moved.labels)
+                jets += len(moved.labels)
+        total = self.accelerator.reduce(torch.cat([sums, sums.new_tensor([jets])]), "sum")
+        own, marginal = (total[:2] / total[2]).tolist()
+        self.state.validation_loss = own
+        self._record("validation", {"loss": own, **({"loss_ratio": own / marginal} if marginal else {})})
+        if self.accelerator.is_main_process:
+            save_figure(plot_history(self.run.read_metrics()), self.run.history)
+
+    def _sample(self) -> None:
+        """Sample jets like the first validation jets, draw some beside them and compare energy and occupancy."""
+        if self.accelerator.is_main_process:
+            count = min(self.settings.sample_jets, len(self.validation))
+            rows = np.arange(count)
+            with self._averaged_weights(), self.accelerator.autocast():
+                self.pipeline.set_progress_bar_config(disable=True)
+                conditions = {}
+                if self.pipeline.conditioner is not None:
+                    columns = {"labels": self.validation.labels, "pt": self.validation.pt, "m0": self.validation.m0}
+                    conditions = {name: column[rows] for name, column in columns.items()}
+                generator = torch.Generator().manual_seed(self.settings.seed)
+                output = self.pipeline(count, **conditions, generator=generator)
+            generated = np.ascontiguousarray(output.images.transpose(0, 3, 1, 2))
+            real = self.validation.energies(rows)
+            table = quick_table(real, generated)
+            self._record("sample", {"table": table, "held_fraction": output.held_fraction})
+            figure = plot_side_by_side(real[:SHOWN_JETS], generated[:SHOWN_JETS])
+            save_figure(figure, self.run.samples / f"step-{self.state.step:08d}.png")
+            self.accelerator.print(format_table(table))
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        parameters = list(self.bare.parameters())
+        self.state.averaged.store(parameters)
+        self.state.averaged.copy_to(parameters)
+        self.bare.eval()
+        try:
+            yield
+        finally:
+            self.state.averaged.restore(parameters)
+            self.bare.train()
+
+    def _record(self, kind: str, values: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        step = self.state.step
+        self.run.log(kind=kind, step=step, jets=step * self.settings.batch_size, **values)
+        numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, float)}
+        self.accelerator.log(numbers, step=step)
+
+
+def format_table(table: list[dict[str, Any]]) -> str:
+    """The quick table as text."""
+    lines = [f"{'':<18}{'real':>10}{'generated':>12}{'ratio':>8}"]
+    for row in table:
+        name = f"{row['channel']} {row['quantity']} ({row['unit']})"
+        lines.append(f"{name:<22}{row['real']:>8.4g}{row['generated']:>10.4g}{row['ratio']:>8.3f}")
+    return "\n".join(lines)
+
+
+def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset, pipeline: JetImagePipeline) -> str:
+    """What `--dry-run` prints: model size, steps, batches, memory."""
+    parameters = sum(p.numel() for p in pipeline.unet.parameters())
+    conditioning = 0 if pipeline.conditioner is None else sum(p.numel() for p in pipeline.conditioner.parameters())
+    share = settings.batch_size // accelerator.num_processes
+    # Weights, gradients, averages and AdamW's two moments in float32.
+    state_mb = 5 * 4 * (parameters + conditioning) / 2**20
+    seen = settings.max_steps * settings.batch_size
+    return "\n".join(
+        [
+            f"jets            {len(jets)} ({jets.simulated or 'no stand-in'})",
+            f"representation  {type(pipeline.representation).__name__}, x {pipeline.representation.shape}",
+            f"denoiser        {type(pipeline.denoiser).__name__}",
+            f"UNet            {parameters:,} parameters, channels {tuple(pipeline.unet.config.block_out_channels)}",
+            f"conditioning    {conditioning:,} parameters",
+            f"steps           {settings.max_steps} of {settings.batch_size} jets: {seen:,} jets seen, "
+            f"{seen / len(jets):.1f} epochs",
+            f"a process       {share} jets a step in {settings.accumulation} micro-batch(es)",
+            f"memory          {state_mb:.0f} MiB for weights, gradients, averages and optimiser, beside activations",
+            f"run             {settings.run} (nothing written)",
+        ]
+    )
+
+
+def _tracker_config(settings: TrainSettings) -> dict[str, Any]:
+    """Scalars only: TensorBoard takes nothing else."""
+    return {name: value for name, value in vars(settings).items() if isinstance(value, int | float | str)}

@@ -1,0 +1,48 @@
+"""How many processes really take part, and a refusal where a launcher asked for more than run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import ProjectConfiguration
+
+from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.settings import TrainSettings
+
+
+def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
+    """The accelerator of these settings; loads nothing and refuses a launch that lost processes.
+
+    Raises:
+        ValueError: If fewer processes run than were asked for.
+    """
+    accelerator = Accelerator(
+        cpu=settings.cpu,
+        mixed_precision=settings.precision,
+        gradient_accumulation_steps=settings.accumulation,
+        log_with=list(settings.trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(run.path), logging_dir=str(run.logs)),
+        dataloader_config=DataLoaderConfiguration(),
+        step_scheduler_with_optimizer=False,
+    )
+    check_processes(accelerator.num_processes, settings.expect_processes, os.environ)
+    return accelerator
+
+
+def check_processes(running: int, expected: int | None, environment: Mapping[str, str]) -> None:
+    """Refuse to run with another number of processes than was asked for.
+
+    `accelerate launch --cpu --num_processes 2` starts one process and says nothing; it leaves MASTER_ADDR without
+    WORLD_SIZE in the environment, which no launcher that starts several processes does.
+
+    Raises:
+        ValueError: With the command that does start them.
+    """
+    hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N training/train.py ...`"
+    if expected is not None and running != expected:
+        raise ValueError(f"expect_processes is {expected}, but {running} take part; {hint}")
+    asked_for_more = "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
+    if running == 1 and asked_for_more and "ACCELERATE_MIXED_PRECISION" in environment:
+        raise ValueError(f"the launcher was asked for several processes but started one; {hint}")

@@ -1,0 +1,243 @@
+"""Everything a training run can be told: one dataclass, from a YAML file and dotted options on top of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"block_out_channels": [32, 48, 64], "layers_per_block": 1},
+    "small": {"block_out_channels": [64, 96, 128], "layers_per_block": 1},
+    "base": {"block_out_channels": [96, 128, 160], "layers_per_block": 1, "attention": True},
+}
+"""UNet sizes by name; parameters and cost on the default representation are in the README."""
+
+
+@dataclass
+class UNetSettings:
+    """The UNet2DModel. A value left at None comes from the preset.
+
+    Attributes:
+        preset: tiny, small or base.
+        block_out_channels: Channels of each level; every level but the last halves the grid.
+        layers_per_block: Residual layers a level.
+        attention: Self-attention on the coarsest level.
+        norm_num_groups: Groups of the group normalisation; divides every entry of block_out_channels.
+        dropout: Dropout within residual layers.
+        conditional: Condition on class, pT and mass.
+        gradient_checkpointing: Recompute activations in the backward pass, to save memory.
+    """
+
+    preset: Literal["tiny", "small", "base"] = "tiny"
+    block_out_channels: list[int] | None = None
+    layers_per_block: int | None = None
+    attention: bool | None = None
+    norm_num_groups: int = 16
+    dropout: float = 0.0
+    conditional: bool = True
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class RepresentationSettings:
+    """How energies become x.
+
+    Attributes:
+        name: TowerPatches or PixelGrid.
+        gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
+        pool: PixelGrid only: crystals along each side of a summed cell.
+        fit_jets: Training jets the value map, spike and slab are fitted on.
+    """
+
+    name: Literal["TowerPatches", "PixelGrid"] = "TowerPatches"
+    gap: float = 1.0
+    pool: int = 1
+    fit_jets: int = 10_000
+
+
+@dataclass
+class DenoiserSettings:
+    """What the UNet's output means.
+
+    Attributes:
+        kind: spike_and_slab, or plain epsilon, sample or v_prediction.
+        prior: spike_and_slab: occupancy by position, or one per channel group.
+        components: spike_and_slab: Gaussians of a group's slab.
+        inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value).
+        min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
+        snr_gamma: plain: min-SNR weighting of the loss if positive.
+    """
+
+    kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
+    prior: Literal["position", "group"] = "position"
+    components: int = 1
+    inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
+    min_variance: float = 0.05
+    snr_gamma: float = 0.0
+
+
+@dataclass
+class NoiseSettings:
+    """The training noise schedule.
+
+    Attributes:
+        num_train_timesteps: T.
+        beta_schedule, beta_start, beta_end, rescale_betas_zero_snr: As in diffusers' DDPMScheduler.
+        allow_signal_at_T: Train even if alpha-bar at T is 1e-3 or more, so that sampling starts from what training
+            never saw.
+        min_ratio: Noise levels below this sigma/alpha are not trained on.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    rescale_betas_zero_snr: bool = False
+    allow_signal_at_T: bool = False  # noqa: N815
+    min_ratio: float = 0.0
+
+
+@dataclass
+class OptimizerSettings:
+    """AdamW and what surrounds it.
+
+    Attributes:
+        beta1, beta2, epsilon, weight_decay: AdamW's.
+        lr_schedule: constant_with_warmup or cosine, by diffusers.
+        max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
+        fused: Use the fused implementation.
+        balance: Average the loss over all pixels ("pixel") or over the three channel groups ("group").
+        loss: Squared ("l2") or absolute ("l1") error.
+        condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    lr_schedule: Literal["constant_with_warmup", "cosine"] = "cosine"
+    max_grad_norm: float = 1.0
+    fused: bool = True
+    balance: Literal["pixel", "group"] = "pixel"
+    loss: Literal["l2", "l1"] = "l2"
+    condition_drop: float = 0.0
+
+
+@dataclass
+class TrainSettings:
+    """A training run.
+
+    Attributes:
+        data: Folder made by `jet-diffusion convert`, or a dataset on the Hub.
+        run: The run's folder; the same command goes on where it stopped.
+        max_steps: Optimiser steps in all.
+        batch_size: Jets a step, over all processes together.
+        accumulation: Micro-batches each process splits its part of a step into.
+        learning_rate: Peak learning rate.
+        warmup_steps: Steps of linear warm-up.
+        ema_decay: Decay of the averaged weights that samples, validation and the published model use.
+        precision: "no" (float32), "bf16" or "fp16", by accelerate.
+        memory_format: contiguous or channels_last.
+        compile: Compile the UNet with torch.compile.
+        seed: Seeds weights, data order, noise and timesteps.
+        max_jets: Train on the first so many jets of the training split.
+        num_workers: Loader processes that decode, encode and draw noise.
+        checkpoint_every, keep_checkpoints: Steps between checkpoints, and how many of the last are kept.
+        validate_every, validation_jets: Steps between validations (0: every epoch), and jets in them.
+        sample_every, sample_jets: Steps between pictures of sampled jets (0: none until the end), and jets in them.
+        log_every: Steps between log lines.
+        trackers: accelerate's trackers by name (tensorboard, wandb, trackio).
+        expect_processes: Refuse to run with any other number of processes.
+        init_from: A run or published model whose weights to start from.
+        cpu: Stay on the CPU even if there is a GPU.
+        dry_run: Say what would run, and stop.
+    """
+
+    data: str
+    run: str
+    max_steps: int = 10_000
+    batch_size: int = 64
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    ema_decay: float = 0.999
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    compile: bool = False
+    seed: int = 0
+    max_jets: int | None = None
+    num_workers: int = 1
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    validate_every: int = 0
+    validation_jets: int = 256
+    sample_every: int = 0
+    sample_jets: int = 64
+    log_every: int = 20
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    expect_processes: int | None = None
+    init_from: str | None = None
+    cpu: bool = False
+    dry_run: bool = False
+    unet: UNetSettings = field(default_factory=UNetSettings)
+    representation: RepresentationSettings = field(default_factory=RepresentationSettings)
+    denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+
+
+RESUMABLE = ("max_steps", "checkpoint_every", "keep_checkpoints", "validate_every", "sample_every", "sample_jets",
+             "log_every", "trackers", "num_workers", "cpu", "dry_run", "expect_processes", "compile", "precision",
+             "memory_format", "init_from", "accumulation", "run", "data")  # fmt: skip
+"""Options that may differ when a run goes on; any other change would make it another run."""
+
+
+def parse_settings(argv: list[str] | None = None) -> TrainSettings:
+    """Settings from `--config FILE` and `--any.option value`, later ones winning."""
+    parser = settings_parser()
+    namespace = parser.instantiate(parser.parse_args(argv))
+    return TrainSettings(**{name: value for name, value in vars(namespace).items() if name != "config"})
+
+
+def settings_parser() -> ArgumentParser:
+    """The parser of a training run's options."""
+    parser = ArgumentParser(prog="jet-diffusion train", description="Train a diffusion model of jet images.")
+    parser.add_argument("--config", action="config", help="a YAML file of the options below")
+    parser.add_class_arguments(TrainSettings)
+    return parser
+
+
+def check_settings(settings: TrainSettings, processes: int) -> None:
+    """Refuse settings that contradict each other, before any work.
+
+    Raises:
+        ValueError: Saying which, what was seen and what is accepted.
+    """
+    share = processes * settings.accumulation
+    if settings.batch_size < 1 or settings.batch_size % share:
+        raise ValueError(
+            f"batch_size {settings.batch_size} (jets a step over all processes) must be a multiple of "
+            f"processes x accumulation = {processes} x {settings.accumulation}"
+        )
+    for name in ("max_steps", "accumulation", "checkpoint_every", "keep_checkpoints", "log_every", "validation_jets"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
+    if not 0 <= settings.ema_decay < 1:
+        raise ValueError(f"ema_decay must lie in [0, 1), got {settings.ema_decay}")
+    if not 0 <= settings.optimizer.condition_drop < 1:
+        raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.optimizer.condition_drop}")
+
+
+def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
+    """Options, dotted, in which a run about to go on differs from the one begun, other than the resumable ones."""
+    before, after = _flatten(old), _flatten(asdict(settings))
+    return [key for key in after if key in before and before[key] != after[key] and key not in RESUMABLE]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,256 @@
+"""Train a diffusion model of jet images: `accelerate launch training/train.py --config configs/tiny.yaml`.
+
+The same command goes on where it stopped. One process or many, one CPU or many GPUs: the loop is the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from tqdm import tqdm
+
+from jet_diffusion.dataset import JetDataset
+from jet_diffusion.hub import load_folder, load_pipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
+from jet_diffusion.training.build import TrainedModule, build_pipeline, settings_as_dict
+from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, load_parameters, save_checkpoint
+from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.monitor import Monitor, describe
+from jet_diffusion.training.processes import make_accelerator
+from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
+
+
+@dataclass
+class Clock:
+    """Where a session's time goes.
+
+    Attributes:
+        started: When the first step began.
+        waiting: Seconds spent waiting for the loader after the first batch.
+        busy: Seconds spent in steps, waiting included; pictures, validation and checkpoints are left out.
+        jets: Jets trained on.
+    """
+
+    waiting: float = 0.0
+    busy: float = 0.0
+    jets: int = 0
+    mark: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        elapsed, self.mark = now - self.mark, now
+        return elapsed
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the command line says."""
+    train(parse_settings(argv))
+
+
+def train(settings: TrainSettings) -> RunFolder:
+    """Begin a run or go on with it, to its last step.
+
+    Raises:
+        ValueError: If the settings contradict each other, the run's, or the processes that take part.
+        FileNotFoundError: If the dataset or the weights to start from do not exist.
+    """
+    run = RunFolder(settings.run)
+    accelerator = make_accelerator(settings, run)
+    check_settings(settings, accelerator.num_processes)
+    accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device}")
+    jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
+    validation = JetDataset.load(settings.data, "validation")
+    if settings.dry_run:
+        accelerator.print(describe(settings, accelerator, jets, build_pipeline(settings, jets)))
+        return run
+    pipeline = begin_or_resume(settings, accelerator, run, jets)
+    state = make_state(settings, pipeline)
+    if run.checkpoint_steps():
+        load_checkpoint(run.checkpoint("last"), state)
+        accelerator.print(f"going on from step {state.step} of {settings.max_steps}")
+    if accelerator.is_main_process:
+        run.forget_after(state.step)
+        run.add_session(step=state.step, processes=accelerator.num_processes, device=str(accelerator.device))
+    accelerator.wait_for_everyone()
+    run_steps(settings, accelerator, run, pipeline, state, jets, validation)
+    accelerator.end_training()
+    return run
+
+
+def begin_or_resume(
+    settings: TrainSettings, accelerator: Accelerator, run: RunFolder, jets: JetDataset
+) -> JetImagePipeline:
+    """The run's initial pipeline, made by the main process if there is none yet and read by all.
+
+    Raises:
+        ValueError: If the run was begun with other settings or other jets.
+    """
+    failure: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            if run.begun:
+                check_same_run(settings, run, jets)
+                run.update_config(settings_as_dict(settings))
+            else:
+                pipeline = build_pipeline(settings, jets)
+                if settings.init_from:
+                    start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
+                pipeline.save_pretrained(run.initial)
+                dataset = {"path": settings.data, "fingerprint": jets.fingerprint, "jets": len(jets)}
+                run.begin(settings_as_dict(settings), {**dataset, "simulated": jets.simulated})
+        except (ValueError, FileNotFoundError) as error:
+            failure = [error]
+    # Every process must learn of it, or the others would wait for ever.
+    broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]
+    return load_folder(run.initial)
+
+
+def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
+    """Refuse to go on with what would be another run.
+
+    Raises:
+        ValueError: Naming what differs.
+    """
+    if changed := changed_settings(run.read_config(), settings):
+        raise ValueError(
+            f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run"
+        )
+    fingerprint = run.read_record()["dataset"]["fingerprint"]
+    if fingerprint != jets.fingerprint:
+        raise ValueError(f"{run.path} was begun on jets {fingerprint}, {settings.data} holds {jets.fingerprint}")
+
+
+def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
+    """Warm start: the trained weights, with the value map and the denoiser's fit they were trained in."""
+    load_parameters(pipeline.unet, trained.unet.state_dict())
+    if pipeline.conditioner is not None and trained.conditioner is not None:
+        load_parameters(pipeline.conditioner, dict(trained.conditioner.named_parameters()))
+        for name in ("log_pt_mean", "log_pt_std", "log_m0_mean", "log_m0_std"):
+            pipeline.conditioner.register_to_config(**{name: trained.conditioner.config[name]})
+    pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
+
+
+def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:
+    """Model, optimiser, learning-rate schedule and averaged weights at step 0."""
+    model, options = TrainedModule(pipeline), settings.optimizer
+    if settings.memory_format == "channels_last":
+        model.unet.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        betas=(options.beta1, options.beta2),
+        eps=options.epsilon,
+        weight_decay=options.weight_decay,
+        fused=options.fused,
+    )
+    lr_scheduler = get_scheduler(
+        options.lr_schedule,
+        optimizer,
+        num_warmup_steps=settings.warmup_steps,
+        num_training_steps=settings.max_steps,
+    )
+    averaged = EMAModel(list(model.parameters()), decay=settings.ema_decay, foreach=True)
+    return TrainingState(model, optimizer, lr_scheduler, averaged)
+
+
+def run_steps(
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    run: RunFolder,
+    pipeline: JetImagePipeline,
+    state: TrainingState,
+    jets: JetDataset,
+    validation: JetDataset,
+) -> None:
+    """The training loop."""
+    device, processes = accelerator.device, accelerator.num_processes
+    noisy_jets = NoisyJets(
+        jets,
+        pipeline.representation,
+        pipeline.denoiser,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        min_ratio=settings.noise.min_ratio,
+        condition_drop=settings.optimizer.condition_drop,
+    )
+    batches = GlobalBatches(
+        len(jets),
+        settings.batch_size,
+        settings.seed,
+        range(state.step, settings.max_steps),
+        process=accelerator.process_index,
+        processes=processes,
+        accumulation=settings.accumulation,
+    )
+    loader = batch_loader(noisy_jets, batches, settings.num_workers, pin=device.type == "cuda")
+    pipeline.to(device)
+    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, device)
+    state.averaged.to(device)
+    bare = state.model
+    model, state.optimizer = accelerator.prepare(bare, state.optimizer)
+    if settings.compile:
+        bare.unet.compile()
+    monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loss_of, len(jets))
+    parameters, clock = list(bare.parameters()), Clock()
+    sums = torch.zeros(2, device=device)
+    progress = tqdm(total=settings.max_steps, initial=state.step, unit="step", disable=not accelerator.is_main_process)
+    model.train()
+    loading = iter(loader)
+    while state.step < settings.max_steps:
+        # Dropout draws from the global state: key it, so that a resumed run draws the same.
+        torch.manual_seed(settings.seed * 1_000_003 + state.step * processes + accelerator.process_index)
+        clock.lap()
+        for micro in range(settings.accumulation):
+            batch = next(loading).to(device)
+            waited = clock.lap() if clock.jets else 0 * clock.lap()  # the loader's start is no waiting
+            last = micro == settings.accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                output = model(loss_of.noisy(batch), batch.timesteps, batch.labels, batch.pt, batch.m0, batch.dropped)
+                terms = loss_of(output, batch)
+                # accelerate divides by the number of micro-batches.
+                accelerator.backward(terms.loss)
+            sums += terms.sums / settings.accumulation
+            clock.waiting += waited
+            clock.busy += waited + clock.lap()
+        if settings.optimizer.max_grad_norm:
+            accelerator.clip_grad_norm_(parameters, settings.optimizer.max_grad_norm)
+        state.optimizer.step()
+        state.lr_scheduler.step()
+        state.optimizer.zero_grad()
+        state.averaged.step(parameters)
+        state.step += 1
+        clock.busy += clock.lap()
+        clock.jets += settings.batch_size
+        progress.update()
+        if state.step % settings.log_every == 0 or state.step == settings.max_steps:
+            monitor.log(sums, clock, progress)
+            sums = torch.zeros(2, device=device)
+        monitor.after_step()
+        if state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps:
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                save_checkpoint(run, state, settings.keep_checkpoints)
+            accelerator.wait_for_everyone()
+    progress.close()
+    monitor.finish(clock)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as problem:
+        sys.exit(f"train: {problem}")
