@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -26,6 +26,17 @@ KEYS = ("X_jets", "y", "pt", "m0")
 
 SLICE_JETS = 128
 """Jets a slice holds unless the caller asks otherwise: 24 MB of dense energies."""
+
+
+class StoredDataset(NamedTuple):
+    """How a dataset of the file is stored."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...] | None
+    compression: str | None
+    stored_bytes: int
 
 
 class QuarkGluonFile:
@@ -46,8 +57,7 @@ class QuarkGluonFile:
         m0: (N,) float32, jet mass in GeV.
         attrs: The root attributes, as plain Python values.
         simulated: The text that marks simulated stand-in jets, or None.
-        chunks: Chunk shape of `X_jets`, or None where it lies contiguous.
-        compression: Name of its compression, or None.
+        datasets: How each dataset is stored.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -64,14 +74,13 @@ class QuarkGluonFile:
             self.labels = _read_labels(self._file["y"], self.path)
             self.pt = _read_condition(self._file["pt"], self.path)
             self.m0 = _read_condition(self._file["m0"], self.path)
-            pixels = self._file["X_jets"]
-            self.num_jets = int(pixels.shape[0])
-            self.chunks: tuple[int, ...] | None = pixels.chunks
-            self.compression: str | None = pixels.compression
+            self.datasets = [_storage(item) for item in self._file.values() if isinstance(item, h5py.Dataset)]
+            self.num_jets = len(self.labels)
+            self._chunks: tuple[int, ...] | None = self._file["X_jets"].chunks
         except BaseException:
             self._file.close()
             raise
-        self._band_jets = _band_jets(self.chunks, self.num_jets)
+        self._band_jets = _band_jets(self._chunks, self.num_jets)
         self._band: tuple[int, h5py.Dataset] | None = None
 
     def __enter__(self) -> Self:
@@ -108,7 +117,8 @@ class QuarkGluonFile:
         step = size if size < band else size - size % band
         while start < stop:
             band_start = start - start % band
-            end = min(start + step, band_start + max(step, band), stop)
+            slice_start = band_start + (start - band_start) // step * step
+            end = min(slice_start + step, band_start + max(step, band), stop)
             yield start, end
             start = end
 
@@ -142,7 +152,7 @@ class QuarkGluonFile:
         if self._band is None or self._band[0] != band:
             self._band = None  # closing the dataset frees its chunk cache before the next band fills one
             access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-            access.set_chunk_cache(*_cache_of_one_band(self.chunks, self._band_jets), 1.0)
+            access.set_chunk_cache(*_cache_of_one_band(self._chunks, self._band_jets), 1.0)
             self._band = band, h5py.Dataset(h5py.h5d.open(self._file.id, b"X_jets", access))
         try:
             self._band[1].read_direct(pixels, np.s_[start:stop])
@@ -216,6 +226,12 @@ def _read_condition(dataset: h5py.Dataset, path: Path) -> NDArray[np.float32]:
             first = int(np.flatnonzero(wrong)[0])
             raise ValueError(f"{path}: {name} of jet {first} is {values[first]}, {reason}")
     return single
+
+
+def _storage(dataset: h5py.Dataset) -> StoredDataset:
+    name, stored = dataset.name.lstrip("/"), dataset.id.get_storage_size()
+    dtype, compression = str(dataset.dtype), dataset.compression
+    return StoredDataset(name, dataset.shape, dtype, dataset.chunks, compression, stored)
 
 
 def _plain(value: Any) -> Any:

@@ -13,12 +13,20 @@ from tqdm import tqdm
 
 from jet_diffusion.energies import hcal_is_constant_in_towers
 from jet_diffusion.hdf5 import QuarkGluonFile
+from jet_diffusion.plots import plot_jets, plot_mean_images, save_figure
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, CLASS_NAMES, NUM_CRYSTALS
 
 _DROPPED_BITS = 12
 """Bits of a float32 left out in the histogram of non-zero energies: its bins are 0.05 % wide."""
 
 _BINS = 0x7F800000 >> _DROPPED_BITS
+
+_PICTURED_JETS = 512
+"""The pictures come from so many jets at the file's beginning."""
+
+_JETS_PER_CLASS = 2
+
+_Rows = list[tuple[str, ...]]
 
 
 @dataclass
@@ -88,6 +96,95 @@ def tally_energies(file: QuarkGluonFile, max_jets: int | None = None) -> EnergyT
     return tally
 
 
-def describe_layout(file: QuarkGluonFile) -> str:
-    """The file's datasets, attributes, classes, and the ranges of pT and mass."""
-    ...
+def describe_file(file: QuarkGluonFile) -> str:
+    """Tell how a file is stored, its attributes and classes, and the ranges of pT and mass."""
+    storage: _Rows = [("dataset", "shape", "type", "chunks", "compression", "MB on disk")]
+    for stored in file.datasets:
+        *names, size = stored
+        storage.append((*(str(item) if item is not None else "-" for item in names), f"{size / 1e6:.2f}"))
+    classes: _Rows = [("class", "jets", "%")]
+    for label, name in enumerate(CLASS_NAMES):
+        count = int(np.count_nonzero(file.labels == label))
+        classes.append((name, str(count), f"{100 * count / file.num_jets:.2f}"))
+    ranges: _Rows = [("GeV", "min", "mean", "max")]
+    for name, column in (("pt", file.pt), ("m0", file.m0)):
+        values = column.min(), column.mean(dtype=np.float64), column.max()
+        ranges.append((name, *(f"{value:.2f}" for value in values)))
+    attributes = [f"  {name} = {value}" for name, value in file.attrs.items()] or ["  none"]
+    parts = [
+        f"{file.path}: {file.num_jets} jets, {file.path.stat().st_size / 1e6:.1f} MB",
+        _table(storage),
+        "\n".join(["attributes", *attributes]),
+        _table(classes),
+        _table(ranges),
+    ]
+    if file.simulated:
+        parts.insert(1, f"*** NOT COLLISION DATA: {file.simulated} ***")
+    return "\n\n".join(parts)
+
+
+def describe_energies(tally: EnergyTally) -> str:
+    """Tell the statistics of each channel, for each class and for both."""
+    header = ("channel", "class", "non-zero %", "mean/pixel", "smallest", "99.9 % of non-zero", "largest")
+    rows: _Rows = [header]
+    for channel, label_name in enumerate(CHANNEL_LABELS):
+        for name, labels in (*((name, [label]) for label, name in enumerate(CLASS_NAMES)), ("both", [0, 1])):
+            pixels = int(tally.num_jets[labels].sum()) * NUM_CRYSTALS**2
+            if pixels:
+                values = (
+                    tally.total[labels, channel].sum() / pixels,
+                    tally.smallest[labels, channel].min(),
+                    tally.quantile(labels, channel, 0.999),
+                    tally.largest[labels, channel].max(),
+                )
+                occupancy = 100 * tally.histogram[labels, channel].sum() / pixels
+                rows.append((label_name, name, f"{occupancy:.3f}", *(f"{value:.4g}" for value in values)))
+    num_jets, exceptions = int(tally.num_jets.sum()), tally.hcal_not_in_towers
+    constant = f"in all {num_jets} jets" if exceptions == 0 else f"in all but {exceptions} of {num_jets} jets"
+    return f"energies in GeV/100\n{_table(rows)}\n\nHCAL is constant in its 5x5 towers {constant}"
+
+
+def draw_pictures(file: QuarkGluonFile, folder: Path) -> list[Path]:
+    """Draw a few jets of each class, and each class's mean image, from the file's first jets.
+
+    Returns:
+        The pictures' paths.
+    """
+    stop = min(_PICTURED_JETS, file.num_jets)
+    energies, labels = file.energies(0, stop), file.labels[:stop]
+    members = {name: np.flatnonzero(labels == label) for label, name in enumerate(CLASS_NAMES)}
+    shown = np.concatenate([jets[:_JETS_PER_CLASS] for jets in members.values()])
+    titles = [rf"$p_T$ = {file.pt[jet]:.0f} GeV" for jet in shown]
+    means = {name: energies[jets] for name, jets in members.items() if jets.size}
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "jets.png": plot_jets(energies[shown], labels[shown], titles, file.simulated),
+        "mean_images.png": plot_mean_images(means, file.simulated),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    return [folder / name for name in figures]
+
+
+def main(argv: list[str]) -> None:
+    """`jet-diffusion inspect FILE`."""
+    parser = argparse.ArgumentParser(prog="jet-diffusion inspect", description=(__doc__ or "").strip())
+    parser.add_argument("file", type=Path, help="the quark/gluon HDF5 file")
+    parser.add_argument("--out", type=Path, help="folder of the pictures (default outputs/inspect-NAME)")
+    parser.add_argument("--max-jets", type=int, help="take the energies of the file's first jets only")
+    options = parser.parse_args(argv)
+    with QuarkGluonFile(options.file) as file:
+        sys.stdout.write(describe_file(file) + "\n\n")
+        pictures = draw_pictures(file, options.out or Path("outputs") / f"inspect-{file.path.stem}")
+        sys.stdout.write(describe_energies(tally_energies(file, options.max_jets)) + "\n\n")
+    sys.stdout.write(f"pictures: {', '.join(map(str, pictures))}\n")
+
+
+def _table(rows: _Rows) -> str:
+    """Lay out rows of text in columns, the first at the left and the others at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)

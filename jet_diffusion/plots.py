@@ -35,7 +35,7 @@ COLUMNS = (*CHANNEL_LABELS, "Combined")
 """The panels of a jet; the last sums the channels."""
 
 _DPI = 100
-_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _BLOCK_GAP, _BLOCK_TITLE = 125, 110, 35, 55, 10, 40, 35  # pixels
+_LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _BLOCK_GAP, _BLOCK_TITLE, _NOTE = 125, 110, 35, 55, 10, 40, 35, 30  # pixels
 _TICKS = (-1, 0, 1)
 _HALF_WIDTH = NUM_CRYSTALS / 2 * CRYSTAL_PITCH
 
@@ -162,7 +162,7 @@ def _draw(
     crystal_pixels: int = 3,
 ) -> Figure:
     """Draw blocks of panels beside one another, their rows named at the left, on one colour scale."""
-    sheet = _Sheet(len(row_names), len(blocks), crystal_pixels)
+    sheet = _Sheet(len(row_names), len(blocks), crystal_pixels, note)
     norm, colours = LogNorm(*limits), jet_colours()
     for block, panels in enumerate(blocks):
         for row, images in enumerate(panels):
@@ -183,23 +183,23 @@ def _draw(
     for block, name in enumerate(block_names):
         sheet.name_block(block, name)
     sheet.colour_bar(shown, quantity)
-    if note:
-        sheet.write_note(note)
     return sheet.figure
 
 
 class _Sheet:
     """A figure whose panels have a whole number of pixels for each crystal."""
 
-    def __init__(self, rows: int, blocks: int, crystal_pixels: int) -> None:
+    def __init__(self, rows: int, blocks: int, crystal_pixels: int, note: str | None) -> None:
         self.rows = rows
         self.side = crystal_pixels * NUM_CRYSTALS
         self.pitch = self.side + _GAP
         self.block_pitch = len(COLUMNS) * self.pitch - _GAP + _BLOCK_GAP
         self.top = _TOP + (_BLOCK_TITLE if blocks > 1 else 0)
         self.width = _LEFT + blocks * self.block_pitch - _BLOCK_GAP + _RIGHT
-        self.height = self.top + rows * self.pitch - _GAP + _BOTTOM
+        self.height = self.top + rows * self.pitch - _GAP + _BOTTOM + (_NOTE if note else 0)
         self.figure = Figure(figsize=(self.width / _DPI, self.height / _DPI), dpi=_DPI)
+        if note:
+            self.figure.text(12 / self.width, 10 / self.height, note, size=12, style="italic", va="bottom")
 
     def _axes(self, x: int, y: int, width: int, height: int) -> Axes:
         """Axes by pixels from the upper left corner."""
@@ -231,10 +231,6 @@ class _Sheet:
         """Write a block's title over its columns."""
         x = _LEFT + block * self.block_pitch + (self.block_pitch - _BLOCK_GAP) / 2
         self.figure.text(x / self.width, 1 - 10 / self.height, name, size=16, ha="center", va="top")
-
-    def write_note(self, note: str) -> None:
-        """Write a line in the lower left corner."""
-        self.figure.text(10 / self.width, 8 / self.height, note, size=10, style="italic", va="bottom")
 
     def colour_bar(self, shown: AxesImage, quantity: str) -> None:
         """Draw the scale at the right, two rows high at most."""

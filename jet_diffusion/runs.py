@@ -29,6 +29,9 @@ from jet_diffusion.files import write_text_atomically
 
 PACKAGES = ("torch", "diffusers", "accelerate", "datasets", "transformers", "numpy", "safetensors")
 
+TRAINING_JETS = "training_jets.npy"
+"""Name of the file of content hashes, in a run folder and in what is published."""
+
 
 class RunFolder:
     """Paths and records of one run.
@@ -43,6 +46,7 @@ class RunFolder:
         self.record = self.path / "run.json"
         self.initial = self.path / "initial"
         self.checkpoints = self.path / "checkpoints"
+        self.training_jets = self.path / TRAINING_JETS
         self.metrics = self.path / "metrics.jsonl"
         self.history = self.path / "history.png"
         self.samples = self.path / "samples"

@@ -1,12 +1,20 @@
-"""Pictures of a training run: how the loss fell and how sampled energy and occupancy came to agree."""
+"""Pictures of a training run and of noising and denoising."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS
+from jet_diffusion.plots import BACKGROUND, jet_colours
+from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, GEV_PER_UNIT
+
+STRIP_RANGE_GEV = (1e-5, 1e2)
+"""Colour scale of strips: below the smallest real hit lies room for what is no hit yet."""
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73")
 
@@ -59,3 +67,30 @@ def _draw_loss(axis: Any, metrics: list[dict[str, Any]]) -> None:
         axis.set(ylabel="loss", yscale="log")
     axis.set(xlabel="jets seen")
     axis.legend()
+
+
+def plot_strip(energies: NDArray[np.float32], titles: Sequence[str], name: str) -> Figure:
+    """One jet at successive noise levels: a row for each channel and one for their sum, a column for each level.
+
+    Args:
+        energies: (levels, 3, 125, 125) in GeV/100.
+        titles: One a level.
+        name: Title of the figure.
+    """
+    gev = energies.astype(np.float64) * GEV_PER_UNIT
+    panels = np.concatenate([gev, gev.sum(1, keepdims=True)], 1)
+    levels, rows = len(panels), panels.shape[1]
+    figure = Figure(figsize=(1.45 * levels + 1.3, 1.45 * rows + 0.6), dpi=120, layout="constrained")
+    axes = figure.subplots(rows, levels, squeeze=False)
+    norm, colours = LogNorm(*STRIP_RANGE_GEV), jet_colours()
+    for level in range(levels):
+        axes[0, level].set_title(titles[level], size=9)
+        for row in range(rows):
+            image = np.ma.masked_less_equal(panels[level, row], 0)
+            shown = axes[row, level].imshow(image, norm=norm, cmap=colours, origin="lower", interpolation="nearest")
+            axes[row, level].set(xticks=[], yticks=[], facecolor=BACKGROUND)
+            if level == 0:
+                axes[row, 0].set_ylabel((*CHANNEL_LABELS, "Combined")[row])
+    figure.colorbar(shown, ax=axes, shrink=0.7, pad=0.01, label="energy per crystal [GeV]", extend="both")
+    figure.suptitle(name, size=11)
+    return figure

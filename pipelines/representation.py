@@ -25,6 +25,8 @@ GROUPS = ("tracks", "ecal", "hcal")
 TAIL = 0.125
 """Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
 
+RENDER_DECADES = 3.0
+
 
 class Representation(SchedulerMixin, ConfigMixin):
     """Base class: the value map of single crystals, its fit, and what every representation declares.
@@ -102,6 +104,20 @@ class Representation(SchedulerMixin, ConfigMixin):
         grid_energies = torch.zeros_like(inside)
         grid_energies[jet, channel, row, column] = self._log_energy(raw, group).exp()
         return self.from_grid(grid_energies)
+
+    def render(self, x: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone.
+
+        As `decode`, but a value between that of a zero and the hit threshold, which decodes to nothing, is shown as
+        a faint energy: RENDER_DECADES below the smallest fitted hit at zero, rising evenly in x.
+        """
+        group = self._group(x.device)
+        threshold, zero = (limit.view(-1, 1, 1) for limit in (self.hit_threshold(x.device), self.zero(x.device)))
+        climb = ((x - zero) / (threshold - zero))[:, :, : self.grid[0], : self.grid[1]]
+        low = torch.tensor(self.config.log_low, device=x.device)[group].view(-1, 1, 1)
+        faint = (low + math.log(10) * RENDER_DECADES * (climb - 1)).exp()
+        faint = self.from_grid(torch.where((climb > 0.02) & (climb <= 1), faint, 0))
+        return self.decode(x) + faint
 
     def mask(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(H, W) bool: True where a pixel lies inside the image."""

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -108,6 +109,7 @@ def begin_or_resume(
                 if settings.init_from:
                     start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
                 pipeline.save_pretrained(run.initial)
+                np.save(run.training_jets, np.sort(jets.content_hash))
                 dataset = {"path": settings.data, "fingerprint": jets.fingerprint, "jets": len(jets)}
                 run.begin(settings_as_dict(settings), {**dataset, "simulated": jets.simulated})
         except (ValueError, FileNotFoundError) as error:
@@ -167,7 +169,7 @@ def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingS
     return TrainingState(model, optimizer, lr_scheduler, averaged)
 
 
-def run_steps(
+def run_steps(  # noqa: PLR0915
     settings: TrainSettings,
     accelerator: Accelerator,
     run: RunFolder,

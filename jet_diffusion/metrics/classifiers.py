@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import nn
+from transformers import AutoModelForImageClassification, ConvNextV2Config, PretrainedConfig, ResNetConfig
 
 from jet_diffusion.hits import Array
-from jet_diffusion.jet_sample import VOXELS, JetSample
+from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.metrics.networks import (
+    TOWER_VOXELS,
+    TowerPerceptron,
+    filled_towers,
+    logits_of,
+    tower_images,
+    tower_inputs,
+    train_binary,
+)
 from jet_diffusion.metrics.two_sample import Classifier, Labelled
-
-TYPICAL_HIT = 0.01
-"""Energy (GeV/100) at which voxel inputs turn from linear to logarithmic."""
+from jet_diffusion.schema import NUM_TOWERS
 
 
 @dataclass
@@ -51,93 +58,118 @@ class ObservableClassifier:
         return np.asarray(model.decision_function(test_inputs))
 
 
-class _VoxelNetwork(nn.Module):
-    """A multilayer perceptron whose first layer reads only the hits.
-
-    Each voxel has two weight vectors: one for being hit, one times the logarithm of its energy.
-    """
-
-    def __init__(self, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.hit = nn.EmbeddingBag(VOXELS, hidden, mode="sum")
-        self.energy = nn.EmbeddingBag(VOXELS, hidden, mode="sum")
-        for layer in (self.hit, self.energy):
-            nn.init.normal_(layer.weight, std=0.02)
-        self.head = nn.Sequential(
-            nn.LayerNorm(hidden),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
-        )
-
-    def forward(self, voxels: torch.Tensor, values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-        """(N,) logits from the hits' voxel numbers, their values, and where each jet's hits begin."""
-        summed = self.hit(voxels, offsets) + self.energy(voxels, offsets, per_sample_weights=values)
-        return self.head(summed)[:, 0]
-
-
-@dataclass
-class VoxelClassifier:
-    """A perceptron on all 46,875 voxels ("low level")."""
-
-    name: str = "voxels"
-    description: str = "perceptron on hit voxels and the logarithm of their energies, best of 12 epochs"
-    hidden: int = 64
-    dropout: float = 0.2
-    epochs: int = 12
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+class _TowerClassifier:
+    """What the two neural classifiers share: sparse tower inputs."""
 
     def prepare(self, sample: JetSample) -> csr_array:
-        """Voxels with the logarithm of the energy over a typical hit's."""
-        voxels = sample.voxels.copy()
-        voxels.data = (np.sign(voxels.data) * np.log1p(np.abs(voxels.data) / TYPICAL_HIT)).astype(np.float32)
-        return voxels
+        """Logarithms of the voxels, tower by tower."""
+        return tower_inputs(sample)
 
     def stack(self, parts: list[csr_array]) -> csr_array:
         """Join along the jets."""
         return vstack(parts, format="csr")
 
+
+@dataclass
+class VoxelClassifier(_TowerClassifier):
+    """A perceptron on voxels ("low level")."""
+
+    name: str = "voxels"
+    description: str = "perceptron on the voxels of each tower and their sum, best of 8 epochs"
+    hidden: int = 48
+    dropout: float = 0.1
+    epochs: int = 8
+    batch_size: int = 64
+    learning_rate: float = 4e-3
+
     def scores(self, train: Labelled, validation: Labelled, test_inputs: csr_array, seed: int) -> Array:
         """See `Classifier`."""
         torch.manual_seed(seed)
-        network = _VoxelNetwork(self.hidden, self.dropout)
-        return fit_and_score(network, _hit_arguments, self, train, validation, test_inputs, seed)
+        network = TowerPerceptron(self.hidden, self.dropout)
+        train_binary(
+            network,
+            filled_towers,
+            train,
+            validation,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+        )
+        return logits_of(network, filled_towers, test_inputs)
 
 
-def _hit_arguments(voxels: csr_array) -> tuple[torch.Tensor, ...]:
-    return (
-        torch.from_numpy(voxels.indices.astype(np.int64)),
-        torch.from_numpy(voxels.data),
-        torch.from_numpy(voxels.indptr[:-1].astype(np.int64)),
+def resnet_config() -> ResNetConfig:
+    """A small ResNet on tower images of 75 channels."""
+    return ResNetConfig(
+        num_channels=TOWER_VOXELS,
+        embedding_size=32,
+        hidden_sizes=[32, 64, 128],
+        depths=[1, 1, 1],
+        layer_type="basic",
+        num_labels=1,
     )
 
 
-def fit_and_score(network, arguments, settings, train, validation, test_inputs, seed):
-    rng = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    loss_function = nn.BCEWithLogitsLoss()
-    best, state = np.inf, None
-    for epoch in range(settings.epochs):
-        network.train()
-        order = rng.permutation(len(train.labels))
-        for start in range(0, len(order), settings.batch_size):
-            rows = order[start : start + settings.batch_size]
-            loss = loss_function(network(*arguments(train.inputs[rows])), torch.as_tensor(train.labels[rows], dtype=torch.float32))
-            optimizer.zero_grad(); loss.backward(); optimizer.step()
-        scores = predict(network, arguments, validation.inputs, settings.batch_size)
-        value = float(loss_function(torch.as_tensor(scores), torch.as_tensor(validation.labels, dtype=torch.float32)))
-        if value < best:
-            best, state, be = value, {k: v.clone() for k, v in network.state_dict().items()}, epoch
-    network.load_state_dict(state)
-    print('best epoch', be, best, end=' ')
-    return predict(network, arguments, test_inputs, settings.batch_size)
+def convnext_config() -> ConvNextV2Config:
+    """A small ConvNeXtV2 on tower images of 75 channels."""
+    return ConvNextV2Config(
+        num_channels=TOWER_VOXELS,
+        patch_size=1,
+        num_stages=3,
+        hidden_sizes=[32, 64, 128],
+        depths=[1, 1, 1],
+        image_size=NUM_TOWERS,
+        num_labels=1,
+    )
 
 
-def predict(network, arguments, inputs, batch_size):
-    network.eval()
-    with torch.inference_mode():
-        return np.concatenate([network(*arguments(inputs[i : i + 256])).numpy() for i in range(0, inputs.shape[0], 256)])
+class _OneLogit(nn.Module):
+    """A transformers image classifier with one label, as a map from images to (N,) logits."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.model = AutoModelForImageClassification.from_config(config)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 75, 25, 25) -> (N,)."""
+        return self.model(pixel_values=images).logits[:, 0]
+
+
+@dataclass
+class ImageClassifier(_TowerClassifier):
+    """A transformers image classifier, trained from scratch."""
+
+    name: str = "resnet"
+    description: str = "transformers ResNet (basic, 3 stages) on 75x25x25 tower images, best of 6 epochs"
+    config: Callable[[], PretrainedConfig] = resnet_config
+    epochs: int = 6
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+
+    def scores(self, train: Labelled, validation: Labelled, test_inputs: csr_array, seed: int) -> Array:
+        """See `Classifier`."""
+        torch.manual_seed(seed)
+        network = _OneLogit(self.config())
+        train_binary(
+            network,
+            tower_images,
+            train,
+            validation,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+        )
+        return logits_of(network, tower_images, test_inputs)
+
+
+CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
+    "observables": ObservableClassifier,
+    "voxels": VoxelClassifier,
+    "resnet": ImageClassifier,
+    "convnextv2": lambda: ImageClassifier(
+        "convnextv2", "transformers ConvNeXtV2 (3 stages) on 75x25x25 tower images, best of 6 epochs", convnext_config
+    ),
+}
+"""Name -> constructor; the first two are cheap, the others classify images."""

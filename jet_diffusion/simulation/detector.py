@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.simulation.calorimeter import deposit
 from jet_diffusion.simulation.geometry import (
@@ -48,7 +48,7 @@ def empty_maps() -> Maps:
     )
 
 
-@njit(cache=True)
+@compiled
 def clear(maps: Maps) -> None:
     """Take all energy off the maps."""
     maps.tracks[:] = 0
@@ -56,7 +56,7 @@ def clear(maps: Maps) -> None:
     maps.hcal[:] = 0
 
 
-@njit(cache=True)
+@compiled
 def fill(particles: Particles, start: int, stop: int, z: float, maps: Maps) -> None:
     """Add particles `start:stop`, born at z metres along the beam, to the maps.
 

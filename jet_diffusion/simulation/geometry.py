@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 
@@ -53,7 +53,7 @@ COSH_ETA = np.cosh(ROW_CENTRES)
 """E / E_T at the centre of each crystal row."""
 
 
-@njit(cache=True)
+@compiled
 def row_of(eta: float) -> int:
     """Crystal row of a pseudorapidity, or -1 outside |eta| < 3."""
     if abs(eta) < ENDCAP_TOWER_EDGES[0]:
@@ -63,13 +63,13 @@ def row_of(eta: float) -> int:
     return int(np.searchsorted(ROW_EDGES, eta, side="right")) - 1
 
 
-@njit(cache=True)
+@compiled
 def column_of(phi: float) -> int:
     """Crystal column of an azimuth given in radians, whatever its turn."""
     return int(math.floor(phi / COLUMN_WIDTH)) % NUM_COLUMNS
 
 
-@njit(cache=True)
+@compiled
 def phi_difference(first: float, second: float) -> float:
     """`first - second`, folded into [-pi, pi)."""
     return (first - second + math.pi) % (2 * math.pi) - math.pi

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER, ECAL, GEV_PER_UNIT, HCAL, NUM_CRYSTALS, NUM_TOWERS, TRACKS
 from jet_diffusion.simulation.detector import Maps, Particles, clear, empty_maps, fill
@@ -31,7 +31,7 @@ SPURIOUS = ((2e-5, 410.0, 20.0, 940.0), (2e-5, 1075.0, 50.0, 1090.0))
 far too much energy (particles in the photodiodes), falling as 1/E. (tuned: the largest of 139,306 real images)"""
 
 
-@njit(cache=True)
+@compiled
 def find_seed(towers: np.ndarray, eta: float, phi: float) -> tuple[int, int]:
     """Row and column of the hardest tower near a jet axis; the axis' own if none of them has energy."""
     row = row_of(eta) // CRYSTALS_PER_TOWER
@@ -46,7 +46,7 @@ def find_seed(towers: np.ndarray, eta: float, phi: float) -> tuple[int, int]:
     return best_row, best_column
 
 
-@njit(cache=True)
+@compiled
 def _add_spurious(energies: np.ndarray, channel: int, width: int, parameters: tuple) -> None:
     """Rarely, give one cell (`width` crystals wide) of an image an energy it should not have."""
     rate, reference, lowest, highest = parameters
@@ -58,7 +58,7 @@ def _add_spurious(energies: np.ndarray, channel: int, width: int, parameters: tu
     energies[channel, row : row + width, column : column + width] += energy / width**2 / GEV_PER_UNIT
 
 
-@njit(cache=True)
+@compiled
 def crop(tracks: np.ndarray, crystals: np.ndarray, towers: np.ndarray, row: int, column: int) -> np.ndarray:
     """Energies (3, 125, 125) in GeV/100 about the tower (row, column), from maps in GeV.
 
@@ -79,7 +79,7 @@ def crop(tracks: np.ndarray, crystals: np.ndarray, towers: np.ndarray, row: int,
     return energies
 
 
-@njit(cache=True)
+@compiled
 def _image(maps: Maps, before: np.ndarray, after: np.ndarray, eta: float, phi: float) -> np.ndarray:
     """Energies of one jet, (1, 3, 125, 125), or (0, 3, 125, 125) if its image would leave the detector."""
     towers = read_hcal(maps.hcal, before, after)

@@ -11,7 +11,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.simulation.detector import Particles
 from jet_diffusion.simulation.events import Events
@@ -91,7 +91,7 @@ def _cluster(momentum: np.ndarray, offsets: np.ndarray, pt_min: float) -> list[n
     return [j[np.argsort(-j[:, 0])][np.abs(j[np.argsort(-j[:, 0]), 2]) < MAX_ETA] for j in per_event]
 
 
-@njit(cache=True)
+@compiled
 def _append(out: np.ndarray, count: int, pt: float, eta: float, phi: float, charged: bool) -> int:
     px, py, pz = pt * math.cos(phi), pt * math.sin(phi), pt * math.sinh(eta)
     mass = PION_MASS if charged else 0.0
@@ -100,7 +100,7 @@ def _append(out: np.ndarray, count: int, pt: float, eta: float, phi: float, char
     return count + 1
 
 
-@njit(cache=True)
+@compiled
 def _near(eta: float, phi: float, partons: np.ndarray) -> bool:
     for p in range(2):
         delta_eta, delta_phi = eta - partons[p, 0], phi_difference(phi, partons[p, 1])
@@ -109,7 +109,7 @@ def _near(eta: float, phi: float, partons: np.ndarray) -> bool:
     return False
 
 
-@njit(cache=True)
+@compiled
 def _candidates_near_partons(
     event_offsets: np.ndarray,
     particles: Particles,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
-from jet_diffusion.simulation.calorimeter import CONSTANT, HCAL_RESPONSE, STOCHASTIC
+from jet_diffusion.simulation.calorimeter import CONSTANT, STOCHASTIC
 from jet_diffusion.simulation.detector import Particles
 from jet_diffusion.simulation.events import Events
 from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
@@ -38,7 +38,7 @@ PION_MASS = 0.13957
 """GeV; given to charged candidates. Neutral ones have none."""
 
 
-@njit(cache=True)
+@compiled
 def candidate_pt(pt: float, eta: float, kind: int, track: float) -> float:
     """pT of a particle's candidate in GeV, or 0 if it leaves none.
 
@@ -59,9 +59,8 @@ def candidate_pt(pt: float, eta: float, kind: int, track: float) -> float:
         return measured / cosh_eta if measured > MIN_PHOTON_ENERGY else 0.0
     if kind == MUON or (kind == CHARGED_HADRON and pt < REACHES_ECAL_PT):
         return 0.0
-    mean = energy * (1 - HCAL_RESPONSE[0] * math.exp(-energy / HCAL_RESPONSE[1]))
-    relative = min(0.9, math.hypot(HADRON_RESOLUTION[0] / math.sqrt(mean), HADRON_RESOLUTION[1]))
-    measured = mean * (1 + relative * np.random.standard_normal())
+    relative = min(0.9, math.hypot(HADRON_RESOLUTION[0] / math.sqrt(energy), HADRON_RESOLUTION[1]))
+    measured = energy * (1 + relative * np.random.standard_normal())
     return measured / cosh_eta if measured > MIN_HADRON_ENERGY else 0.0
 
 
@@ -74,7 +73,7 @@ def reconstruct(events: Events) -> Particles:
     return Particles(pt, eta, phi, momentum[:, 3].copy(), events.kind, events.charge, track, candidate)
 
 
-@njit(cache=True)
+@compiled
 def _reconstruct(
     pt: np.ndarray, eta: np.ndarray, kind: np.ndarray, charge: np.ndarray, radius: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.detector import Maps, clear, empty_maps, fill
@@ -136,7 +136,7 @@ def draw_overlay(rng: np.random.Generator, num_pool_events: int, mean: float, nu
     )
 
 
-@njit(cache=True)
+@compiled
 def _add_cells(
     image: np.ndarray, cells: np.ndarray, values: np.ndarray, turn: int, mirrored: int, scale: float
 ) -> None:
@@ -148,7 +148,7 @@ def _add_cells(
         image[row, (cell % columns + turn) % columns] += scale * value
 
 
-@njit(cache=True)
+@compiled
 def add_pileup(pool: PileupPool, overlay: Overlay, event: int, maps: Maps) -> None:
     """Lay the pile-up of one event on its maps."""
     for k in range(overlay.offsets[event], overlay.offsets[event + 1]):
@@ -161,7 +161,7 @@ def add_pileup(pool: PileupPool, overlay: Overlay, event: int, maps: Maps) -> No
     add_hcal(pool, overlay, event, 1.0, maps.hcal)
 
 
-@njit(cache=True)
+@compiled
 def add_hcal(pool: PileupPool, overlay: Overlay, event: int, scale: float, hcal: np.ndarray) -> None:
     """Lay `scale` times the HCAL energy of one event's pile-up on a map of towers."""
     for k in range(overlay.offsets[event], overlay.offsets[event + 1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 FIELD = 3.8
 """Field of the CMS solenoid in tesla (JINST 3 (2008) S08004)."""
@@ -20,7 +20,7 @@ HCAL_FACE = (1.90, 4.00)
 1.90 m is about where the showers of hadrons have most of their energy."""
 
 
-@njit(cache=True)
+@compiled
 def arrive(pt: float, eta: float, phi: float, charge: int, z: float, face: tuple[float, float]) -> tuple:
     """Where a particle from (0, 0, z) meets a calorimeter: a straight line if neutral, else a helix.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.geometry import (
@@ -37,9 +37,9 @@ ENDCAP_NOISE = 0.15
 ISOLATION_THRESHOLD, ISOLATION_RADIUS = 0.095, 0.6
 """GeV and dR: hits kept about electrons and photons (interestingGamIsoDetIdEB, interestingEleIsoDetIdEB)."""
 
-ENDCAP_THRESHOLD = 0.30
-"""GeV in an endcap cell that is kept. Clusters start low there (multi5x5: 0.18 GeV of E_T), so most hits
-belong to one. (tuned: the endcap hits in the fragments)"""
+ENDCAP_THRESHOLD, ENDCAP_FRACTION = 0.15, 0.05
+"""GeV in an endcap cell outside any cluster, and the fraction of those kept. (tuned: the endcap hits in the
+fragments, which are few and soft)"""
 
 CLUSTER_SEED_ET, CLUSTER_PEAK, CLUSTER_MINIMUM, CLUSTER_ROAD = 1.0, 0.35, 0.1, 17
 """Hybrid superclusters of the barrel: they start from a crystal of 1 GeV E_T, walk 17 columns either way over
@@ -64,7 +64,7 @@ channel. (tuned: the lonely hits in the fragments)"""
 TOWER_NOISE = 0.20
 """GeV; noise of an HCAL barrel tower (JINST 5 (2010) T03012)."""
 
-TOWER_THRESHOLD = 0.75
+TOWER_THRESHOLD = 0.55
 """GeV; a tower is read out if any of its time slices sees more. (tuned: the number of towers)"""
 
 OUT_OF_TIME = (0.10, 0.50)
@@ -72,7 +72,7 @@ OUT_OF_TIME = (0.10, 0.50)
 long. Towers kept for such energy are what is soft in the HCAL channel. (tuned: its quantiles)"""
 
 
-@njit(cache=True)
+@compiled
 def read_hcal(hcal: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Energy of the HCAL towers as read out, (56, 72) in GeV; 0 where nothing is.
 
@@ -95,7 +95,7 @@ def read_hcal(hcal: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.nda
     return out
 
 
-@njit(cache=True)
+@compiled
 def _strip(ecal: np.ndarray, row: int, column: int) -> float:
     """Energy of the five crystals about `row` in one column."""
     total = 0.0
@@ -105,7 +105,7 @@ def _strip(ecal: np.ndarray, row: int, column: int) -> float:
     return total
 
 
-@njit(cache=True)
+@compiled
 def _is_seed(ecal: np.ndarray, row: int, column: int) -> bool:
     energy = ecal[row, column]
     if energy < CLUSTER_SEED_ET * COSH_ETA[row]:
@@ -117,14 +117,14 @@ def _is_seed(ecal: np.ndarray, row: int, column: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _mark_patch(keep: np.ndarray, row: int, column: int) -> None:
     for r in range(max(BARREL_ROWS[0], row - 2), min(BARREL_ROWS[1], row + 3)):
         for c in range(column - 2, column + 3):
             keep[r, c % NUM_COLUMNS] = 2
 
 
-@njit(cache=True)
+@compiled
 def _supercluster(ecal: np.ndarray, row: int, column: int, keep: np.ndarray) -> float:
     """Mark the 5x5 crystals of each cluster along the road of a seed; returns the energy of them all."""
     strips = np.empty(2 * CLUSTER_ROAD + 3)
@@ -144,7 +144,7 @@ def _supercluster(ecal: np.ndarray, row: int, column: int, keep: np.ndarray) -> 
     return total
 
 
-@njit(cache=True)
+@compiled
 def _energy_behind(towers: np.ndarray, row: int, column: int) -> float:
     """Energy of the towers whose centre is within HADRONIC_RADIUS of a crystal, in GeV."""
     total = 0.0
@@ -158,7 +158,7 @@ def _energy_behind(towers: np.ndarray, row: int, column: int) -> float:
     return total
 
 
-@njit(cache=True)
+@compiled
 def _has_track(tracks: np.ndarray, row: int, column: int) -> bool:
     for r in range(max(0, row - 1), min(NUM_ROWS, row + 2)):
         for c in range(column - 8, column + 9):
@@ -167,7 +167,7 @@ def _has_track(tracks: np.ndarray, row: int, column: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@compiled
 def _mark_disc(keep: np.ndarray, row: int, column: int) -> None:
     """Mark the barrel crystals within ISOLATION_RADIUS, unless they are marked already."""
     for r in range(*BARREL_ROWS):
@@ -180,7 +180,7 @@ def _mark_disc(keep: np.ndarray, row: int, column: int) -> None:
                 keep[r, c % NUM_COLUMNS] = 1
 
 
-@njit(cache=True)
+@compiled
 def _select_hits(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centre: int, reach: int) -> np.ndarray:
     """Which barrel crystals are kept: 2 in a cluster, 1 above the threshold, 0 only if flagged."""
     keep = np.zeros(ecal.shape, np.int8)
@@ -199,7 +199,7 @@ def _select_hits(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centr
     return keep
 
 
-@njit(cache=True)
+@compiled
 def read_ecal(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centre: int, reach: int) -> np.ndarray:
     """Energy of the crystals as it is kept, (280, 360) in GeV; 0 where nothing is.
 
@@ -226,19 +226,40 @@ def read_ecal(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centre: 
     return out
 
 
-@njit(cache=True)
+@compiled
+def _endcap_cells(ecal: np.ndarray, side: int) -> np.ndarray:
+    """Energy in cells of 2x2, (28, 180), from the barrel outwards; 55 rows are odd, and the last cell is cut."""
+    cells = np.zeros(((BARREL_ROWS[0] + 1) // 2, NUM_COLUMNS // 2))
+    for k in range(BARREL_ROWS[0]):
+        row = BARREL_ROWS[1] + k if side else BARREL_ROWS[0] - 1 - k
+        for column in range(NUM_COLUMNS):
+            cells[k // 2, column // 2] += ecal[row, column]
+    return cells
+
+
+@compiled
+def _in_endcap_cluster(cells: np.ndarray, k: int, column: int, cosh_eta: float) -> bool:
+    """Whether one of the 5x5 cells about this one has enough E_T to start a supercluster."""
+    for i in range(max(0, k - 2), min(len(cells), k + 3)):
+        for j in range(column - 2, column + 3):
+            if cells[i, j % cells.shape[1]] > CLUSTER_SEED_ET * cosh_eta:
+                return True
+    return False
+
+
+@compiled
 def _read_endcaps(ecal: np.ndarray, out: np.ndarray, centre: int, reach: int) -> None:
-    """Endcap cells of 2x2, as the images have them: an endcap crystal is about that large. 55 rows a side are
-    odd, so that the blocks start at the row next to the barrel and the last is cut."""
+    """Endcaps as the images have them: in cells of 2x2, about the size of an endcap crystal, spread evenly."""
     for side in range(2):
-        for k in range(0, BARREL_ROWS[0], 2):
-            first = BARREL_ROWS[1] + k if side else BARREL_ROWS[0] - 2 - k
-            for column in range((centre - reach) // 2 * 2, centre + reach + 1, 2):
-                energy = ENDCAP_NOISE * np.random.standard_normal()
-                for r in range(max(0, first), min(NUM_ROWS, first + 2)):
-                    for c in (column % NUM_COLUMNS, (column + 1) % NUM_COLUMNS):
-                        energy += ecal[r, c]
-                if energy > ENDCAP_THRESHOLD:
-                    for r in range(max(0, first), min(NUM_ROWS, first + 2)):
-                        for c in (column % NUM_COLUMNS, (column + 1) % NUM_COLUMNS):
-                            out[r, c] = energy / 4
+        cells = _endcap_cells(ecal, side)
+        for k in range(len(cells)):
+            first = BARREL_ROWS[1] + 2 * k if side else max(0, BARREL_ROWS[0] - 2 - 2 * k)
+            last = min(NUM_ROWS, first + 2) if side else BARREL_ROWS[0] - 2 * k
+            for j in range((centre - reach) // 2, (centre + reach) // 2 + 1):
+                column = j % cells.shape[1]
+                clustered = _in_endcap_cluster(cells, k, column, COSH_ETA[first])
+                if not clustered and np.random.random() > ENDCAP_FRACTION:
+                    continue
+                energy = cells[k, column] + ENDCAP_NOISE * np.random.standard_normal()
+                if energy > (4 * MIN_STORED if clustered else ENDCAP_THRESHOLD):
+                    out[first:last, 2 * column : 2 * column + 2] = energy / 4

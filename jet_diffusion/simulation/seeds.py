@@ -6,7 +6,7 @@ A block's jets so depend on the seed and the block's number alone: not on the wo
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 POOL_STREAM, SHUFFLE_STREAM, JET_STREAM = range(3)
 
@@ -28,6 +28,6 @@ def seed_kernels(rng: np.random.Generator) -> None:
     _seed_kernels(int(rng.integers(0, 2**32)))
 
 
-@njit(cache=True)
+@compiled
 def _seed_kernels(seed: int) -> None:
     np.random.seed(seed)

@@ -22,7 +22,7 @@ class SimulationSettings:
 
     num_jets: int
     seed: int
-    pileup: float = 21.0
+    pileup: float = 24.0
     pt_min: float = 70.0
     process: str = "qg"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.simulation.kinds import ELECTRON
 
@@ -15,7 +15,7 @@ MAX_ETA = 2.5
 MIN_PT = 0.16
 """GeV; the softest track in the fragments of real images has 0.164 GeV. (fact)"""
 
-PLATEAU, TURN_ON = 0.88, 0.15
+PLATEAU, TURN_ON = 0.93, 0.25
 """Efficiency of a high-purity track of a pion: about 0.9 above 1 GeV, falling below (CMS, JINST 9 (2014)
 P10009, fig. 9). It rises as 1 - exp(-(pT - MIN_PT) / TURN_ON). (tuned: the number of track pixels)"""
 
@@ -28,15 +28,16 @@ DISPLACED_RADIUS, MAX_RADIUS = 0.020, 0.300
 PT_RESOLUTION = 0.012
 """Relative resolution of pT at these momenta in the barrel (JINST 9 (2014) P10009, fig. 13)."""
 
-OUTLIER_TAIL = 7.0e-3
-"""GeV. A mis-measured track has a curvature near zero, where all curvatures are equally likely: the fraction of
-tracks above pT is OUTLIER_TAIL / pT. (tuned: the largest track of 139,306 real jets is 75.7 TeV)"""
+OUTLIER_FRACTION, OUTLIER_INDEX = 2.3e-3, 1.15
+"""Fraction of tracks that are mis-measured, and index of their spectrum: the fraction above pT falls as a power
+of it. Where the curvature comes out near zero by chance, all curvatures are equally likely and the index is 1.
+(tuned: the largest of 139,306 real jets' tracks has 75.7 TeV, one in a thousand has 60 GeV)"""
 
-OUTLIER_MIN_PT, OUTLIER_MAX_PT = 10.0, 7.6e4
+OUTLIER_MIN_PT, OUTLIER_MAX_PT = 10.0, 1.0e5
 """GeV; the range in which an outlier is drawn."""
 
 
-@njit(cache=True)
+@compiled
 def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
     """pT of the track of a charged particle, in GeV, or 0 if none is found.
 
@@ -58,9 +59,9 @@ def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
     return max(MIN_PT, pt * (1 + PT_RESOLUTION * np.random.standard_normal()))
 
 
-@njit(cache=True)
+@compiled
 def mismeasured_pt(pt: float) -> float:
     """`pt` of a track in an image, or rarely that of an outlier drawn afresh, in GeV."""
-    if np.random.random() > OUTLIER_TAIL / OUTLIER_MIN_PT:
+    if np.random.random() > OUTLIER_FRACTION:
         return pt
-    return min(OUTLIER_MAX_PT, OUTLIER_MIN_PT / max(np.random.random(), 1e-9))
+    return min(OUTLIER_MAX_PT, OUTLIER_MIN_PT * (1 - np.random.random()) ** (-1 / OUTLIER_INDEX))

@@ -1,0 +1,229 @@
+"""Stage a training run as a Hub repository and push it: `jet-diffusion publish RUN --repo user/name [--dry-run]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+
+from jet_diffusion.files import partial_folder
+from jet_diffusion.hub import load_pipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.runs import TRAINING_JETS, RunFolder
+
+REPORT = "report.json"
+PICTURE = "jets.png"
+LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "bsd-3-clause", "other")
+
+
+@dataclass
+class Figures:
+    """The numbers of a card, all read from files of the run.
+
+    Attributes:
+        caption: What they are and where they come from.
+        rows: Name, real, generated and ratio, as text.
+        results: For the card's metadata.
+        report: The evaluation report, if the run has one.
+    """
+
+    caption: str
+    rows: list[dict[str, str]]
+    results: list[EvalResult]
+    report: Path | None
+
+
+def stage(
+    run: RunFolder, folder: str | Path, repo: str, *, checkpoint: str | int = "last", licence: str = "apache-2.0"
+) -> Path:
+    """Write what is published of a run: pipeline with its source, card, pictures, configuration, report.
+
+    Args:
+        run: A run with at least one checkpoint.
+        folder: Appears when it is complete; one staged before is replaced.
+        repo: Name on the Hub, for the card.
+        checkpoint: "last", "best" or a step.
+        licence: Of the weights.
+
+    Raises:
+        FileNotFoundError: If the run has no such checkpoint or no picture of sampled jets.
+        FileExistsError: If the folder holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").is_file():
+        raise FileExistsError(f"{folder} exists and is no staged pipeline; choose another folder")
+    picture = newest_picture(run)
+    figures = read_figures(run)
+    pipeline = load_pipeline(run.path, checkpoint=checkpoint)
+    work = partial_folder(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    pipeline.save_pretrained(work)
+    for source, name in (
+        (picture, PICTURE),
+        (run.history, "history.png"),
+        (run.config, "training_config.yaml"),
+        (run.training_jets, TRAINING_JETS),
+    ):
+        shutil.copyfile(source, work / name)
+    if figures.report is not None:
+        shutil.copyfile(figures.report, work / REPORT)
+    make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
+    if folder.exists():
+        shutil.rmtree(folder)
+    work.rename(folder)
+    return folder
+
+
+def push(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Upload a staged folder; the token is the environment's or the one `hf auth login` stored.
+
+    Returns:
+        The repository's address.
+    """
+    hub = HfApi()
+    address = hub.create_repo(repo, private=private, exist_ok=True)
+    hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Publish jet diffusion pipeline")
+    return str(address)
+
+
+def read_figures(run: RunFolder) -> Figures:
+    """The run's report, or, without one, the table of the last jets sampled while training."""
+    report = run.path / REPORT
+    samples = run.read_metrics("sample")
+    if not samples:
+        raise FileNotFoundError(f"{run.path} has no sampled jets to show; train it to the end")
+    last = samples[-1]
+    rows, results = [], []
+    for row in last["table"]:
+        name = f"{row['channel']} {row['quantity']} ({row['unit']})"
+        rows.append(
+            {
+                "name": name,
+                "real": f"{row['real']:.4g} ± {row['real_error']:.2g}",
+                "generated": f"{row['generated']:.4g} ± {row['generated_error']:.2g}",
+                "ratio": f"{row['ratio']:.3f}",
+            }
+        )
+        results.append(
+            EvalResult(
+                task_type="unconditional-image-generation",
+                dataset_type=Path(run.read_record()["dataset"]["path"]).name,
+                dataset_name="quark/gluon jet images",
+                dataset_split="validation",
+                metric_type=f"{row['channel']}-{row['quantity']}-ratio",
+                metric_name=f"{name}, generated / real",
+                metric_value=round(row["ratio"], 4),
+            )
+        )
+    caption = (
+        f"Averages over jets of the validation split and generated ones for the same conditions, after {last['jets']} "
+        "training jets; errors are statistical."
+    )
+    return Figures(caption, rows, results, report if report.is_file() else None)
+
+
+def make_model_card(
+    run: RunFolder, pipeline: JetImagePipeline, figures: Figures, repo: str, licence: str, checkpoint: str
+) -> ModelCard:
+    """Fill the template; every number comes from the run's files."""
+    record = run.read_record()
+    dataset = record["dataset"]
+    data_on_hub = not Path(dataset["path"]).exists() and dataset["path"].count("/") == 1
+    data = ModelCardData(
+        model_name=repo.rsplit("/", maxsplit=1)[-1],
+        license=licence,
+        library_name="diffusers",
+        pipeline_tag="unconditional-image-generation",
+        tags=["physics", "jets", "calorimeter", "jet-diffusion", *(["simulated"] if dataset["simulated"] else [])],
+        datasets=[dataset["path"]] if data_on_hub else None,
+        eval_results=figures.results,
+    )
+    with as_file(files("jet_diffusion.model_cards") / "model_card.md") as template:
+        return ModelCard.from_template(
+            data,
+            template_path=str(template),
+            title=repo.rsplit("/", maxsplit=1)[-1],
+            repo=repo,
+            provenance=dataset["simulated"],
+            picture=PICTURE,
+            facts=model_facts(run, pipeline, checkpoint),
+            figures=[{name: text for name, text in row.items()} for row in figures.rows],
+            figures_caption=figures.caption,
+            report=figures.report is not None,
+            pt_range=_pt_range(pipeline),
+            fingerprint=dataset["fingerprint"],
+        )
+
+
+def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> list[tuple[str, str]]:
+    """What the card says of the model: name and value, in order."""
+    state = json.loads((run.checkpoints / checkpoint / "state.json").read_text())
+    config, record = run.read_config(), run.read_record()
+    parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    return [
+        ("UNet2DModel", f"{parameters:,} parameters, channels {list(pipeline.unet.config.block_out_channels)}"),
+        ("representation", f"{type(pipeline.representation).__name__}, x of {pipeline.representation.shape}"),
+        ("denoiser", type(pipeline.denoiser).__name__),
+        ("training jets", f"{record['dataset']['jets']:,}"),
+        ("jets seen", f"{state['step'] * config['batch_size']:,} ({state['step']:,} steps of {config['batch_size']})"),
+        ("weights", f"exponential moving average, decay {config['ema_decay']}"),
+        ("default sampler", f"{type(pipeline.scheduler).__name__}, 25 steps"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
+    ]
+
+
+def newest_picture(run: RunFolder) -> Path:
+    """The last picture of sampled jets.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    pictures: Sequence[Path] = sorted(run.samples.glob("step-*.png"))
+    if not pictures:
+        raise FileNotFoundError(f"{run.path} has no picture of sampled jets; train it to the end")
+    return pictures[-1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Publish as the command line says."""
+    arguments = _parser().parse_args(argv)
+    run = RunFolder.open(arguments.run)
+    folder = arguments.folder or run.path / "published"
+    stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence)
+    sys.stdout.write(f"staged in {folder}\n")
+    if not arguments.dry_run:
+        sys.stdout.write(f"published at {push(folder, arguments.repo, private=arguments.private)}\n")
+
+
+def _pt_range(pipeline: JetImagePipeline) -> str:
+    if pipeline.conditioner is None:
+        return "unknown"
+    _, pt, _ = pipeline.conditioner.table()
+    return f"{pt.min().item():.0f} to {pt.max().item():.0f}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jet-diffusion publish", description=__doc__)
+    parser.add_argument("run", help="folder of a training run")
+    parser.add_argument("--repo", required=True, help="user/name on the Hub")
+    parser.add_argument("--folder", type=Path, help="where to stage (default: RUN/published)")
+    parser.add_argument("--checkpoint", default="last", help="last, best or a step (default last)")
+    parser.add_argument("--licence", default="apache-2.0", choices=LICENSES, help="of the weights")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--dry-run", action="store_true", help="stage only, push nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError, FileExistsError) as problem:
+        sys.exit(f"publish: {problem}")
