@@ -12,6 +12,7 @@ COMMANDS = {
     "generate": ("jet_diffusion.training.generate", "sample jets into an HDF5 file of the original schema"),
     "plot-steps": ("jet_diffusion.training.plot_steps", "draw the noising and denoising of jets as strips"),
     "publish": ("jet_diffusion.training.publish", "stage a run for the Hub and push it"),
+    "simulate": ("jet_diffusion.simulation.command", "make jets from physics: Pythia 8 and a fast detector"),
     "demo": ("jet_diffusion.training.demo", "the whole line on the bundled sample"),
 }
 """Subcommand -> (module with `main(argv) -> None`, one line of help)."""

@@ -29,6 +29,7 @@ from jet_diffusion.dataset_card import make_dataset_card
 from jet_diffusion.files import write_text_atomically
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.jet_table import encode_jets
+from jet_diffusion.schema import CLASS_NAMES
 from jet_diffusion.shards import PartialDataset
 from jet_diffusion.splits import SPLITS, assign_splits
 
@@ -218,7 +219,8 @@ def _describe(metadata: dict[str, Any], out: Path) -> str:
     """What the command says at its end."""
     lines = [f"{out}: {metadata['num_jets']} jets of {metadata['source']['name']}"]
     for name, counts in metadata["splits"].items():
-        lines.append(f"  {name:<11}" + "".join(f"{value:>8} {key}" for key, value in counts.items()))
+        classes = ", ".join(f"{counts[label]} {label}" for label in CLASS_NAMES)
+        lines.append(f"  {name:<11}{counts['num_jets']:>8} jets: {classes}")
     duplicates = metadata["duplicates"]
     lines += [
         f"  duplicate images: {duplicates['jets']}, jets that share one across splits: "

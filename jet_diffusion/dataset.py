@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,9 @@ __all__ = ["JetDataset", "content_hashes", "decode_energies", "encode_jets"]
 
 METADATA_FILE = "jet_diffusion.json"
 """Lies beside the data: source file, split, seed, duplicates, simulated marker."""
+
+FINGERPRINTED = ("content_hash", "y", "pt", "m0")
+"""The columns that make a split's fingerprint."""
 
 SIMULATED = "Simulated stand-in jets, not collision data"
 """Said of simulated jets whose metadata file did not travel with them."""
@@ -71,12 +74,12 @@ class JetDataset:
         self.dataset = dataset
         self.metadata = metadata or {}
         self._images = dataset.select_columns(IMAGE_COLUMNS).with_format("arrow")
-        scalars = dataset.select_columns(["y", "pt", "m0", "content_hash", "simulated"]).with_format("arrow")[:]
+        scalars = dataset.select_columns([*FINGERPRINTED, "simulated"]).with_format("arrow")[:]
         self.labels: NDArray[np.int64] = scalars["y"].to_numpy()
         self.pt: NDArray[np.float32] = scalars["pt"].to_numpy()
         self.m0: NDArray[np.float32] = scalars["m0"].to_numpy()
         self.content_hash: NDArray[np.uint64] = scalars["content_hash"].to_numpy()
-        self.fingerprint = _fingerprint(self.content_hash, self.labels, self.pt, self.m0)
+        self.fingerprint = fingerprint(scalars)
         any_simulated = pc.any(scalars["simulated"]).as_py()
         self.simulated: str | None = (self.metadata.get("simulated") or SIMULATED) if any_simulated else None
         self.all_hcal_in_towers = not _any_hcal_among_crystals(dataset)
@@ -115,10 +118,18 @@ class JetDataset:
         return decode_energies(table)
 
 
-def _fingerprint(*columns: NDArray[Any]) -> str:
+def fingerprint(columns: Mapping[str, Any]) -> str:
+    """Hash the content of encoded jets in their order.
+
+    Args:
+        columns: The Arrow columns named in `FINGERPRINTED`.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     digest = blake2b(digest_size=16)
-    for column in columns:
-        digest.update(np.ascontiguousarray(column).tobytes())
+    for name in FINGERPRINTED:
+        digest.update(columns[name].to_numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -22,14 +22,17 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
     simulated = metadata["simulated"]
     pretty_name = "Quark and gluon jet images" + (" (simulated stand-in)" if simulated else "")
     data_files = [{"split": split["name"], "path": f"data/{split['name']}-*.parquet"} for split in splits]
+    # `datasets` names its cache of a local folder after the folder's name and this configuration, not after
+    # the files: without the fingerprints two folders of one name would be taken for the same.
+    description = "fingerprints " + " ".join(split["fingerprint"] for split in splits)
+    configuration = {"config_name": "default", "description": description, "data_files": data_files}
     card_data = DatasetCardData(
         pretty_name=pretty_name,
         license="unknown",
         task_categories=["image-classification", "unconditional-image-generation"],
         size_categories=next((name for limit, name in _SIZES if num_jets < limit), "1M<n<10M"),
         tags=["physics", "jets", "calorimeter", "hdf5", *(["simulated"] if simulated else [])],
-        config_names=["default"],
-        configs=[{"config_name": "default", "data_files": data_files}],
+        configs=[configuration],
         jet_diffusion=metadata,
     )
     with as_file(files("jet_diffusion.model_cards") / "dataset_card.md") as template:

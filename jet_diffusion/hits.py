@@ -35,7 +35,9 @@ TOWER_CENTRES = (np.arange(NUM_TOWERS) - NUM_TOWERS // 2) * TOWER_PITCH
 """eta and phi of the towers' rows and columns, from the image's central tower."""
 
 _CRYSTAL_TO_TOWER = (
-    np.add.outer(np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER * NUM_TOWERS, np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER)
+    np.add.outer(
+        np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER * NUM_TOWERS, np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER
+    )
     .ravel()
     .astype(np.int64)
 )
@@ -50,7 +52,9 @@ def check_image_shape(energies: Array) -> Array:
     energies = np.asarray(energies)
     if energies.ndim != 4 or energies.shape[1:] != IMAGE_SHAPE:
         hint = " (channels-last: transpose with (0, 3, 1, 2))" if energies.shape[-1:] == (len(CHANNELS),) else ""
-        raise ValueError(f"energies must have shape (N, {', '.join(map(str, IMAGE_SHAPE))}), got {energies.shape}{hint}")
+        raise ValueError(
+            f"energies must have shape (N, {', '.join(map(str, IMAGE_SHAPE))}), got {energies.shape}{hint}"
+        )
     if not np.issubdtype(energies.dtype, np.floating):
         raise ValueError(f"energies must be floating-point numbers in GeV/100, got {energies.dtype}")
     return energies

@@ -138,7 +138,8 @@ def describe_energies(tally: EnergyTally) -> str:
                     tally.largest[labels, channel].max(),
                 )
                 occupancy = 100 * tally.histogram[labels, channel].sum() / pixels
-                rows.append((label_name, name, f"{occupancy:.3f}", *(f"{value:.4g}" for value in values)))
+                cells = (f"{value:.4g}" if np.isfinite(value) else "-" for value in values)
+                rows.append((label_name, name, f"{occupancy:.3f}", *cells))
     num_jets, exceptions = int(tally.num_jets.sum()), tally.hcal_not_in_towers
     constant = f"in all {num_jets} jets" if exceptions == 0 else f"in all but {exceptions} of {num_jets} jets"
     return f"energies in GeV/100\n{_table(rows)}\n\nHCAL is constant in its 5x5 towers {constant}"

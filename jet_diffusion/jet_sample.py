@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -14,6 +16,9 @@ from jet_diffusion.schema import CLASS_NAMES, IMAGE_SHAPE
 
 VOXELS = int(np.prod(IMAGE_SHAPE))
 """Values of one jet image, all channels."""
+
+BATCH_HITS = 2**18
+"""Hits a batch holds at most: jets of a generator that fills every pixel come in smaller batches."""
 
 
 @dataclass
@@ -26,8 +31,8 @@ class JetSample:
         pt: (N,) jet pT in GeV.
         m0: (N,) jet mass in GeV.
         source: where the jets come from, for reports.
-        fingerprint: content fingerprint of that source; empty if unknown.
-        simulated: the text that marks simulated stand-in jets, or None.
+        simulated: the text that marks simulated or generated jets, or None.
+        content_hash: (N,) uint64 hashes of the images, or None where they were not needed.
     """
 
     voxels: csr_array
@@ -35,8 +40,8 @@ class JetSample:
     pt: Array
     m0: Array
     source: str = ""
-    fingerprint: str = ""
     simulated: str | None = None
+    content_hash: Array | None = None
     _observables: Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +56,7 @@ class JetSample:
 
     @classmethod
     def from_batches(
-        cls, batches: Iterable[Array], labels: Array, pt: Array, m0: Array, **description: str | None
+        cls, batches: Iterable[Array], labels: Array, pt: Array, m0: Array, **description: Any
     ) -> JetSample:
         """Collect `energies` that come in batches.
 
@@ -60,28 +65,26 @@ class JetSample:
             labels: (N,) classes of all jets.
             pt: (N,) GeV.
             m0: (N,) GeV.
-            **description: `source`, `fingerprint`, `simulated`.
+            **description: further attributes.
 
         Raises:
             ValueError: for a wrong shape, or jets and labels of different number.
         """
         rows = [csr_array(check_image_shape(batch).reshape(len(batch), VOXELS)) for batch in batches]
         voxels = vstack(rows, format="csr") if rows else csr_array((0, VOXELS), dtype=np.float32)
-        return cls(voxels, np.asarray(labels), np.asarray(pt), np.asarray(m0), **description)  # type: ignore[arg-type]
+        return cls(voxels, np.asarray(labels), np.asarray(pt), np.asarray(m0), **description)
 
     def take(self, rows: Array) -> JetSample:
         """The jets of an index array or mask, in its order."""
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
-        observables = None if self._observables is None else self._observables[rows]
-        return JetSample(
-            self.voxels[rows],
-            self.labels[rows],
-            self.pt[rows],
-            self.m0[rows],
-            self.source,
-            self.fingerprint,
-            self.simulated,
-            observables,
+        return replace(
+            self,
+            voxels=self.voxels[rows],
+            labels=self.labels[rows],
+            pt=self.pt[rows],
+            m0=self.m0[rows],
+            content_hash=None if self.content_hash is None else self.content_hash[rows],
+            _observables=None if self._observables is None else self._observables[rows],
         )
 
     def split(self, sizes: Iterable[int], rng: np.random.Generator) -> list[JetSample]:
@@ -103,20 +106,29 @@ class JetSample:
             raise ValueError(f"no class {label}; there are {dict(enumerate(CLASS_NAMES))}")
         return self.take(self.labels == label)
 
+    def with_voxels(self, voxels: csr_array) -> JetSample:
+        """Jets with the same labels and conditions, but other energies."""
+        return replace(self, voxels=voxels, content_hash=None, _observables=None)
+
+    def with_labels(self, labels: Array) -> JetSample:
+        """The same images, labelled otherwise."""
+        return replace(self, labels=labels)
+
+    def map(self, function: Callable[[Array], Array]) -> JetSample:
+        """Jets whose `energies` a function of a batch has changed."""
+        rows = [csr_array(function(batch).reshape(len(batch), VOXELS)) for batch in self.batches()]
+        return self.with_voxels(vstack(rows, format="csr") if rows else self.voxels)
+
     def energies(self, rows: slice | Array = slice(None)) -> Array:
         """Dense `energies` (n, 3, 125, 125) of some rows, GeV/100."""
         return self.voxels[rows].toarray().reshape(-1, *IMAGE_SHAPE)
 
-    def batches(self, size: int = BATCH_SIZE) -> Iterator[Array]:
+    def batches(self) -> Iterator[Array]:
         """Dense `energies` of all jets, in order."""
+        hits_per_jet = max(1, self.voxels.nnz // max(1, len(self)))
+        size = int(np.clip(BATCH_HITS // hits_per_jet, 1, BATCH_SIZE))
         for start in range(0, len(self), size):
             yield self.energies(slice(start, start + size))
-
-    def map(self, function: Callable[[Array], Array]) -> JetSample:
-        """The same jets with their `energies` changed by a function of a batch."""
-        description = {"source": self.source, "fingerprint": self.fingerprint, "simulated": self.simulated}
-        batches = (function(batch) for batch in self.batches())
-        return JetSample.from_batches(batches, self.labels, self.pt, self.m0, **description)
 
     @property
     def observables(self) -> Array:
@@ -130,3 +142,14 @@ class JetSample:
     def observable(self, name: str) -> Array:
         """(N,) one observable."""
         return self.observables[:, list(OBSERVABLES).index(name)]
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with any jet, label or condition."""
+        voxels = self.voxels
+        digest = blake2b(digest_size=16)
+        for part in (voxels.indptr.astype(np.int64), voxels.indices.astype(np.int32), voxels.data):
+            digest.update(part.tobytes())
+        for column in (self.labels.astype(np.int64), self.pt.astype(np.float32), self.m0.astype(np.float32)):
+            digest.update(column.tobytes())
+        return digest.hexdigest()

@@ -6,16 +6,16 @@ test take it from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from tqdm import tqdm
 
-from jet_diffusion.hits import Array, Hits, check_image_shape, divide
+from jet_diffusion.hits import PIXELS, Array, Hits, check_image_shape, divide
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, ECAL, HCAL, TRACKS
-from jet_diffusion.substructure import Substructure
+from jet_diffusion.substructure import Substructure, ring_labels
 
 BATCH_SIZE = 256
 
@@ -81,84 +81,141 @@ class Observable:
         return f"{self.label} [{self.unit}]" if self.unit else self.label
 
 
-def _channel(name: str, label: str, unit: str, limits: Iterable[tuple[float, float]], attribute: str) -> list[Observable]:
-    """One row per channel, of an attribute that holds (N, 3)."""
+Compute = Callable[[JetFeatures], Array]
+
+BLUR, SHUFFLE, CLASS, SCALE = "blurred", "pixel-shuffled", "wrong class", "energy-scaled"
+"""Controls that an observable may be blind to; it sees every blank or mean image."""
+
+
+def _row(
+    name: str, label: str, limits: tuple[float, float], compute: Compute, *blind_to: str, unit: str = ""
+) -> Observable:
+    return Observable(name, label, unit, limits, compute, blind_to=frozenset(blind_to))
+
+
+def _shape(attribute: str, index: int | None = None) -> Compute:
+    """An attribute of the substructure, or one of its columns; for (N, 2) pairs, an entry of the tuple."""
+
+    def compute(jets: JetFeatures) -> Array:
+        values = getattr(jets.substructure, attribute)
+        if index is None:
+            return np.asarray(values)
+        return np.asarray(values[index] if isinstance(values, tuple) else values[:, index])
+
+    return compute
+
+
+def _by_channel(
+    name: str,
+    label: str,
+    limits: list[tuple[float, float]],
+    compute: Compute,
+    *blind_to: tuple[str, ...],
+    unit: str = "",
+) -> list[Observable]:
+    """One row per channel of a quantity that is computed for all three, with what each is blind to."""
     return [
-        Observable(
-            f"{name}_{channel}",
-            label.format(CHANNEL_LABELS[index]),
-            unit,
-            span,
-            lambda jets, index=index: _resolve(jets, attribute)[:, index],
+        _row(
+            f"{name}_{CHANNELS[index]}",
+            f"{CHANNEL_LABELS[index]} {label}",
+            limits[index],
+            lambda jets, index=index: compute(jets)[:, index],  # type: ignore[misc]
+            *blind_to[index],
+            unit=unit,
         )
-        for index, (channel, span) in enumerate(zip(CHANNELS, limits, strict=True))
+        for index in range(len(CHANNELS))
     ]
 
 
-def _resolve(jets: JetFeatures, attribute: str) -> Array:
-    """The features' own attribute, or else their substructure's."""
-    return getattr(jets if hasattr(type(jets), attribute) else jets.substructure, attribute)
+def _tower_count(jets: JetFeatures) -> Array:
+    return np.count_nonzero(jets.tower_energy[:, HCAL], axis=1).astype(np.float64)
 
 
-def _ring(index: int) -> Observable:
-    return Observable(
-        f"ring_{index}", rf"energy fraction in ring {index + 1}", "", (0, 1), lambda jets: jets.substructure.rings[:, index]
-    )
+def _subjettiness_ratio(index: int) -> Compute:
+    def compute(jets: JetFeatures) -> Array:
+        tau = jets.substructure.subjettiness
+        return divide(tau[:, index], tau[:, index - 1])
+
+    return compute
 
 
-def _rows() -> list[Observable]:
+def _energy_flow(method: str, edges: int) -> Compute:
+    return lambda jets: getattr(jets.substructure, method)(edges)
+
+
+def _overlap(first: int, second: int) -> Compute:
+    return lambda jets: jets.tower_overlap(first, second)
+
+
+def _rows() -> Iterator[Observable]:
     """All observables, in the order of tables and figures."""
-    sub = lambda name: lambda jets: getattr(jets.substructure, name)  # noqa: E731
-    return [
-        Observable("energy", r"$\sum E$", "GeV", (0, 600), lambda jets: jets.channel_energy.sum(axis=1)),
-        *_channel("energy", r"$\sum E$ {}", "GeV", [(0, 400), (0, 250), (0, 150)], "channel_energy"),
-        *_channel("hits", r"hits {}", "", [(0, 200), (0, 600), (0, 1000)], "channel_hits"),
-        Observable("towers_hcal", r"towers HCAL", "", (0, 50), lambda jets: np.count_nonzero(jets.tower_energy[:, HCAL], axis=1).astype(np.float64)),
-        Observable("image_pt", r"image $p_\mathrm{T}$", "GeV", (0, 600), lambda jets: jets.substructure.momentum[0]),
-        Observable("image_mass", r"image mass", "GeV", (0, 200), lambda jets: jets.substructure.momentum[1]),
-        Observable("width", r"width", "", (0, 0.5), sub("width")),
-        *_channel("width", r"width {}", "", [(0, 0.5)] * 3, "channel_width"),
-        Observable("ptd", r"$p_\mathrm{T}D$", "", (0, 1), sub("dispersion")),
-        *_channel("ptd", r"$p_\mathrm{{T}}D$ {}", "", [(0, 1)] * 3, "channel_dispersion"),
-        *_channel("leading", r"leading crystal {}", "", [(0, 1), (0, 1), (0, 0.04)], "channel_leading"),
-        Observable("leading_tower", r"leading HCAL tower", "", (0, 1), lambda jets: jets.leading_towers[:, 0]),
-        Observable("second_tower", r"second HCAL tower", "", (0, 0.5), lambda jets: jets.leading_towers[:, 1]),
-        Observable("centroid_eta", r"$\langle\eta\rangle$", "", (-0.3, 0.3), lambda jets: jets.substructure.centroid[0]),
-        Observable("centroid_phi", r"$\langle\phi\rangle$", "rad", (-0.3, 0.3), lambda jets: jets.substructure.centroid[1]),
-        Observable("major_axis", r"major axis", "", (0, 0.5), lambda jets: jets.substructure.principal_axes[:, 0]),
-        Observable("minor_axis", r"minor axis", "", (0, 0.4), lambda jets: jets.substructure.principal_axes[:, 1]),
-        *[_ring(index) for index in range(5)],
-        *[_tau(index) for index in range(3)],
-        Observable("tau21", r"$\tau_2/\tau_1$", "", (0, 1), lambda jets: _tau_ratio(jets, 1)),
-        Observable("tau32", r"$\tau_3/\tau_2$", "", (0, 1), lambda jets: _tau_ratio(jets, 2)),
-        *[_flow("path", edges) for edges in (1, 2, 3)],
-        *[_flow("cycle", edges) for edges in (2, 3)],
-        Observable("overlap_tracks_ecal", "tracks-ECAL overlap", "", (0, 1), lambda jets: jets.tower_overlap(TRACKS, ECAL)),
-        Observable("overlap_tracks_hcal", "tracks-HCAL overlap", "", (0, 1), lambda jets: jets.tower_overlap(TRACKS, HCAL)),
-        Observable("overlap_ecal_hcal", "ECAL-HCAL overlap", "", (0, 1), lambda jets: jets.tower_overlap(ECAL, HCAL)),
-    ]
-
-
-def _tau(index: int) -> Observable:
-    return Observable(
-        f"tau{index + 1}", rf"$\tau_{index + 1}$", "", (0, 0.4), lambda jets: jets.substructure.subjettiness[:, index]
+    energy, same = (BLUR, SHUFFLE, CLASS), (SHUFFLE, SCALE)
+    yield _row("energy", r"$\sum E$", (0, 600), lambda jets: jets.channel_energy.sum(axis=1), *energy, unit="GeV")
+    yield from _by_channel(
+        "energy",
+        r"$\sum E$",
+        [(0, 400), (0, 250), (0, 200)],
+        lambda jets: jets.channel_energy,
+        *[energy] * 3,
+        unit="GeV",
     )
-
-
-def _tau_ratio(jets: JetFeatures, index: int) -> Array:
-    tau = jets.substructure.subjettiness
-    return divide(tau[:, index], tau[:, index - 1])
-
-
-def _flow(kind: str, edges: int) -> Observable:
-    method = f"energy_flow_{kind}"
-    return Observable(
-        f"flow_{kind}{edges}",
-        rf"EFP {kind} {edges}",
-        "",
-        (0, 0.8),
-        lambda jets: getattr(jets.substructure, method)(edges),
+    yield from _by_channel("hits", "hits", [(0, 200), (0, 600), (0, 1250)], lambda jets: jets.channel_hits, *[same] * 3)
+    yield _row("towers_hcal", "HCAL towers", (0, 50), _tower_count, SCALE)
+    yield _row("image_pt", r"image $p_\mathrm{T}$", (0, 600), _shape("momentum", 0), BLUR, CLASS, unit="GeV")
+    yield _row("image_mass", "image mass", (0, 300), _shape("momentum", 1), BLUR, CLASS, unit="GeV")
+    yield _row("width", "width", (0, 0.8), _shape("width"), BLUR, SCALE)
+    yield from _by_channel(
+        "width", "width", [(0, 1)] * 3, lambda jets: jets.substructure.channel_width, *[(BLUR, SCALE)] * 3
     )
+    yield _row("ptd", r"$p_\mathrm{T}D$", (0, 0.6), _shape("dispersion"), SCALE)
+    yield from _by_channel(
+        "ptd", r"$p_\mathrm{T}D$", [(0, 1)] * 3, lambda jets: jets.substructure.channel_dispersion, same, same, (SCALE,)
+    )
+    yield from _by_channel(
+        "leading",
+        "leading crystal",
+        [(0, 1), (0, 0.6), (0, 0.04)],
+        lambda jets: jets.channel_leading,
+        same,
+        same,
+        (BLUR, *same),
+    )
+    yield _row("leading_tower", "HCAL leading tower", (0, 1), lambda jets: jets.leading_towers[:, 0], SCALE)
+    yield _row("second_tower", "HCAL second tower", (0, 0.5), lambda jets: jets.leading_towers[:, 1], SCALE)
+    moved = (BLUR, SHUFFLE, CLASS, SCALE)
+    yield _row("centroid_eta", r"$\langle\eta\rangle$", (-0.3, 0.3), _shape("centroid", 0), *moved)
+    yield _row("centroid_phi", r"$\langle\phi\rangle$", (-0.3, 0.3), _shape("centroid", 1), *moved, unit="rad")
+    yield _row("major_axis", "major axis", (0, 0.8), _shape("principal_axes", 0), BLUR, SCALE)
+    yield _row("minor_axis", "minor axis", (0, 0.6), _shape("principal_axes", 1), BLUR, SCALE)
+    for ring, text in enumerate(ring_labels()):
+        blind = (BLUR, SHUFFLE, SCALE) if ring == 2 else (BLUR, SCALE)
+        yield _row(f"ring_{ring}", f"energy fraction {text}", (0, 1), _shape("rings", ring), *blind)
+    for axes in (1, 2, 3):
+        yield _row(f"tau{axes}", rf"$\tau_{axes}$", (0, 0.8), _shape("subjettiness", axes - 1), BLUR, SCALE)
+    yield _row("tau21", r"$\tau_2/\tau_1$", (0.3, 1.1), _subjettiness_ratio(1), BLUR, CLASS, SCALE)
+    yield _row("tau32", r"$\tau_3/\tau_2$", (0.5, 1.1), _subjettiness_ratio(2), BLUR, CLASS, SCALE)
+    for edges in (1, 2, 3):
+        yield _row(
+            f"flow_path{edges}",
+            f"energy flow, path of {edges}",
+            (0, 1.3),
+            _energy_flow("energy_flow_path", edges),
+            BLUR,
+            SCALE,
+        )
+    for edges in (2, 3):
+        yield _row(
+            f"flow_cycle{edges}",
+            f"energy flow, cycle of {edges}",
+            (0, 1.4),
+            _energy_flow("energy_flow_cycle", edges),
+            BLUR,
+            SCALE,
+        )
+    for first, second in ((TRACKS, ECAL), (TRACKS, HCAL), (ECAL, HCAL)):
+        name = f"overlap_{CHANNELS[first]}_{CHANNELS[second]}"
+        label = f"{CHANNEL_LABELS[first]}-{CHANNEL_LABELS[second]} overlap"
+        yield _row(name, label, (0, 1), _overlap(first, second), BLUR, SCALE)
 
 
 OBSERVABLES: dict[str, Observable] = {row.name: row for row in _rows()}
@@ -215,16 +272,25 @@ def quick_table(real_energies: Array, generated_energies: Array) -> list[dict[st
         if hits.num_jets == 0:
             raise ValueError(f"the {name} sample holds no jets")
     rows: list[dict[str, float | str]] = []
-    for quantity, unit, attribute, scale in (
-        ("energy", "GeV", "channel_energy", 1.0),
-        ("occupancy", "%", "channel_hits", 100.0 / 125**2),
-    ):
+    for quantity, unit in (("energy", "GeV"), ("occupancy", "%")):
+        values = {
+            name: hits.channel_energy if quantity == "energy" else 100 * hits.channel_hits / PIXELS
+            for name, hits in samples.items()
+        }
+        means = {name: matrix.mean(axis=0) for name, matrix in values.items()}
+        errors = {name: matrix.std(axis=0) / np.sqrt(len(matrix)) for name, matrix in values.items()}
         for index, channel in enumerate(CHANNELS):
-            row: dict[str, float | str] = {"quantity": quantity, "channel": channel, "unit": unit}
-            for name, hits in samples.items():
-                values = getattr(hits, attribute)[:, index] * scale
-                row[name] = float(values.mean())
-                row[f"{name}_error"] = float(values.std() / np.sqrt(len(values)))
-            row["ratio"] = float(divide(np.float64(row["generated"]), np.float64(row["real"]))) if row["real"] else float("nan")
-            rows.append(row)
+            real, generated = float(means["real"][index]), float(means["generated"][index])
+            rows.append(
+                {
+                    "quantity": quantity,
+                    "channel": channel,
+                    "unit": unit,
+                    "real": real,
+                    "real_error": float(errors["real"][index]),
+                    "generated": generated,
+                    "generated_error": float(errors["generated"][index]),
+                    "ratio": generated / real if real else float("nan"),
+                }
+            )
     return rows

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from jet_diffusion.dataset import METADATA_FILE
+from jet_diffusion.dataset import FINGERPRINTED, METADATA_FILE, fingerprint
 from jet_diffusion.dataset_card import make_dataset_card
 from jet_diffusion.files import partial_folder, sync, write_atomically, write_text_atomically
 from jet_diffusion.jet_table import has_hcal_among_crystals
@@ -113,9 +113,13 @@ class PartialDataset:
         for name in SPLITS:
             shards = sorted(self._data.glob(f"{name}-*.parquet"))
             if shards:
-                table = pa.concat_tables(pq.read_table(path, columns=["y", "content_hash"]) for path in shards)
+                table = pa.concat_tables(pq.read_table(path, columns=list(FINGERPRINTED)) for path in shards)
                 per_class = np.bincount(table["y"].to_numpy(), minlength=len(CLASS_NAMES)).tolist()
-                splits[name] = {"num_jets": table.num_rows} | dict(zip(CLASS_NAMES, per_class, strict=True))
+                splits[name] = {
+                    "num_jets": table.num_rows,
+                    **dict(zip(CLASS_NAMES, per_class, strict=True)),
+                    "fingerprint": fingerprint(table),
+                }
                 hashes.append(table["content_hash"].to_numpy())
         return {"splits": splits, "duplicates": count_duplicates(hashes), **counts}
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from jet_diffusion.hits import TOWER_CENTRES, TOWERS, Array, Hits, Particles, divide, sum_by_jet
+from jet_diffusion.hits import TOWER_CENTRES, Array, Hits, Particles, divide, sum_by_jet
 from jet_diffusion.schema import CHANNELS, NUM_TOWERS
 
 RING_EDGES = (0.1, 0.2, 0.4, 0.7)
@@ -21,8 +22,7 @@ LLOYD_STEPS = 3
 _TOWER_ETA = np.repeat(TOWER_CENTRES, NUM_TOWERS)
 _TOWER_PHI = np.tile(TOWER_CENTRES, NUM_TOWERS)
 _SEPARATED = (
-    np.hypot(np.subtract.outer(_TOWER_ETA, _TOWER_ETA), np.subtract.outer(_TOWER_PHI, _TOWER_PHI))
-    >= SUBJET_SEPARATION
+    np.hypot(np.subtract.outer(_TOWER_ETA, _TOWER_ETA), np.subtract.outer(_TOWER_PHI, _TOWER_PHI)) >= SUBJET_SEPARATION
 )
 
 
@@ -181,27 +181,30 @@ class Substructure:
         return _TOWER_ETA[towers], _TOWER_PHI[towers]
 
     def _tau(self, num_axes: int) -> Array:
-        eta, phi = self._seeds[0][:, :num_axes], self._seeds[1][:, :num_axes]
         jet, tower = np.nonzero(self._tower_energy)
-        energy = self._tower_energy[jet, tower]
+        energy, places = self._tower_energy[jet, tower], (_TOWER_ETA[tower], _TOWER_PHI[tower])
+        axes = [seeds[:, :num_axes] for seeds in self._seeds]
         for _ in range(LLOYD_STEPS):
-            nearest = _distances2(jet, _TOWER_ETA[tower], _TOWER_PHI[tower], eta, phi).argmin(axis=1)
+            nearest = _distances2(jet, *places, *axes).argmin(axis=1)
             total = sum_by_jet(jet, self.num_jets, energy, nearest, num_axes)
+            moments = [sum_by_jet(jet, self.num_jets, energy * place, nearest, num_axes) for place in places]
             # An axis that has lost all its towers stays where it is.
-            eta = np.where(
-                total == 0, eta, divide(sum_by_jet(jet, self.num_jets, energy * _TOWER_ETA[tower], nearest, num_axes), total)
-            )
-            phi = np.where(
-                total == 0, phi, divide(sum_by_jet(jet, self.num_jets, energy * _TOWER_PHI[tower], nearest, num_axes), total)
-            )
+            axes = [np.where(total == 0, axis, divide(m, total)) for axis, m in zip(axes, moments, strict=True)]
         particles = self.particles
-        nearest2 = _distances2(particles.jet, particles.eta, particles.phi, eta, phi).min(axis=1)
+        nearest2 = _distances2(particles.jet, particles.eta, particles.phi, *axes).min(axis=1)
         return self.sum(self.fraction * np.sqrt(nearest2))
 
 
 def _distances2(jet: Array, eta: Array, phi: Array, axis_eta: Array, axis_phi: Array) -> Array:
     """(M, K) squared distances of deposits from their jet's K axes."""
     return (eta[:, None] - axis_eta[jet]) ** 2 + (phi[:, None] - axis_phi[jet]) ** 2
+
+
+def ring_labels() -> list[str]:
+    """What each of the rings covers, in words."""
+    edges = (0.0, *RING_EDGES)
+    inner = [rf"$\Delta R$ {low:g}-{high:g}" for low, high in pairwise(edges)]
+    return [*inner, rf"$\Delta R$ > {edges[-1]:g}"]
 
 
 def signed_root(values: Array, degree: int) -> Array:

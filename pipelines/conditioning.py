@@ -112,7 +112,7 @@ class Conditioner(ModelMixin, ConfigMixin):
         """
         parsed: list[torch.Tensor | None] = [None, None, None]
         if labels is not None:
-            named = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels).astype(object)
+            named = np.array(labels.tolist() if isinstance(labels, torch.Tensor) else labels, dtype=object)
             if named.ndim > 1 or any(value not in LABELS for value in named.flatten().tolist()):
                 raise ValueError(f"labels must be 0 or 'gluon', 1 or 'quark', one for all or one a jet; got {labels}")
             numbers = [LABELS[value] for value in named.flatten().tolist()]

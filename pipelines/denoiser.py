@@ -241,11 +241,12 @@ class SpikeAndSlabDenoiser(Denoiser):
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
         self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
         group = torch.tensor(channel_group)
-        slab = torch.tensor([slab_weights, slab_means, slab_stds])[:, group]  # (3, C, K)
-        weights, means, stds = slab.double()
+        # The dtype is named: loading in half precision changes the default.
+        slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
+        weights, means, stds = slab
         mean = (weights * means).sum(1)
         std = ((weights * (stds**2 + means**2)).sum(1) - mean**2).sqrt()
-        pixel = torch.stack([torch.tensor(zero).double(), mean, std])
+        pixel = torch.stack([torch.tensor(zero, dtype=torch.float64), mean, std])
         self.register_buffer("slab_bits", float_bits(slab), persistent=False)
         self.register_buffer("pixel_bits", float_bits(pixel), persistent=False)
 

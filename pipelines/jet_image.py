@@ -255,7 +255,8 @@ class JetImagePipeline(DiffusionPipeline):
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(begin)
             # Schedulers in sigma's own scaling (Euler) hold x_t / alpha.
-            state = x_t / alpha if float(self.scheduler.init_noise_sigma) > 1.5 else x_t
+            scale = self.scheduler.scale_model_input(torch.ones(1), self.scheduler.timesteps[begin])
+            state = x_t / scale.to(x_t.device)
             x, _ = self._denoise(
                 state,
                 self._embed(conditions, rows),

@@ -66,7 +66,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         nn.init.zeros_(unet.conv_out.bias)
     conditioner = None
     if settings.unet.conditional:
-        columns = (torch.from_numpy(column) for column in (jets.labels, jets.pt, jets.m0))
+        columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
         conditioner = Conditioner.fit(*columns, embedding_dim=4 * unet.config.block_out_channels[0])
     return JetImagePipeline(
         unet=unet,

@@ -52,9 +52,10 @@ def plot_denoising(pipeline: JetImagePipeline, columns: int, steps: int, seed: i
     """One jet made from noise: the states x_t the solver went through, and the estimates of x_0 beside them."""
     states: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
-    def keep(_: Any, __: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
-        # Solvers in sigma's own scaling (Euler) step x_t / alpha; drawn is x_t.
-        states.append((int(timestep), tensors["x"][:1].cpu().clone(), tensors["x0"][:1].cpu().clone()))
+    def keep(pipe: JetImagePipeline, _: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+        # Schedulers in sigma's own scaling (Euler) hold x_t / alpha; drawn is x_t.
+        x_t = pipe.scheduler.scale_model_input(tensors["x"], timestep)
+        states.append((int(timestep), x_t[:1].cpu().clone(), tensors["x0"][:1].cpu().clone()))
         return {}
 
     generator = torch.Generator().manual_seed(seed)

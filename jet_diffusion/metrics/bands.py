@@ -85,7 +85,9 @@ def wasserstein_bands(
     width = central_width(real)
 
     def bootstrap(first: Array, last: Array) -> Array:
-        return np.stack([_sorted_w1(_resample(first, len(real), rng), _resample(last, len(real), rng)) for _ in range(replicas)])
+        return np.stack(
+            [_sorted_w1(_resample(first, len(real), rng), _resample(last, len(real), rng)) for _ in range(replicas)]
+        )
 
     null = bootstrap(every, every)
     centre, spread = null.mean(axis=0), null.std(axis=0)

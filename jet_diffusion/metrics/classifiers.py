@@ -107,7 +107,6 @@ def resnet_config() -> ResNetConfig:
         hidden_sizes=[32, 64, 128],
         depths=[1, 1, 1],
         layer_type="basic",
-        num_labels=1,
     )
 
 
@@ -120,7 +119,6 @@ def convnext_config() -> ConvNextV2Config:
         hidden_sizes=[32, 64, 128],
         depths=[1, 1, 1],
         image_size=NUM_TOWERS,
-        num_labels=1,
     )
 
 
@@ -129,6 +127,7 @@ class _OneLogit(nn.Module):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
+        config.num_labels = 1
         self.model = AutoModelForImageClassification.from_config(config)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

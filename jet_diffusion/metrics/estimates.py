@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jet_diffusion.hits import Array
-from jet_diffusion.metrics.scaling import FeatureScale
 
-Metric = Callable[[Array, Array], float]
-"""(real features, generated features) -> distance."""
+Metric = Callable[[Array, Array, np.random.Generator], float]
+"""(real features (N, K), generated features (N, K), random generator) -> value."""
 
 DRAWS = 5
 SIGNIFICANT = 3.0
@@ -65,12 +64,11 @@ def estimate(
     *,
     size: int,
     draws: int = DRAWS,
-    scale: bool = True,
 ) -> Estimate:
     """Measure a metric in several draws without replacement, beside its floor.
 
     Each draw cuts the real jets into a reference and a second sample, both of `size`; generated and second
-    sample are compared with the same reference, on the scale of that reference.
+    sample are compared with the same reference.
 
     Args:
         metric: the distance.
@@ -79,7 +77,6 @@ def estimate(
         rng: draws the samples.
         size: jets in each sample.
         draws: number of draws.
-        scale: whether to put features on the reference's scale first.
 
     Raises:
         ValueError: for too few jets, or from the metric.
@@ -94,11 +91,8 @@ def estimate(
         order = rng.permutation(len(real))
         reference, second = real[order[:size]], real[order[size : 2 * size]]
         drawn = generated[rng.permutation(len(generated))[:size]]
-        if scale:
-            put = FeatureScale.fit(reference)
-            reference, second, drawn = put(reference), put(second), put(drawn)
-        values.append(metric(reference, drawn))
-        floors.append(metric(reference, second))
+        values.append(metric(reference, drawn, rng))
+        floors.append(metric(reference, second, rng))
     return Estimate(
         float(np.mean(values)),
         float(np.std(values, ddof=min(1, draws - 1))),

@@ -24,7 +24,7 @@ def scale_energies(energies: Array, rng: np.random.Generator) -> Array:
 
 def drop_hits(energies: Array, rng: np.random.Generator) -> Array:
     """5 % of the hits gone; an HCAL tower is one hit."""
-    return energies * (_per_hit(energies, lambda shape: rng.random(shape)) >= DROPPED)
+    return energies * (_per_hit(energies, rng.random) >= DROPPED)
 
 
 def smear_hits(energies: Array, rng: np.random.Generator) -> Array:

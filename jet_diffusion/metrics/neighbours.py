@@ -83,10 +83,19 @@ def _neighbour_distance(sample: Array, neighbours: int) -> Array:
     return np.concatenate(blocks)
 
 
-def nearest_distance(sample: Array, reference: Array) -> Array:
-    """(N,) distance of each row to the nearest row of `reference`; both dense or both sparse."""
-    blocks = [
-        squared_distances(sample[start : start + BLOCK], reference).min(axis=1)
-        for start in range(0, sample.shape[0], BLOCK)
-    ]
-    return np.sqrt(np.concatenate(blocks))
+def nearest_neighbours(sample: Array, reference: Array, number: int) -> tuple[Array, Array]:
+    """Distances to the nearest rows of `reference` and their numbers, ascending: (N, number) each.
+
+    Args:
+        sample: (N, K) rows, dense or sparse.
+        reference: (M, K) rows of the same kind.
+        number: how many neighbours, at most M.
+    """
+    distances, rows = [], []
+    for start in range(0, sample.shape[0], BLOCK):
+        block = squared_distances(sample[start : start + BLOCK], reference)
+        nearest = np.argpartition(block, number - 1, axis=1)[:, :number]
+        order = np.argsort(np.take_along_axis(block, nearest, axis=1), axis=1)
+        rows.append(np.take_along_axis(nearest, order, axis=1))
+        distances.append(np.sqrt(np.take_along_axis(block, rows[-1], axis=1)))
+    return np.concatenate(distances), np.concatenate(rows)

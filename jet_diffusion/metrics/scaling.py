@@ -41,6 +41,43 @@ class FeatureScale:
         return int(np.count_nonzero((np.abs(features / self.scale) > self.cap).any(axis=1)))
 
 
+LEAST_VARIANCE = 1e-3
+"""Directions with less than this fraction of the largest variance carry no information of their own."""
+
+OUTLIER_WIDTHS = 6.0
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Uncorrelated features of unit variance, for metrics of nearest neighbours.
+
+    Features are put on their median and central width, capped at six widths, and rotated into the reference's
+    principal directions; those of negligible variance (one observable determined by others) are left out.
+
+    Attributes:
+        centre: (K,) medians.
+        width: (K,) central widths.
+        rotation: (K, L) map to the L directions.
+    """
+
+    centre: Array
+    width: Array
+    rotation: Array
+
+    @classmethod
+    def fit(cls, reference: Array) -> Whitening:
+        """Take all three from the real reference jets (N, K)."""
+        whitening = cls(np.median(reference, axis=0), central_width(reference), np.eye(reference.shape[1]))
+        variance, directions = np.linalg.eigh(np.atleast_2d(np.cov(whitening(reference), rowvar=False)))
+        kept = variance > LEAST_VARIANCE * variance.max()
+        return cls(whitening.centre, whitening.width, directions[:, kept] / np.sqrt(variance[kept]))
+
+    def __call__(self, features: Array) -> Array:
+        """Whiten features: (N, K) -> (N, L)."""
+        capped = np.clip((features - self.centre) / self.width, -OUTLIER_WIDTHS, OUTLIER_WIDTHS)
+        return capped @ self.rotation
+
+
 def central_width(reference: Array) -> Array:
     """(K,) half the distance between the 16 % and 84 % quantiles, 1 where that is 0: a robust sigma."""
     low, high = np.quantile(reference, [0.16, 0.84], axis=0)

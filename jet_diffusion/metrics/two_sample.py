@@ -107,7 +107,7 @@ def two_sample_test(
     grid = np.linspace(0, 1, ROC_POINTS)
     aucs, curves = [], []
     for number in range(seed, seed + seeds):
-        train, validation, test = _thirds(len(real), np.random.default_rng(number))
+        train, validation, test = thirds(len(real), np.random.default_rng(number))
         scores = classifier.scores(
             Labelled(prepared[train], labels[train]),
             Labelled(prepared[validation], labels[validation]),
@@ -120,7 +120,7 @@ def two_sample_test(
     return TwoSampleTest(np.array(aucs), len(real), grid, np.mean(curves, axis=0))
 
 
-def _thirds(size: int, rng: np.random.Generator) -> list[Array]:
+def thirds(size: int, rng: np.random.Generator) -> list[Array]:
     """Row numbers of three disjoint parts, each with equally many real and generated jets, shuffled."""
     thirds = zip(np.array_split(rng.permutation(size), 3), np.array_split(rng.permutation(size), 3), strict=True)
     return [rng.permutation(np.concatenate([real, size + generated])) for real, generated in thirds]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jet_diffusion.schema import IMAGE_SHAPE
-from jet_diffusion.simulation.archive import save_arrays
-from jet_diffusion.simulation.events import ANY, GLUON, QUARK, HardScatters
+from jet_diffusion.simulation.events import ANY, GLUON, GLUON_ID, QUARK, HardScatters
 from jet_diffusion.simulation.images import draw_images
 from jet_diffusion.simulation.jets import find_jets
 from jet_diffusion.simulation.particle_flow import reconstruct
@@ -30,6 +28,28 @@ class Block(NamedTuple):
     labels: np.ndarray
     pt: np.ndarray
     m0: np.ndarray
+
+
+class PackedBlock(NamedTuple):
+    """A block without its zeros, fit to be sent between processes."""
+
+    places: np.ndarray
+    values: np.ndarray
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
+
+    @classmethod
+    def pack(cls, block: Block) -> PackedBlock:
+        """Keep the energies that are not zero, one in sixty."""
+        places = np.flatnonzero(block.energies)
+        return cls(places, block.energies.ravel()[places], *block[1:])
+
+    def unpack(self) -> Block:
+        """The block again, bit for bit."""
+        energies = np.zeros((len(self.labels), *IMAGE_SHAPE), np.float32)
+        energies.ravel()[self.places] = self.values
+        return Block(energies, self.labels, self.pt, self.m0)
 
 
 def make_block(settings: SimulationSettings, number: int, pool: PileupPool) -> Block:
@@ -67,22 +87,6 @@ def _make_batch(
     crossings = tuple(draw_overlay(rng, pool.num_events, settings.pileup, len(events)) for _ in range(3))
     jets = find_jets(events, particles, pool, crossings[0], settings.pt_min)
     energies, drawn = draw_images(jets, events.offsets, particles, vertices, pool, crossings)
-    is_quark = np.abs(jets.parton[drawn]) != 21  # noqa: PLR2004
+    is_quark = np.abs(jets.parton[drawn]) != GLUON_ID
     columns = (is_quark, jets.pt[drawn], jets.mass[drawn])
     return Block(energies, *(column.astype(np.float32) for column in columns))
-
-
-def save_block(block: Block, path: Path) -> None:
-    """Write a block as a numpy archive of its non-zero energies, whole or not at all."""
-    cells = np.flatnonzero(block.energies)
-    values = block.energies.ravel()[cells]
-    save_arrays(path, {"cells": cells, "values": values, **block._asdict(), "energies": np.zeros(0)})
-
-
-def load_block(path: Path) -> Block:
-    """Read a block written by `save_block`."""
-    with np.load(path, allow_pickle=False) as archive:
-        labels = archive["labels"]
-        energies = np.zeros((len(labels), *IMAGE_SHAPE), np.float32)
-        energies.ravel()[archive["cells"]] = archive["values"]
-        return Block(energies, labels, archive["pt"], archive["m0"])

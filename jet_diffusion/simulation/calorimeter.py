@@ -17,15 +17,15 @@ from jet_diffusion.simulation.geometry import HB_TOWER_ROWS, column_of, row_of
 from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
 from jet_diffusion.simulation.propagation import ECAL_FACE, FIELD, HCAL_FACE, arrive
 
-EM_SPOTS = (0.03, 10, 500, 0.90, 0.0045, 0.026)
+EM_SPOTS = (0.03, 10, 500, 0.92, 0.0042, 0.026)
 """An electromagnetic shower in PbWO4 (Moliere radius 2.2 cm, crystals of 2.2 cm): GeV a spot, fewest and most
 spots, share of the core, radius R of core and tail in metres. Three quarters of a centred photon fall into one
 crystal, as in the test beam (CMS, JINST 2 (2007) P04004)."""
 
-HADRON_IN_ECAL_SPOTS = (0.04, 6, 400, 0.60, 0.015, 0.050)
+HADRON_IN_ECAL_SPOTS = (0.04, 6, 400, 0.70, 0.010, 0.060)
 """A hadron shower that starts in the crystals; wider, for it is made of many pions."""
 
-HADRON_IN_HCAL_SPOTS = (0.25, 6, 200, 0.85, 0.035, 0.110)
+HADRON_IN_HCAL_SPOTS = (0.25, 6, 200, 0.90, 0.030, 0.090)
 """A hadron shower in brass and scintillator (interaction length 16 cm; core and halo)."""
 
 MAX_SPREAD = 0.6
@@ -40,13 +40,13 @@ CONVERSION_PROBABILITY = 0.4
 CONVERSION_LEVER = 0.3 * FIELD * 0.5 * 0.8
 """GeV; bend in phi of a conversion leg of pT = 1 GeV born as far in as 0.8 m before the crystals."""
 
-INTERACTS_IN_ECAL = 0.62
-"""Hadrons that shower in the crystals, which are 1.1 interaction lengths thick: 1 - exp(-1.1) = 0.67."""
+INTERACTS_IN_ECAL = 0.67
+"""Hadrons that shower in the crystals, which are 1.1 interaction lengths thick: 1 - exp(-1.1)."""
 
 ECAL_SHARE = (1.6, 2.4)
 """Beta distribution of the share of its energy such a hadron spends in the crystals (mean 0.4)."""
 
-ECAL_RESPONSE = (0.50, 0.07, 1.0)
+ECAL_RESPONSE = (0.67, 0.09, 1.0)
 """Response of the crystals to E GeV of a hadron, relative to a photon: a + b ln E, at most c. PbWO4 does not
 compensate (e/h about 2; CMS, EPJ C 60 (2009) 359). (tuned: the mean of the ECAL channel)"""
 
@@ -56,7 +56,7 @@ MIP_ECAL = (0.22, 0.06)
 MIP_HCAL = (1.8, 0.5)
 """GeV and spread left by a muon in the HCAL barrel."""
 
-HCAL_RESPONSE = (0.25, 0.17, 1.0)
+HCAL_RESPONSE = (0.20, 0.185, 1.1)
 """The HCAL's response to a hadron of E GeV, a + b ln E, at most c: it is calibrated with pions of 50 GeV and
 sees less of softer ones, which make fewer pi0; so rises that of the test beam (EPJ C 60 (2009) 359), and that of
 raw calorimeter jets (CMS, JINST 6 (2011) P11002: 0.7 at 100 GeV). (tuned: the mean of the HCAL channel)"""

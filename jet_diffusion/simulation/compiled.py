@@ -16,15 +16,23 @@ from typing import Any
 import numba
 from numba.core import config
 
+NOT_PHYSICS = ("command", "facts", "generate", "libraries", "validation")
+"""Modules that do not change the jets."""
+
+
+@cache
+def source_digest() -> str:
+    """Digest of the package's sources, which with the settings and the libraries fix the jets."""
+    package = Path(__file__).parent
+    sources = [path for path in sorted(package.glob("*.py")) if path.stem not in NOT_PHYSICS]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
 
 @cache
 def _cache_folder() -> Path | None:
     """Folder for this state of the package's sources, or None where it cannot be made."""
-    package = Path(__file__).parent
-    sources = sorted(package.glob("*.py")) + [package.parent / "schema.py"]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(config.CACHE_DIR or user_cache / "jet-diffusion" / "numba") / digest
+    folder = Path(config.CACHE_DIR or user_cache / "jet-diffusion" / "numba") / source_digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

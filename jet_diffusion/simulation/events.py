@@ -34,7 +34,7 @@ HARD = {
     ANY: ("HardQCD:all = on", "HardQCD:nQuarkNew = 3"),
 }
 
-SPECTRUM_POWER = {GLUON: 0.5, QUARK: 0.0, ANY: 0.2}
+SPECTRUM_POWER = {GLUON: 0.6, QUARK: 0.0, ANY: 0.3}
 """Scatters are drawn with their cross section times pT-hat to this power, and no weight is kept. The real file
 was made from two samples of about the same size, 80 to 120 and 120 to 170 GeV, so that the hard half is as
 common in it as the soft. (tuned: mean and spread of the jets' pT, and the same pT for both classes)"""

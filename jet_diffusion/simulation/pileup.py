@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jet_diffusion.simulation.compiled import compiled
 
+from jet_diffusion.files import write_atomically
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.detector import Maps, clear, empty_maps, fill
 from jet_diffusion.simulation.events import MinimumBias
 from jet_diffusion.simulation.geometry import NUM_TOWER_COLUMNS
-from jet_diffusion.simulation.archive import save_arrays
 from jet_diffusion.simulation.particle_flow import reconstruct
 from jet_diffusion.simulation.seeds import POOL_STREAM, pythia_seed, seed_kernels, stream
 
@@ -113,7 +113,7 @@ def empty_pool() -> PileupPool:
 
 def save_pool(pool: PileupPool, path: Path) -> None:
     """Write a pool as a numpy archive, whole or not at all."""
-    save_arrays(path, pool._asdict())
+    write_atomically(path, lambda temporary: np.savez(temporary, **pool._asdict()))
 
 
 def load_pool(path: Path) -> PileupPool:

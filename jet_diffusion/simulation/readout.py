@@ -37,8 +37,8 @@ ENDCAP_NOISE = 0.15
 ISOLATION_THRESHOLD, ISOLATION_RADIUS = 0.095, 0.6
 """GeV and dR: hits kept about electrons and photons (interestingGamIsoDetIdEB, interestingEleIsoDetIdEB)."""
 
-ENDCAP_THRESHOLD, ENDCAP_FRACTION = 0.15, 0.05
-"""GeV in an endcap cell outside any cluster, and the fraction of those kept. (tuned: the endcap hits in the
+ENDCAP_SEED_ET, ENDCAP_THRESHOLD, ENDCAP_FRACTION = 2.0, 0.15, 0.04
+"""GeV of E_T that makes an endcap cell a cluster, GeV in a cell outside any, and the fraction of those kept. (tuned: the endcap hits in the
 fragments, which are few and soft)"""
 
 CLUSTER_SEED_ET, CLUSTER_PEAK, CLUSTER_MINIMUM, CLUSTER_ROAD = 1.0, 0.35, 0.1, 17
@@ -57,14 +57,14 @@ ELECTRON_ET, ELECTRON_HADRONIC, ELECTRON_TRACK_PT = 4.0, 0.15, 2.0
 HADRONIC_RADIUS = 0.15
 """dR of the towers counted behind a supercluster."""
 
-FLAGGED_FRACTION = 0.027
+FLAGGED_FRACTION = 0.045
 """Fraction of all barrel hits above the threshold that is kept wherever it lies, being flagged or beside a dead
 channel. (tuned: the lonely hits in the fragments)"""
 
 TOWER_NOISE = 0.20
 """GeV; noise of an HCAL barrel tower (JINST 5 (2010) T03012)."""
 
-TOWER_THRESHOLD = 0.55
+TOWER_THRESHOLD = 0.62
 """GeV; a tower is read out if any of its time slices sees more. (tuned: the number of towers)"""
 
 OUT_OF_TIME = (0.10, 0.50)
@@ -242,7 +242,7 @@ def _in_endcap_cluster(cells: np.ndarray, k: int, column: int, cosh_eta: float) 
     """Whether one of the 5x5 cells about this one has enough E_T to start a supercluster."""
     for i in range(max(0, k - 2), min(len(cells), k + 3)):
         for j in range(column - 2, column + 3):
-            if cells[i, j % cells.shape[1]] > CLUSTER_SEED_ET * cosh_eta:
+            if cells[i, j % cells.shape[1]] > ENDCAP_SEED_ET * cosh_eta:
                 return True
     return False
 

@@ -22,7 +22,7 @@ class SimulationSettings:
 
     num_jets: int
     seed: int
-    pileup: float = 24.0
+    pileup: float = 22.5
     pt_min: float = 70.0
     process: str = "qg"
 
@@ -46,7 +46,7 @@ class SimulationSettings:
     @property
     def pt_hat_range(self) -> tuple[float, float]:
         """Lowest and highest pT of the hard scatter, in GeV."""
-        return self.pt_min * 8 / 7, self.pt_min * 17 / 7
+        return self.pt_min * 78 / 70, self.pt_min * 17 / 7
 
     def attributes(self) -> dict[str, int | float | str]:
         """The settings as they are written into the file."""

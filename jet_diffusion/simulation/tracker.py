@@ -15,7 +15,7 @@ MAX_ETA = 2.5
 MIN_PT = 0.16
 """GeV; the softest track in the fragments of real images has 0.164 GeV. (fact)"""
 
-PLATEAU, TURN_ON = 0.93, 0.25
+PLATEAU, TURN_ON = 0.98, 0.20
 """Efficiency of a high-purity track of a pion: about 0.9 above 1 GeV, falling below (CMS, JINST 9 (2014)
 P10009, fig. 9). It rises as 1 - exp(-(pT - MIN_PT) / TURN_ON). (tuned: the number of track pixels)"""
 
@@ -28,7 +28,7 @@ DISPLACED_RADIUS, MAX_RADIUS = 0.020, 0.300
 PT_RESOLUTION = 0.012
 """Relative resolution of pT at these momenta in the barrel (JINST 9 (2014) P10009, fig. 13)."""
 
-OUTLIER_FRACTION, OUTLIER_INDEX = 2.3e-3, 1.15
+OUTLIER_FRACTION, OUTLIER_INDEX = 2.8e-3, 1.15
 """Fraction of tracks that are mis-measured, and index of their spectrum: the fraction above pT falls as a power
 of it. Where the curvature comes out near zero by chance, all curvatures are equally likely and the index is 1.
 (tuned: the largest of 139,306 real jets' tracks has 75.7 TeV, one in a thousand has 60 GeV)"""

@@ -1,0 +1,121 @@
+"""Make a file of simulated jets: blocks on any number of processes, in order, to be stopped and gone on with."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from jet_diffusion import __version__
+from jet_diffusion.hdf5 import JetWriter
+from jet_diffusion.simulation import libraries
+from jet_diffusion.simulation.block import JETS_PER_BLOCK, PackedBlock, make_block
+from jet_diffusion.simulation.compiled import source_digest
+from jet_diffusion.simulation.pileup import PileupPool, empty_pool, load_pool, make_pool, save_pool
+from jet_diffusion.simulation.settings import SimulationSettings
+
+BLOCKS_PER_POOL = 20
+"""10,000 jets share a pool of pile-up: each of its events is then laid on about 110 jets, in 144 positions."""
+
+
+def simulate(settings: SimulationSettings, path: str | Path, workers: int = 1, progress: bool = False) -> None:
+    """Write `settings.num_jets` simulated jets to an HDF5 file of the real one's schema.
+
+    The jets depend on the settings alone: not on `workers`, nor on how often the run was stopped. A run that was
+    stopped goes on where it was when it is started again with the same settings.
+
+    Args:
+        settings: What to simulate.
+        path: The file to write; it gets its name when it is complete.
+        workers: Processes to use.
+        progress: Whether to show a bar with jets/s and the time left.
+
+    Raises:
+        FileExistsError: `path` exists.
+        FileNotFoundError: The folder of `path` does not exist.
+        ValueError: A library is missing, `workers` is not positive, or an interrupted run had other settings.
+    """
+    libraries.require()
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    with (
+        JetWriter.resume(path, settings.num_jets, attributes(settings)) as writer,
+        tqdm(total=settings.num_jets, unit="jet", disable=not progress, initial=writer.num_written) as bar,
+    ):
+        for packed in _packed_blocks(settings, writer.num_written // JETS_PER_BLOCK, workers):
+            block = packed.unpack()
+            count = min(len(block.labels), settings.num_jets - writer.num_written)
+            writer.append(*(column[:count] for column in block))
+            writer.flush()
+            bar.update(count)
+
+
+def attributes(settings: SimulationSettings) -> dict[str, Any]:
+    """The attributes that tell how a file was made, `simulated` first of all."""
+    versions = libraries.versions()
+    made_by = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {
+        "simulated": f"stand-in jets from jet-diffusion {__version__} with {made_by}; no CMS data",
+        "simulation_sources": source_digest(),
+        **{f"simulation_{name}": value for name, value in settings.attributes().items()},
+    }
+
+
+def _packed_blocks(settings: SimulationSettings, first: int, workers: int) -> Iterator[PackedBlock]:
+    """The blocks from number `first` on, in order; a few are under way at a time."""
+    last = -(-settings.num_jets // JETS_PER_BLOCK)
+    pools: dict[int, Future[None]] = {}
+    under_way: deque[Future[PackedBlock]] = deque()
+    with TemporaryDirectory(prefix="jet-diffusion-pileup-") as folder, _executor(workers) as executor:
+        for number in range(first, last):
+            if settings.pileup > 0:
+                newest = min(number // BLOCKS_PER_POOL + (workers > 1), (last - 1) // BLOCKS_PER_POOL)
+                for pool in range(number // BLOCKS_PER_POOL, newest + 1):  # the next one is made ahead
+                    if pool not in pools:
+                        pools[pool] = executor.submit(_write_pool, settings.seed, pool, folder)
+                pools[number // BLOCKS_PER_POOL].result()
+            under_way.append(executor.submit(_make_packed, settings, number, folder))
+            if len(under_way) > 2 * (workers - 1):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _pool_path(folder: str, number: int) -> Path:
+    return Path(folder) / f"pool-{number}.npz"
+
+
+def _write_pool(seed: int, number: int, folder: str) -> None:
+    save_pool(make_pool(seed, number), _pool_path(folder, number))
+
+
+@lru_cache(maxsize=1)
+def _read_pool(path: Path) -> PileupPool:
+    return load_pool(path)
+
+
+def _make_packed(settings: SimulationSettings, number: int, folder: str) -> PackedBlock:
+    pool = _read_pool(_pool_path(folder, number // BLOCKS_PER_POOL)) if settings.pileup > 0 else empty_pool()
+    return PackedBlock.pack(make_block(settings, number, pool))
+
+
+class _ThisProcess(Executor):
+    """Does what is submitted at once, in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _executor(workers: int) -> Executor:
+    if workers == 1:
+        return _ThisProcess()
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))

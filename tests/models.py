@@ -1,0 +1,29 @@
+"""A pipeline small enough for unit tests, built as the trainer builds it."""
+
+from __future__ import annotations
+
+import torch
+
+from jet_diffusion.dataset import JetDataset
+from jet_diffusion.training.build import build_pipeline
+from jet_diffusion.training.settings import parse_settings
+
+SMALL_UNET = ["--unet.block_out_channels=[8,8,8]", "--unet.norm_num_groups=4", "--representation.fit_jets=200"]
+
+
+def small_settings(folder, run, *options):
+    """Settings of a run that trains in seconds."""
+    fixed = ["--batch_size=8", "--precision=no", "--cpu=true", "--trackers=[]", "--num_workers=0"]
+    fixed += ["--validation_jets=8", "--sample_jets=2", "--log_every=1", "--warmup_steps=1"]
+    return parse_settings([f"--data={folder}", f"--run={run}", *SMALL_UNET, *fixed, *options])
+
+
+def small_pipeline(folder, *options, perturb=True):
+    """A pipeline of random weights; a fresh one's last layer is zero, so it is moved unless told otherwise."""
+    pipeline = build_pipeline(small_settings(folder, "unused", *options), JetDataset.load(folder, "train"))
+    if perturb:
+        torch.manual_seed(1)
+        torch.nn.init.normal_(pipeline.unet.conv_out.weight, std=0.02)
+    pipeline.unet.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

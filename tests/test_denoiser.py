@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from jet_diffusion.pipelines.denoiser import PlainDenoiser, SpikeAndSlabDenoiser, fit_mixture
+from jet_diffusion.pipelines.representation import TowerPatches
+
+NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+
+
+@pytest.fixture
+def representation(jets):
+    return TowerPatches.fit([torch.from_numpy(jets.energies)])
+
+
+def fit(representation, jets, **settings):
+    return SpikeAndSlabDenoiser.fit(
+        [representation.encode(torch.from_numpy(jets.energies))],
+        channel_group=representation.channel_group,
+        zero=representation.zero(),
+        hit_threshold=representation.hit_threshold(),
+        mask=representation.mask(),
+        noise_schedule=NOISE,
+        **settings,
+    )
+
+
+def constant_unet(value, channels):
+    """A network that answers the same everywhere."""
+    return lambda x, t, class_labels=None: SimpleNamespace(sample=torch.full((len(x), channels, *x.shape[2:]), value))
+
+
+def noisy(denoiser, x_0, timestep, seed=0):
+    timesteps = torch.full((len(x_0),), timestep)
+    alpha, sigma = denoiser.noise_level(timesteps)
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
+    return alpha * x_0 + sigma * noise, noise, timesteps
+
+
+def integrated_posterior(x_t, alpha, sigma, zero, p, weights, means, stds):
+    """E[x_0 | x_t] of one pixel by brute numerical integration of Bayes' rule."""
+    grid = torch.linspace(-5, 60, 400_001, dtype=torch.float64)
+    step = grid[1] - grid[0]
+    likelihood = torch.distributions.Normal(alpha * grid, sigma).log_prob(torch.tensor(x_t).double()).exp()
+    slab = sum(w * torch.distributions.Normal(m, s).log_prob(grid).exp() for w, m, s in zip(weights, means, stds))
+    spike = (1 - p) * torch.distributions.Normal(alpha * zero, sigma).log_prob(torch.tensor(x_t).double()).exp()
+    evidence = spike + p * (likelihood * slab).sum() * step
+    return (spike * zero + p * (likelihood * slab * grid).sum() * step) / evidence
+
+
+@pytest.mark.parametrize("components", [1, 3])
+@pytest.mark.parametrize("timestep", [50, 300, 500, 800])
+def test_the_marginal_estimate_is_bayes_rule(components, timestep):
+    weights, means, stds = (
+        ([1.0], [9.0], [1.5]) if components == 1 else ([0.5, 0.3, 0.2], [7.0, 9.0, 14.0], [0.4, 1, 3])
+    )
+    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE)
+    p = torch.sigmoid(denoiser.prior_logit_bits.view(torch.float32)).item()
+    timesteps = torch.tensor([timestep])
+    alpha, sigma = (level.double().item() for level in denoiser.noise_level(timesteps))
+    for x_t in (-0.5, alpha * 3.0, alpha * 9.0, alpha * 15.0):
+        ours = denoiser.marginal(torch.full((1, 1, 1, 1), x_t), timesteps).item()
+        exact = integrated_posterior(x_t, alpha, sigma, -0.2, p, weights, means, stds).item()
+        assert ours == pytest.approx(exact, abs=2e-3)
+
+
+def test_training_starts_at_the_marginal_denoiser(representation, jets):
+    denoiser = fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:4])), 400)
+    output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
+    torch.testing.assert_close(output.x0, output.marginal)
+    assert denoiser.unet_channels() == (102, 102)
+
+
+def test_the_marginal_beats_guessing_the_mean_until_noise_drowns_it(representation, jets):
+    denoiser = fit(representation, jets)
+    x_0 = representation.encode(torch.from_numpy(jets.energies))
+    inside = representation.mask()
+    for timestep, limit in ((50, 0.01), (300, 0.1), (990, 1.05)):
+        x_t, _, timesteps = noisy(denoiser, x_0, timestep)
+        error = (denoiser.marginal(x_t, timesteps) - x_0).square()[:, :, inside].mean()
+        assert error < limit
+
+
+def test_the_network_moves_odds_and_value(representation, jets):
+    denoiser = fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 500)
+    probability, value = denoiser.posterior(x_t, timesteps)
+    likelier, _ = denoiser.posterior(x_t, timesteps, delta=torch.tensor(2.0))
+    _, higher = denoiser.posterior(x_t, timesteps, eta=torch.tensor(1.0))
+    odds = torch.logit(likelier.double()) - torch.logit(probability.double())
+    ordinary = (probability > 1e-6) & (probability < 0.99)
+    torch.testing.assert_close(odds[ordinary], torch.full_like(odds[ordinary], 2.0), rtol=0, atol=2e-2)
+    assert (higher > value).all()
+
+
+def test_padding_is_a_zero_for_certain(representation, jets):
+    denoiser = fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 700)
+    x_0 = denoiser(constant_unet(8.0, 102), x_t, timesteps).x0
+    outside = ~representation.mask()
+    assert torch.equal(x_0[:, :, outside], representation.zero()[None, :, None].expand(2, -1, int(outside.sum())))
+    assert not torch.allclose(x_0[:, :, ~outside], representation.zero().view(1, -1, 1))
+
+
+def test_a_prior_by_position_knows_where_jets_are(representation, jets):
+    flat, mapped = (fit(representation, jets, prior=prior) for prior in ("group", "position"))
+    prior = torch.sigmoid(mapped.prior_logit_bits.view(torch.float32))
+    assert prior[50, 12, 12] > 3 * prior[50, 2, 2]  # HCAL: the centre against a corner
+    assert torch.sigmoid(flat.prior_logit_bits.view(torch.float32))[50].unique().numel() == 1
+    x_0 = representation.encode(torch.from_numpy(jets.energies))
+    x_t, _, timesteps = noisy(flat, x_0, 600)
+    errors = [(d.marginal(x_t, timesteps) - x_0).square().mean() for d in (flat, mapped)]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"components": 2, "inputs": ("x_t", "hit_probability", "hit_value")}])
+def test_saving_keeps_it_to_the_bit_in_any_precision(representation, jets, tmp_path, settings):
+    denoiser = fit(representation, jets, **settings)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 400)
+    before = denoiser.marginal(x_t, timesteps)
+    denoiser.save_pretrained(tmp_path)
+    for again in (SpikeAndSlabDenoiser.from_pretrained(tmp_path), denoiser.to(torch.bfloat16)):
+        assert torch.equal(again.marginal(x_t, timesteps), before)
+        assert again.unet_channels() == denoiser.unet_channels()
+    again = SpikeAndSlabDenoiser.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert torch.equal(again.marginal(x_t, timesteps), before)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("timestep", [0, 400, 999])
+def test_a_perfect_plain_prediction_gives_the_jet_back(representation, jets, prediction, timestep):
+    denoiser = PlainDenoiser(51, NOISE, prediction)
+    x_0 = representation.encode(torch.from_numpy(jets.energies[:2]))
+    x_t, noise, timesteps = noisy(denoiser, x_0, timestep)
+    perfect = denoiser.target(x_0, noise, timesteps)
+    output = denoiser(lambda x, t, class_labels=None: SimpleNamespace(sample=perfect), x_t, timesteps)
+    torch.testing.assert_close(output.x0, x_0, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_min_snr_weights_all_predictions_alike_in_x0(prediction):
+    plain, weighted = (PlainDenoiser(1, NOISE, prediction, snr_gamma=gamma) for gamma in (0.0, 5.0))
+    timesteps = torch.tensor([10, 500, 990])
+    alpha, sigma = plain.noise_level(timesteps)
+    assert torch.equal(plain.loss_weight(timesteps), torch.ones_like(alpha))
+    # The same error of x_0 in the units of the prediction.
+    unit = {"epsilon": alpha / sigma, "sample": torch.ones_like(alpha), "v_prediction": 1 / sigma}[prediction]
+    in_x0 = weighted.loss_weight(timesteps) * unit.square()
+    torch.testing.assert_close(in_x0, (alpha / sigma).square().clamp(max=5.0), rtol=1e-4, atol=0)
+
+
+def test_noise_levels_are_diffusers_and_rise_between():
+    denoiser = PlainDenoiser(1, NOISE)
+    scheduler = DDPMScheduler(**NOISE)
+    timesteps = torch.tensor([0, 17, 999])
+    alpha, sigma = denoiser.noise_level(timesteps)
+    x_0, noise = torch.randn(3, 1, 2, 2), torch.randn(3, 1, 2, 2)
+    torch.testing.assert_close(alpha * x_0 + sigma * noise, scheduler.add_noise(x_0, noise, timesteps))
+    between = denoiser.noise_level(torch.tensor([17.0, 17.25, 17.75, 18.0]))[1].flatten()
+    assert (between.diff() > 0).all()
+    torch.testing.assert_close(between[0], denoiser.noise_level(torch.tensor([17]))[1].flatten()[0])
+
+
+def test_context_timesteps_lie_where_context_matters():
+    denoiser = PlainDenoiser(1, NOISE)
+    timesteps = denoiser.context_timesteps(25, 2.2)
+    alpha, sigma = denoiser.noise_level(torch.tensor(timesteps))
+    assert len(timesteps) == 25
+    assert timesteps == sorted(timesteps, reverse=True)
+    assert timesteps[0] == 999
+    assert ((sigma / alpha).flatten() > 2.1).sum() == 23
+
+
+def test_mixture_fit_finds_what_was_mixed():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.cat([torch.randn(6000, generator=generator), 8 + 2 * torch.randn(4000, generator=generator)])
+    weights, means, stds = fit_mixture(values, 2)
+    assert weights == pytest.approx([0.6, 0.4], abs=0.02)
+    assert means == pytest.approx([0, 8], abs=0.15)
+    assert stds == pytest.approx([1, 2], abs=0.1)
+
+
+def test_bad_settings_are_refused(representation, jets):
+    with pytest.raises(ValueError, match="prediction must be"):
+        PlainDenoiser(1, NOISE, "score")
+    with pytest.raises(ValueError, match="zero terminal SNR"):
+        PlainDenoiser(1, {**NOISE, "rescale_betas_zero_snr": True}, "epsilon")
+    with pytest.raises(ValueError, match="inputs must be"):
+        fit(representation, jets, inputs=("x_t", "guess"))
+    with pytest.raises(ValueError, match="prior must be"):
+        fit(representation, jets, prior="class")
+    with pytest.raises(ValueError, match="too few"):
+        fit_mixture(torch.arange(15.0), 2)

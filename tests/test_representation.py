@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jet_diffusion.pipelines.representation import REPRESENTATIONS, PixelGrid, TowerPatches
+
+VARIANTS = [("TowerPatches", {}), ("TowerPatches", {"gap": 0.5}), ("PixelGrid", {}), ("PixelGrid", {"pool": 4})]
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda variant: f"{variant[0]}-{variant[1]}")
+def representation(request, jets):
+    name, settings = request.param
+    return REPRESENTATIONS[name].fit(torch.from_numpy(jets.energies).split(16), **settings)
+
+
+def test_every_representation_is_tried():
+    assert {name for name, _ in VARIANTS} == set(REPRESENTATIONS)
+
+
+def test_declarations_hold(representation, jets):
+    energies = torch.from_numpy(jets.energies)
+    x = representation.encode(energies)
+    assert tuple(x.shape[1:]) == representation.shape
+    decoded = representation.decode(x)
+    assert decoded.shape == energies.shape
+    if representation.lossless:
+        assert torch.equal(decoded == 0, energies == 0)
+        torch.testing.assert_close(decoded, energies, rtol=2e-5, atol=0)
+    if representation.conserves_energy:
+        torch.testing.assert_close(decoded.sum((2, 3)), energies.sum((2, 3)), rtol=1e-4, atol=1e-7)
+    if representation.lossless is False:
+        assert not torch.allclose(decoded, energies)
+
+
+def test_groups_are_standardised_and_zeros_stand_apart(representation, jets):
+    x = representation.encode(torch.from_numpy(jets.energies))
+    height, width = representation.grid
+    group = torch.tensor(representation.channel_group)
+    for g in range(3):
+        values = x[:, group == g, :height, :width]
+        assert abs(values.mean()) < 0.01
+        assert abs(values.std() - 1) < 0.01
+        zero = representation.zero()[group == g][0]
+        threshold = representation.hit_threshold()[group == g][0]
+        hits = values[values > threshold]
+        assert torch.equal(values[values <= threshold].unique(), zero[None])
+        assert hits.min() > threshold
+        assert threshold - zero > hits.std()
+
+
+def test_padding_is_masked_and_holds_zeros(representation, jets):
+    x = representation.encode(torch.from_numpy(jets.energies[:2]))
+    outside = ~representation.mask()
+    assert representation.mask().sum() == np.prod(representation.grid)
+    assert torch.equal(x[:, :, outside], representation.zero()[None, :, None].expand(2, -1, int(outside.sum())))
+
+
+def test_what_lies_in_the_padding_does_not_count(representation, jets):
+    x = representation.encode(torch.from_numpy(jets.energies[:2]))
+    disturbed = torch.where(representation.mask(), x, 99.0)
+    assert torch.equal(representation.decode(disturbed), representation.decode(x))
+
+
+def test_limits_span_the_training_jets(representation, jets):
+    x = representation.encode(torch.from_numpy(jets.energies))
+    low, high = (limit.view(-1, 1, 1) for limit in representation.limits())
+    assert (x >= low - 1e-5).all()
+    assert (x <= high + 1e-4).all()
+    assert torch.isclose(x.amax(), high.amax(), rtol=1e-4)
+
+
+def test_settings_survive_saving(representation, jets, tmp_path):
+    representation.save_pretrained(tmp_path)
+    again = type(representation).from_pretrained(tmp_path)
+    energies = torch.from_numpy(jets.energies[:4])
+    assert torch.equal(again.encode(energies), representation.encode(energies))
+
+
+def test_decode_gives_hcal_constant_in_towers_for_any_x(jets):
+    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    x = torch.randn((2, *representation.shape), generator=torch.Generator().manual_seed(0)) * 4
+    hcal = representation.decode(x)[:, 2].reshape(2, 25, 5, 25, 5)
+    assert torch.equal(hcal, hcal[:, :, :1, :, :1].expand_as(hcal))
+    assert (hcal > 0).any()
+
+
+def test_decode_neither_clamps_nor_hides():
+    representation = PixelGrid(mean=(0.0,) * 3, std=(0.1,) * 3)
+    x = torch.zeros(1, *representation.shape)
+    x[0, 0, 0, 0], x[0, 1, 0, 0] = 1e4, float("nan")
+    decoded = representation.decode(x)
+    assert decoded[0, 0, 0, 0] == torch.inf
+    assert decoded[0, 1, 0, 0].isnan()
+    assert decoded[0, 2].abs().sum() == 0
+
+
+@given(
+    arrays(
+        np.float32,
+        (3, 8),
+        elements=st.floats(1e-38, 1e30, width=32, allow_subnormal=False) | st.just(0.0) | st.just(-0.0),
+    )
+)
+def test_any_energy_goes_there_and_back(values):
+    representation = TowerPatches(
+        log_low=(-6.1, -10.8, -8.1), log_high=(-0.6, -1.9, -3.8), mean=(0.006, 0.02, 0.03), std=(0.08, 0.18, 0.19)
+    )
+    energies = torch.zeros(1, 3, 125, 125)
+    energies[0, :2, 0, :8] = torch.from_numpy(values[:2])
+    for tower, value in enumerate(values[2]):
+        energies[0, 2, :5, 5 * tower : 5 * tower + 5] = float(value)
+    decoded = representation.decode(representation.encode(energies))
+    assert torch.equal(decoded == 0, energies == 0)
+    hit = energies > 0
+    # x is float32: an energy is known to about 1e-6 within the fitted range, to per cents at 1e-38.
+    error = (decoded[hit] / energies[hit]).log().abs()
+    assert (error < torch.where((energies[hit] > 1e-6) & (energies[hit] < 1e4), 1e-4, 0.15)).all()
+
+
+@given(st.lists(st.floats(1e-37, 1e30), min_size=2, max_size=50, unique=True))
+def test_the_value_map_rises(values):
+    representation = PixelGrid(log_low=(-6.0,) * 3, log_high=(-1.0,) * 3)
+    energies = torch.zeros(1, 3, 125, 125)
+    ordered = torch.tensor(sorted(values), dtype=torch.float64)
+    energies[0, 0, 0, : len(values)] = ordered.float()
+    x = representation.encode(energies)[0, 0, 0, : len(values)]
+    apart = ordered[1:] / ordered[:-1] > 1.1
+    assert (x.diff() >= 0).all()
+    assert (x.diff()[apart] > 0).all()
+    assert x.min() > representation.hit_threshold()[0]
+
+
+def test_render_shows_what_is_no_hit_yet(jets):
+    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    energies = torch.from_numpy(jets.energies[:2])
+    x = representation.encode(energies)
+    torch.testing.assert_close(representation.render(x), representation.decode(x), rtol=0, atol=0)
+    between = (representation.zero() + representation.hit_threshold()).view(-1, 1, 1) / 2
+    faint = representation.render(between.expand(1, -1, 28, 28))
+    assert representation.decode(between.expand(1, -1, 28, 28)).sum() == 0
+    assert (faint > 0).all()
+    assert faint.max() < torch.tensor(representation.config.log_low).exp().max()
+
+
+def test_hcal_that_differs_within_a_tower_is_refused_where_towers_are_needed(jets):
+    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    energies = torch.from_numpy(jets.energies[:3])
+    energies[1, 2, 7, 8] += 0.5
+    with pytest.raises(ValueError, match=r"1 of 3 jets.*PixelGrid"):
+        representation.encode(energies)
+    PixelGrid.fit([torch.from_numpy(jets.energies)]).encode(energies)
+
+
+def test_wrong_shapes_are_refused(representation):
+    with pytest.raises(ValueError, match=r"\(N, 3, 125, 125\), got \(2, 125, 125, 3\)"):
+        representation.encode(torch.zeros(2, 125, 125, 3))
+    with pytest.raises(ValueError, match=r"x must be .* got \(2, 7, 28, 28\)"):
+        representation.decode(torch.zeros(2, 7, 28, 28))
+
+
+def test_a_blank_channel_cannot_be_fitted(jets):
+    energies = torch.from_numpy(jets.energies)
+    energies[:, 1] = 0
+    with pytest.raises(ValueError, match="ecal"):
+        TowerPatches.fit([energies])
+
+
+def test_pool_must_divide_128():
+    with pytest.raises(ValueError, match="got 5"):
+        PixelGrid(pool=5)
