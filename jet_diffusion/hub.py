@@ -8,7 +8,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import SchedulerMixin, UNet2DModel
+from diffusers import ModelMixin, SchedulerMixin, UNet2DModel
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 
@@ -74,7 +74,9 @@ def load_folder(folder: Path) -> JetImagePipeline:
             continue
         if class_name not in classes:
             raise ValueError(f"{index_file}: {name} is a {class_name}; known are {', '.join(classes)}")
-        components[name] = classes[class_name].from_pretrained(folder, subfolder=name)  # type: ignore[attr-defined]
+        # Without this diffusers would fall back to unpickling a .bin file.
+        safe = {"use_safetensors": True} if issubclass(classes[class_name], ModelMixin) else {}
+        components[name] = classes[class_name].from_pretrained(folder, subfolder=name, **safe)  # type: ignore[attr-defined]
     missing = [name for name, part in components.items() if part is None and name != "conditioner"]
     if missing:
         raise ValueError(f"{index_file} names no {', '.join(missing)}; it is no jet pipeline")

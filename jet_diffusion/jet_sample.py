@@ -74,6 +74,18 @@ class JetSample:
         voxels = vstack(rows, format="csr") if rows else csr_array((0, VOXELS), dtype=np.float32)
         return cls(voxels, np.asarray(labels), np.asarray(pt), np.asarray(m0), **description)
 
+    @classmethod
+    def join(cls, samples: list[JetSample]) -> JetSample:
+        """The jets of several samples, one after the other, with their observables."""
+        return cls(
+            vstack([sample.voxels for sample in samples], format="csr"),
+            np.concatenate([sample.labels for sample in samples]),
+            np.concatenate([sample.pt for sample in samples]),
+            np.concatenate([sample.m0 for sample in samples]),
+            source=samples[0].source,
+            _observables=np.concatenate([sample.observables for sample in samples]),
+        )
+
     def take(self, rows: Array) -> JetSample:
         """The jets of an index array or mask, in its order."""
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)

@@ -52,7 +52,7 @@ class Denoiser(ModelMixin, ConfigMixin):
     def set_noise_schedule(self, noise_schedule: dict[str, Any]) -> None:
         """Keep alpha_bar for every training timestep of a DDPMScheduler of this configuration."""
         alphas_cumprod = DDPMScheduler(**noise_schedule).alphas_cumprod
-        self.register_buffer("alphas_cumprod_bits", float_bits(alphas_cumprod), persistent=False)
+        self.register_buffer("alphas_cumprod_bits", float_bits(alphas_cumprod))
 
     @property
     def alphas_cumprod(self) -> torch.Tensor:

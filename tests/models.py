@@ -15,7 +15,7 @@ def small_settings(folder, run, *options):
     """Settings of a run that trains in seconds."""
     fixed = ["--batch_size=8", "--precision=no", "--cpu=true", "--trackers=[]", "--num_workers=0"]
     fixed += ["--validation_jets=8", "--sample_jets=2", "--log_every=1", "--warmup_steps=1"]
-    return parse_settings([f"--data={folder}", f"--run={run}", *SMALL_UNET, *fixed, *options])
+    return parse_settings([f"--data={folder}", f"--run_dir={run}", *SMALL_UNET, *fixed, *options])
 
 
 def small_pipeline(folder, *options, perturb=True):

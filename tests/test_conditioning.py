@@ -34,15 +34,17 @@ def test_dropped_conditions_leave_no_trace(conditioner):
 def test_the_table_is_exact_after_saving_and_in_half_precision(conditioner, tmp_path):
     conditioner.save_pretrained(tmp_path)
     again = Conditioner.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    for column, kept, cast in zip(conditioner.table(), again.table(), conditioner.to(torch.bfloat16).table()):
+    for column, kept, cast in zip(
+        conditioner.table(), again.table(), conditioner.to(torch.bfloat16).table(), strict=False
+    ):
         assert torch.equal(column, kept)
         assert torch.equal(column, cast)
 
 
 def test_nothing_given_draws_whole_training_rows(conditioner):
-    rows = set(zip(*(column.tolist() for column in conditioner.table())))
+    rows = set(zip(*(column.tolist() for column in conditioner.table()), strict=True))
     drawn = conditioner.draw(jet_generators(0, 0, 300))
-    drawn_rows = list(zip(*(column.tolist() for column in drawn)))
+    drawn_rows = list(zip(*(column.tolist() for column in drawn), strict=True))
     assert set(drawn_rows) <= rows
     assert len(set(drawn_rows)) > 200
     assert 100 < sum(label for label, _, _ in drawn_rows) < 200
@@ -63,7 +65,7 @@ def test_the_missing_is_drawn_given_the_rest(conditioner):
 def test_draws_belong_to_the_jet_not_the_batch(conditioner):
     together = conditioner.draw(jet_generators(3, 0, 10))
     apart = conditioner.draw(jet_generators(3, 4, 3))
-    for left, right in zip(together, apart):
+    for left, right in zip(together, apart, strict=True):
         assert torch.equal(left[4:7], right)
 
 

@@ -46,7 +46,9 @@ def integrated_posterior(x_t, alpha, sigma, zero, p, weights, means, stds):
     grid = torch.linspace(-5, 60, 400_001, dtype=torch.float64)
     step = grid[1] - grid[0]
     likelihood = torch.distributions.Normal(alpha * grid, sigma).log_prob(torch.tensor(x_t).double()).exp()
-    slab = sum(w * torch.distributions.Normal(m, s).log_prob(grid).exp() for w, m, s in zip(weights, means, stds))
+    slab = sum(
+        w * torch.distributions.Normal(m, s).log_prob(grid).exp() for w, m, s in zip(weights, means, stds, strict=True)
+    )
     spike = (1 - p) * torch.distributions.Normal(alpha * zero, sigma).log_prob(torch.tensor(x_t).double()).exp()
     evidence = spike + p * (likelihood * slab).sum() * step
     return (spike * zero + p * (likelihood * slab * grid).sum() * step) / evidence

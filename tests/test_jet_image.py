@@ -189,7 +189,7 @@ def test_lightly_noised_jets_come_back(pipeline, default_scheduler, jets, name):
     pipeline.scheduler = make_scheduler(name, default_scheduler.config)
     energies = torch.from_numpy(jets.energies[:3])
     columns = [torch.from_numpy(column[:3]) for column in (jets.labels, jets.pt, jets.m0)]
-    clean, noisy = pipeline.reconstruct(energies, 60, *columns, num_inference_steps=50, generator=seeded())
+    clean, _noisy = pipeline.reconstruct(energies, 60, *columns, num_inference_steps=50, generator=seeded())
     assert ((clean > 0) != (energies > 0)).float().mean() < 2e-3
     torch.testing.assert_close(clean.sum((1, 2, 3)), energies.sum((1, 2, 3)), rtol=0.15, atol=0)
     far, _ = pipeline.reconstruct(energies, 990, *columns, num_inference_steps=10, generator=seeded())

@@ -41,7 +41,7 @@ def run_demo(out: Path, max_steps: int | None, num_jets: int) -> Path:
     _say(f"training -> {run_folder}")
     shutil.rmtree(run_folder, ignore_errors=True)
     with as_file(files("jet_diffusion.sample") / "demo.yaml") as config:
-        arguments = ["--config", str(config), "--data", str(dataset), "--run", str(run_folder), "--cpu", "true"]
+        arguments = ["--config", str(config), "--data", str(dataset), "--run_dir", str(run_folder), "--cpu", "true"]
         run = train(parse_settings([*arguments, *(["--max_steps", str(max_steps)] if max_steps else [])]))
     _say(f"{num_jets} jets -> {generated_file}")
     generated_file.unlink(missing_ok=True)

@@ -186,7 +186,7 @@ def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset
             f"{seen / len(jets):.1f} epochs",
             f"a process       {share} jets a step in {settings.accumulation} micro-batch(es)",
             f"memory          {state_mb:.0f} MiB for weights, gradients, averages and optimiser, beside activations",
-            f"run             {settings.run} (nothing written)",
+            f"run             {settings.run_dir} (nothing written)",
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -131,7 +132,7 @@ class TrainSettings:
 
     Attributes:
         data: Folder made by `jet-diffusion convert`, or a dataset on the Hub.
-        run: The run's folder; the same command goes on where it stopped.
+        run_dir: The run's folder; the same command goes on where it stopped.
         max_steps: Optimiser steps in all.
         batch_size: Jets a step, over all processes together.
         accumulation: Micro-batches each process splits its part of a step into.
@@ -156,7 +157,7 @@ class TrainSettings:
     """
 
     data: str
-    run: str
+    run_dir: str
     max_steps: int = 10_000
     batch_size: int = 64
     accumulation: int = 1
@@ -196,8 +197,10 @@ RESUMABLE = ("max_steps", "checkpoint_every", "keep_checkpoints", "validate_ever
 
 def parse_settings(argv: list[str] | None = None) -> TrainSettings:
     """Settings from `--config FILE` and `--any.option value`, later ones winning."""
+    arguments = sys.argv[1:] if argv is None else argv
     parser = settings_parser()
-    namespace = parser.instantiate(parser.parse_args(argv))
+    flags = ["--dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
+    namespace = parser.instantiate(parser.parse_args(flags))
     return TrainSettings(**{name: value for name, value in vars(namespace).items() if name != "config"})
 
 

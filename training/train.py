@@ -67,7 +67,7 @@ def train(settings: TrainSettings) -> RunFolder:
         ValueError: If the settings contradict each other, the run's, or the processes that take part.
         FileNotFoundError: If the dataset or the weights to start from do not exist.
     """
-    run = RunFolder(settings.run)
+    run = RunFolder(settings.run_dir)
     accelerator = make_accelerator(settings, run)
     check_settings(settings, accelerator.num_processes)
     accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device}")
@@ -129,7 +129,7 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
     """
     if changed := changed_settings(run.read_config(), settings):
         raise ValueError(
-            f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run"
+            f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run_dir"
         )
     fingerprint = run.read_record()["dataset"]["fingerprint"]
     if fingerprint != jets.fingerprint:

@@ -75,10 +75,11 @@ class VoxelClassifier(_TowerClassifier):
     """A perceptron on voxels ("low level")."""
 
     name: str = "voxels"
-    description: str = "perceptron on the voxels of each tower and their sum, best of 8 epochs"
+    description: str = "perceptron on the voxels of each tower and their sum, best state of 832 steps"
     hidden: int = 48
     dropout: float = 0.1
-    epochs: int = 8
+    steps: int = 832
+    least_epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 4e-3
 
@@ -91,7 +92,8 @@ class VoxelClassifier(_TowerClassifier):
             filled_towers,
             train,
             validation,
-            epochs=self.epochs,
+            steps=self.steps,
+            least_epochs=self.least_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
@@ -140,9 +142,10 @@ class ImageClassifier(_TowerClassifier):
     """A transformers image classifier, trained from scratch."""
 
     name: str = "resnet"
-    description: str = "transformers ResNet (basic, 3 stages) on 75x25x25 tower images, best of 6 epochs"
+    description: str = "transformers ResNet (basic, 3 stages) on 75x25x25 tower images, best state of 1,250 steps"
     config: Callable[[], PretrainedConfig] = resnet_config
-    epochs: int = 6
+    steps: int = 1250
+    least_epochs: int = 6
     batch_size: int = 32
     learning_rate: float = 2e-3
 
@@ -155,7 +158,8 @@ class ImageClassifier(_TowerClassifier):
             tower_images,
             train,
             validation,
-            epochs=self.epochs,
+            steps=self.steps,
+            least_epochs=self.least_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
@@ -168,7 +172,7 @@ CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
     "voxels": VoxelClassifier,
     "resnet": ImageClassifier,
     "convnextv2": lambda: ImageClassifier(
-        "convnextv2", "transformers ConvNeXtV2 (3 stages) on 75x25x25 tower images, best of 6 epochs", convnext_config
+        "convnextv2", "transformers ConvNeXtV2 (3 stages) on 75x25x25 tower images, best state of 1,250 steps", convnext_config
     ),
 }
 """Name -> constructor; the first two are cheap, the others classify images."""

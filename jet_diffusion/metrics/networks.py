@@ -122,7 +122,8 @@ def train_binary(
     train: tuple[Any, Array],
     validation: tuple[Any, Array],
     *,
-    epochs: int,
+    steps: int,
+    least_epochs: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
@@ -134,21 +135,23 @@ def train_binary(
         collate: rows of the inputs -> what the network takes.
         train: inputs and labels 0 or 1.
         validation: inputs and labels that choose the epoch.
-        epochs: passes over the training jets.
+        steps: optimiser steps, so that few jets get as many as many jets do.
+        least_epochs: passes over the training jets at least, even if that makes more steps.
         batch_size: jets a step.
         learning_rate: peak of a one-cycle schedule of AdamW.
         seed: order of the jets.
     """
     inputs, labels = train
-    steps = -(-len(labels) // batch_size)
+    batches = -(-len(labels) // batch_size)
+    epochs = max(least_epochs, round(steps / batches))
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches)
     loss_function = nn.BCEWithLogitsLoss()
     rng = np.random.default_rng(seed)
     best, best_state = np.inf, {}
     for _ in range(epochs):
         network.train()
-        for rows in np.array_split(rng.permutation(len(labels)), steps):
+        for rows in np.array_split(rng.permutation(len(labels)), batches):
             loss = loss_function(network(collate(inputs[rows])), torch.as_tensor(labels[rows], dtype=torch.float32))
             optimizer.zero_grad()
             loss.backward()

@@ -1,18 +1,16 @@
 """Classifier two-sample tests: how well a classifier tells generated from real jets.
 
-An AUC of .5 is what a perfect generator gives, and also what a weak classifier says; `power_ladder` tells
+An AUC of .5 is what a perfect generator gives, and also what a weak classifier says; the power ladder tells
 the two apart with the same classifier and budget on real jets with known faults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
-from tqdm import tqdm
 
 from jet_diffusion.hits import Array
 from jet_diffusion.jet_sample import JetSample
@@ -124,38 +122,6 @@ def thirds(size: int, rng: np.random.Generator) -> list[Array]:
     """Row numbers of three disjoint parts, each with equally many real and generated jets, shuffled."""
     thirds = zip(np.array_split(rng.permutation(size), 3), np.array_split(rng.permutation(size), 3), strict=True)
     return [rng.permutation(np.concatenate([real, size + generated])) for real, generated in thirds]
-
-
-def power_ladder(
-    classifier: Classifier,
-    real: JetSample,
-    second: JetSample,
-    *,
-    seeds: int = SEEDS,
-    seed: int = 0,
-    progress: bool = False,
-    changed: Callable[[str], JetSample] | None = None,
-) -> dict[str, TwoSampleTest]:
-    """Test the classifier on real jets against other real jets, as they are and with each fault of `LADDER`.
-
-    Args:
-        classifier: what is tested.
-        real: N real jets.
-        second: N other real jets.
-        seeds: repetitions of each rung.
-        seed: first seed; also draws the faults.
-        progress: whether to show a bar.
-        changed: rung -> the second sample with its fault, where that is already at hand.
-
-    Returns:
-        "real halves" and each rung's name -> outcome.
-    """
-    changed = changed or (lambda rung: apply_rung(rung, second, seed))
-    outcomes = {}
-    for rung in tqdm(["real halves", *LADDER], desc=f"ladder: {classifier.name}", disable=not progress):
-        other = second if rung == "real halves" else changed(rung)
-        outcomes[rung] = two_sample_test(classifier, real, other, seeds=seeds, seed=seed)
-    return outcomes
 
 
 def apply_rung(rung: str, sample: JetSample, seed: int) -> JetSample:

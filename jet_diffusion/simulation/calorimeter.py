@@ -34,12 +34,6 @@ MAX_SPREAD = 0.6
 STOCHASTIC, CONSTANT = 0.028, 0.006
 """Energy resolution of the crystals: 2.8 %/sqrt(E) and about 0.6 % for what a shower leaks (JINST 2 P04004)."""
 
-CONVERSION_PROBABILITY = 0.4
-"""Photons that turn into e+e- in the tracker's material (0.4 to 1.8 X0; JINST 9 (2014) P10009)."""
-
-CONVERSION_LEVER = 0.3 * FIELD * 0.5 * 0.8
-"""GeV; bend in phi of a conversion leg of pT = 1 GeV born as far in as 0.8 m before the crystals."""
-
 INTERACTS_IN_ECAL = 0.67
 """Hadrons that shower in the crystals, which are 1.1 interaction lengths thick: 1 - exp(-1.1)."""
 
@@ -88,23 +82,12 @@ def _spread(
 
 
 @compiled
-def _electromagnetic(energy: float, eta: float, phi: float, ecal: np.ndarray) -> None:
+def deposit_electromagnetic(energy: float, eta: float, phi: float, ecal: np.ndarray) -> None:
+    """Add a photon or electron of `energy` GeV that meets the crystals at (eta, phi) to their map."""
     relative = math.hypot(STOCHASTIC / math.sqrt(energy), CONSTANT)
     measured = energy * (1 + relative * np.random.standard_normal())
     if measured > 0:
         _spread(measured, eta, phi, EM_SPOTS, ECAL_FACE, ecal, 1)
-
-
-@compiled
-def _photon(energy: float, pt: float, eta: float, phi: float, ecal: np.ndarray) -> None:
-    if np.random.random() > CONVERSION_PROBABILITY:
-        _electromagnetic(energy, eta, phi, ecal)
-        return
-    share = np.random.random()
-    bend = CONVERSION_LEVER / pt * np.random.random() ** 2
-    for leg, sign in ((share, 1.0), (1 - share, -1.0)):
-        if leg * energy > 0.05 and bend < 0.5 * leg:
-            _electromagnetic(leg * energy, eta, phi + sign * bend / leg, ecal)
 
 
 @compiled
@@ -170,11 +153,8 @@ def deposit(
     reached, ecal_eta, ecal_phi = arrive(pt, eta, phi, charge, z, ECAL_FACE)
     if not reached or abs(ecal_eta) > 3.0:
         return
-    if kind == PHOTON:
-        _photon(energy, pt, ecal_eta, ecal_phi, ecal)
-        return
-    if kind == ELECTRON:
-        _electromagnetic(energy, ecal_eta, ecal_phi, ecal)
+    if kind == PHOTON or kind == ELECTRON:  # noqa: PLR1714 (numba)
+        deposit_electromagnetic(energy, ecal_eta, ecal_phi, ecal)
         return
     left = energy
     if kind != MUON:

@@ -7,7 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from jet_diffusion.simulation.compiled import compiled
 
-from jet_diffusion.simulation.calorimeter import deposit
+from jet_diffusion.simulation.calorimeter import deposit, deposit_electromagnetic
+from jet_diffusion.simulation.conversions import (
+    MAX_BEND,
+    MIN_LEG_ENERGY,
+    bend_at_beam,
+    bend_at_ecal,
+    conversion_radius,
+    converts,
+    leg_has_track,
+)
 from jet_diffusion.simulation.geometry import (
     NUM_COLUMNS,
     NUM_ROWS,
@@ -16,6 +25,9 @@ from jet_diffusion.simulation.geometry import (
     column_of,
     row_of,
 )
+from jet_diffusion.simulation.kinds import PHOTON
+from jet_diffusion.simulation.propagation import ECAL_FACE, arrive
+from jet_diffusion.simulation.tracker import MAX_ETA, MIN_PT
 
 
 class Maps(NamedTuple):
@@ -57,25 +69,38 @@ def clear(maps: Maps) -> None:
 
 
 @compiled
-def fill(particles: Particles, start: int, stop: int, z: float, maps: Maps) -> None:
-    """Add particles `start:stop`, born at z metres along the beam, to the maps.
+def _add_track(pt: float, eta: float, phi: float, tracks: np.ndarray) -> None:
+    """A track counts where it points at the vertex, (eta, phi), as in the real images."""
+    row = row_of(eta)
+    if row >= 0:
+        tracks[row, column_of(phi)] += pt
 
-    A track counts where it points at the vertex, (eta, phi), as in the real images; a shower where it is.
-    """
+
+@compiled
+def _fill_conversion(energy: float, pt: float, eta: float, phi: float, z: float, maps: Maps) -> None:
+    """Add the two legs of a converted photon: their showers, and their tracks if they are found."""
+    radius = conversion_radius()
+    reached, ecal_eta, ecal_phi = arrive(pt, eta, phi, 0, z, ECAL_FACE)
+    share = np.random.random()
+    for part, sign in ((share, 1.0), (1 - share, -1.0)):
+        if part * energy < MIN_LEG_ENERGY:
+            continue
+        bend = bend_at_ecal(part * pt, radius)
+        if reached and bend < MAX_BEND:
+            deposit_electromagnetic(part * energy, ecal_eta, ecal_phi + sign * bend, maps.ecal)
+        if part * pt > MIN_PT and abs(eta) < MAX_ETA and leg_has_track(radius):
+            _add_track(part * pt, eta, phi - sign * bend_at_beam(part * pt, radius), maps.tracks)
+
+
+@compiled
+def fill(particles: Particles, start: int, stop: int, z: float, maps: Maps) -> None:
+    """Add particles `start:stop`, born at z metres along the beam, to the maps."""
     for i in range(start, stop):
-        pt, eta, phi = particles.pt[i], particles.eta[i], particles.phi[i]
+        pt, eta, phi, energy = particles.pt[i], particles.eta[i], particles.phi[i], particles.energy[i]
+        kind, charge = particles.kind[i], particles.charge[i]
+        if kind == PHOTON and converts(eta):
+            _fill_conversion(energy, pt, eta, phi, z, maps)
+            continue
         if particles.track[i] > 0:
-            row = row_of(eta)
-            if row >= 0:
-                maps.tracks[row, column_of(phi)] += particles.track[i]
-        deposit(
-            particles.energy[i],
-            pt,
-            eta,
-            phi,
-            particles.kind[i],
-            particles.charge[i],
-            z,
-            maps.ecal,
-            maps.hcal,
-        )
+            _add_track(particles.track[i], eta, phi, maps.tracks)
+        deposit(energy, pt, eta, phi, kind, charge, z, maps.ecal, maps.hcal)

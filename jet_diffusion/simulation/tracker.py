@@ -15,7 +15,7 @@ MAX_ETA = 2.5
 MIN_PT = 0.16
 """GeV; the softest track in the fragments of real images has 0.164 GeV. (fact)"""
 
-PLATEAU, TURN_ON = 0.98, 0.20
+PLATEAU, TURN_ON = 0.95, 0.22
 """Efficiency of a high-purity track of a pion: about 0.9 above 1 GeV, falling below (CMS, JINST 9 (2014)
 P10009, fig. 9). It rises as 1 - exp(-(pT - MIN_PT) / TURN_ON). (tuned: the number of track pixels)"""
 

@@ -1,0 +1,297 @@
+"""Pictures of an evaluation: each function draws one figure from samples or results, none computes a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jet_diffusion.evaluation import Evaluation
+from jet_diffusion.hits import CRYSTAL_CENTRES, Array
+from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.metrics.bands import WassersteinBands
+from jet_diffusion.metrics.closure import ClosureBin
+from jet_diffusion.observables import OBSERVABLES, Observable
+from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, GEV_PER_UNIT
+from jet_diffusion.two_sample_section import TwoSampleOutcome
+
+REAL, GENERATED, FAINT = "#333333", "#d55e00", "#b8b8b8"
+CLASS_COLOURS = {"gluon": "#0072b2", "quark": "#cc3311"}
+CLASSIFIER_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+BINS = 40
+PANELS = 6
+RATIO_LIMITS = (0.5, 1.5)
+
+RC = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "savefig.dpi": 150,
+    "figure.dpi": 150,
+}
+"""Style of every figure; `jet_diffusion.report_files` draws inside it."""
+
+
+def observable_pages(evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+    """Histograms of all observables with ratio panels, six a page: (name of the page, figure)."""
+    rows = list(OBSERVABLES.values())
+    for page, start in enumerate(range(0, len(rows), PANELS), start=1):
+        yield f"observables_{page}", _observable_page(rows[start : start + PANELS], evaluation)
+
+
+def _observable_page(rows: Sequence[Observable], evaluation: Evaluation) -> Figure:
+    figure = Figure(figsize=(7.2, 9.6), layout="constrained")
+    outer = figure.add_gridspec(PANELS // 2, 2)
+    for index, row in enumerate(rows):
+        main, ratio = outer[index // 2, index % 2].subgridspec(2, 1, height_ratios=(3, 1), hspace=0.05).subplots(sharex=True)
+        real, second, generated = (
+            sample.observable(row.name) for sample in (evaluation.reference, evaluation.second, evaluation.generated)
+        )
+        draw_histograms(main, ratio, np.concatenate([real, second]), generated, row)
+        if index == 0:
+            main.legend(loc="upper right")
+    return figure
+
+
+def draw_histograms(main: Axes, ratio: Axes, real: Array, generated: Array, row: Observable) -> None:
+    """A histogram of real and generated jets over the row's range, and their ratio, with standard errors."""
+    edges = np.linspace(*row.limits, BINS + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    inside = [np.clip(values[np.isfinite(values)], *row.limits) for values in (real, generated)]
+    counts = [np.histogram(values, edges)[0] for values in inside]
+    density = [count / max(count.sum(), 1) / np.diff(edges) for count in counts]
+    errors = [np.sqrt(count) / max(count.sum(), 1) / np.diff(edges) for count in counts]
+    main.stairs(density[0], edges, fill=True, color=FAINT, label=f"real ({len(real)})")
+    main.stairs(density[0] + errors[0], edges, baseline=density[0] - errors[0], fill=True, color=REAL, alpha=0.5)
+    main.stairs(density[1], edges, color=GENERATED, lw=1.4, label=f"generated ({len(generated)})")
+    main.errorbar(centres, density[1], errors[1], fmt="none", ecolor=GENERATED, elinewidth=0.8)
+    main.set_ylim(bottom=0, top=1.3 * max(density[0].max(), density[1].max(), 1e-12))
+    main.set_ylabel("density")
+    filled = counts[0] > 0
+    relative = errors[0][filled] / density[0][filled]
+    ratio.bar(centres[filled], 2 * relative, np.diff(edges)[filled], 1 - relative, color=FAINT)
+    ratio.errorbar(
+        centres[filled],
+        density[1][filled] / density[0][filled],
+        errors[1][filled] / density[0][filled],
+        fmt="o",
+        ms=2.5,
+        color=GENERATED,
+        elinewidth=0.8,
+    )
+    ratio.axhline(1, color=REAL, lw=0.7)
+    ratio.set(ylim=RATIO_LIMITS, xlim=row.limits, ylabel="gen. / real", xlabel=row.axis_label)
+
+
+def wasserstein_chart(bands: WassersteinBands) -> Figure:
+    """W1 of every observable in units of its own band, with the floor and the simultaneous band."""
+    figure = Figure(figsize=(7.2, 9.6), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(len(OBSERVABLES))[::-1]
+    unit = np.where(bands.band > 0, bands.band, 1.0)
+    limit = bands.simultaneous / unit
+    axes.barh(rows, limit, height=0.8, color=FAINT, alpha=0.6, label="simultaneous 95 % band")
+    axes.plot(bands.floor / unit, rows, "|", color=REAL, ms=9, mew=1.6, label="floor (real against real)")
+    value = bands.value / unit
+    outside = ~bands.inside
+    for chosen, marker, text in ((~outside, "o", "generated, inside its band"), (outside, "D", "generated, outside")):
+        if chosen.any():
+            style = {"color": GENERATED, "ms": 4, "elinewidth": 0.9, "mfc": "white" if marker == "o" else GENERATED}
+            axes.errorbar(
+                value[chosen], rows[chosen], xerr=(bands.error / unit)[chosen], fmt=marker, label=text, **style
+            )
+    axes.axvline(1, color=REAL, lw=0.8, ls="--")
+    axes.set_yticks(rows, list(OBSERVABLES), size=8)
+    axes.tick_params(axis="y", which="minor", left=False, right=False)
+    if value.max() > 8:
+        axes.set_xscale("log")
+    axes.set(xlabel=r"$W_1$ in units of the observable's own 95 % band", ylim=(-1, len(rows)))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2)
+    return figure
+
+
+def correlation_matrices(evaluation: Evaluation) -> Figure:
+    """Correlations of the observables: real, generated, and their difference."""
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    real = np.concatenate([evaluation.reference.observables, evaluation.second.observables])
+    matrices = [_correlation(sample) for sample in (real, evaluation.generated.observables)]
+    panels = figure.subplots(1, 3)
+    titles = ("real", "generated", "generated - real")
+    for axes, matrix, title in zip(panels, [*matrices, matrices[1] - matrices[0]], titles, strict=True):
+        limit = 0.5 if axes is panels[2] else 1.0
+        shown = axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(title)
+        axes.minorticks_off()
+        ticks = np.arange(0, len(OBSERVABLES), 4)
+        axes.set_xticks(ticks, [list(OBSERVABLES)[i] for i in ticks], rotation=90, size=7)
+        axes.set_yticks(ticks, [list(OBSERVABLES)[i] for i in ticks] if axes is panels[0] else [], size=7)
+        figure.colorbar(shown, ax=axes, shrink=0.7)
+    return figure
+
+
+def _correlation(features: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.corrcoef(features, rowvar=False))
+
+
+def roc_curves(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
+    """Mean ROC curve of each classifier, its real halves dotted."""
+    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    for (name, outcome), colour in zip(outcomes.items(), CLASSIFIER_COLOURS, strict=False):
+        test, halves = outcome.test, outcome.ladder["real halves"]
+        axes.plot(
+            test.false_positive_rate,
+            test.true_positive_rate,
+            color=colour,
+            label=rf"{name}: {test.auc:.3f} $\pm$ {test.error:.3f}",
+        )
+        axes.plot(halves.false_positive_rate, halves.true_positive_rate, color=colour, ls=":")
+    axes.plot([0, 1], [0, 1], color=FAINT, lw=0.8)
+    axes.set(xlabel="real jets called generated", ylabel="generated jets called generated", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(title="AUC (dotted: real halves)", loc="lower right")
+    return figure
+
+
+def ladder_chart(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
+    """AUC of each classifier on every rung of the power ladder and on the generated jets."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rungs = list(next(iter(outcomes.values())).ladder)
+    names = [*rungs, "generated"]
+    width = 0.8 / len(outcomes)
+    for number, ((name, outcome), colour) in enumerate(zip(outcomes.items(), CLASSIFIER_COLOURS, strict=False)):
+        tests = [*outcome.ladder.values(), outcome.test]
+        place = np.arange(len(names)) + (number - (len(outcomes) - 1) / 2) * width
+        heights = [test.auc - 0.5 for test in tests]
+        axes.bar(place, heights, width, bottom=0.5, color=colour, label=name, yerr=[np.nan_to_num(t.error) for t in tests])
+    axes.axhline(0.9, color=REAL, lw=0.8, ls="--")
+    axes.axhline(0.5, color=REAL, lw=0.8)
+    axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    axes.tick_params(axis="x", which="minor", bottom=False, top=False)
+    axes.set(ylabel="AUC", ylim=(0.4, 1.05))
+    axes.legend(loc="upper left", ncols=2)
+    return figure
+
+
+def closure_chart(bins: Sequence[ClosureBin]) -> Figure:
+    """Median and width of the response against pT and mass, real and generated, for each class."""
+    figure = Figure(figsize=(8.4, 6.4), layout="constrained")
+    conditions = [name for name in ("pt", "m0") if any(found.condition == name for found in bins)]
+    panels = figure.subplots(2, len(conditions), squeeze=False)
+    titles = {"pt": r"image $p_\mathrm{T}$ / asked $p_\mathrm{T}$", "m0": "image mass / asked mass"}
+    labels = {"pt": r"asked $p_\mathrm{T}$ [GeV]", "m0": "asked mass [GeV]"}
+    for column, condition in enumerate(conditions):
+        for name in CLASS_NAMES:
+            chosen = [found for found in bins if found.condition == condition and found.jet_class == name]
+            for row, quantity in enumerate(("median", "width")):
+                _draw_closure(panels[row, column], chosen, quantity, name)
+        panels[0, column].set_title(titles[condition])
+        panels[1, column].set_xlabel(labels[condition])
+    panels[0, 0].set_ylabel("median response")
+    panels[1, 0].set_ylabel("half 16-84 % width")
+    panels[0, 0].legend()
+    return figure
+
+
+def _draw_closure(axes: Axes, bins: Sequence[ClosureBin], quantity: str, name: str) -> None:
+    centres = np.array([(found.low + found.high) / 2 for found in bins])
+    for kind, style in (("real", {"fmt": "s", "mfc": "white"}), ("generated", {"fmt": "o"})):
+        values = [getattr(found, f"{kind}_{quantity}") for found in bins]
+        errors = [getattr(found, f"{kind}_{quantity}_error") for found in bins]
+        axes.errorbar(centres, values, errors, color=CLASS_COLOURS[name], ms=4, label=f"{name}, {kind}", **style)
+
+
+def radial_profiles(evaluation: Evaluation) -> Figure:
+    """Mean energy per crystal against the distance from the image's centre, in each channel."""
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True, height_ratios=(3, 1))
+    radius = np.hypot(CRYSTAL_CENTRES[:, None], CRYSTAL_CENTRES)
+    edges = np.linspace(0, 1.1, 23)
+    number = np.histogram(radius, edges)[0]
+    for index, label in enumerate(CHANNEL_LABELS):
+        profiles = {}
+        for name, sample in (("real", evaluation.reference), ("generated", evaluation.generated)):
+            mean = mean_images(sample)[index]
+            profiles[name] = np.histogram(radius, edges, weights=mean)[0] / number
+            colour = REAL if name == "real" else GENERATED
+            panels[0, index].stairs(profiles[name], edges, color=colour, lw=1.4, label=name)
+        ratio = np.divide(profiles["generated"], profiles["real"], where=profiles["real"] > 0, out=np.full(len(number), np.nan))
+        panels[1, index].stairs(ratio, edges, color=GENERATED, baseline=None)
+        panels[1, index].axhline(1, color=REAL, lw=0.7)
+        panels[1, index].set(ylim=RATIO_LIMITS, xlabel=r"$\Delta R$ from the centre")
+        panels[0, index].set(title=label, yscale="log")
+    panels[0, 0].set_ylabel("mean energy per crystal [GeV]")
+    panels[1, 0].set_ylabel("gen. / real")
+    panels[0, 0].legend()
+    return figure
+
+
+def mean_images(sample: JetSample) -> Array:
+    """(3, 125, 125) mean energies in GeV."""
+    total = np.asarray(sample.voxels.astype(np.float64).sum(axis=0)).reshape(3, len(CRYSTAL_CENTRES), -1)
+    return total / max(len(sample), 1) * GEV_PER_UNIT
+
+
+def mean_image_ratios(evaluation: Evaluation) -> Figure:
+    """Ratio of the mean images, generated over real, tower by tower, for each class and channel."""
+    from jet_diffusion.schema import CRYSTALS_PER_TOWER, NUM_TOWERS
+
+    present = [label for label in range(len(CLASS_NAMES)) if (evaluation.generated.labels == label).any()]
+    figure = Figure(figsize=(9.6, 3.1 * max(1, len(present))), layout="constrained")
+    panels = figure.subplots(max(1, len(present)), 3, squeeze=False)
+    half = NUM_TOWERS * CRYSTALS_PER_TOWER / 2 * (CRYSTAL_CENTRES[1] - CRYSTAL_CENTRES[0])
+    shape = (3, NUM_TOWERS, CRYSTALS_PER_TOWER, NUM_TOWERS, CRYSTALS_PER_TOWER)
+    colours = colormaps["RdBu_r"].with_extremes(bad="white")
+    for row, label in enumerate(present):
+        towers = [
+            mean_images(sample.of_class(label)).reshape(shape).sum(axis=(2, 4))
+            for sample in (evaluation.reference, evaluation.generated)
+        ]
+        ratio = np.divide(towers[1], towers[0], where=towers[0] > 0, out=np.full(towers[0].shape, np.nan))
+        for column, name in enumerate(CHANNEL_LABELS):
+            axes = panels[row, column]
+            shown = axes.imshow(
+                np.log2(np.clip(ratio[column], 1e-3, 1e3)), cmap=colours, vmin=-1, vmax=1, origin="lower", extent=[-half, half] * 2
+            )
+            axes.set_title(f"{CLASS_NAMES[label]}, {name}")
+            axes.set(xlabel=r"$\Delta\phi$", ylabel=r"$\Delta\eta$" if column == 0 else "")
+    bar = figure.colorbar(shown, ax=panels, shrink=0.7, ticks=[-1, 0, 1])
+    bar.ax.set_yticklabels(["1/2", "1", "2"])
+    bar.set_label("mean energy, generated / real")
+    return figure
+
+
+def hit_spectra(evaluation: Evaluation) -> Figure:
+    """Spectrum of the energies of single hits in each channel."""
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True, height_ratios=(3, 1))
+    edges = np.geomspace(1e-3, 1e3, 49)
+    pixels = len(CRYSTAL_CENTRES) ** 2
+    for index, label in enumerate(CHANNEL_LABELS):
+        spectra = {}
+        for name, sample in (("real", evaluation.reference), ("generated", evaluation.generated)):
+            chosen = sample.voxels.data[sample.voxels.indices // pixels == index] * GEV_PER_UNIT
+            spectra[name] = np.histogram(chosen, edges)[0] / len(sample)
+            panels[0, index].stairs(spectra[name], edges, color=REAL if name == "real" else GENERATED, lw=1.4, label=name)
+        filled = spectra["real"] > 0
+        ratio = np.divide(spectra["generated"], spectra["real"], where=filled, out=np.full(len(filled), np.nan))
+        panels[1, index].stairs(ratio, edges, color=GENERATED, baseline=None)
+        panels[1, index].axhline(1, color=REAL, lw=0.7)
+        panels[1, index].set(ylim=RATIO_LIMITS, xlabel="energy of a hit [GeV]", xscale="log")
+        panels[0, index].set(title=label, yscale="log")
+    panels[0, 0].set_ylabel("hits per jet and bin")
+    panels[1, 0].set_ylabel("gen. / real")
+    panels[0, 0].legend()
+    return figure
