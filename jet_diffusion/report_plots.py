@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jet_diffusion.evaluation import Evaluation
-from jet_diffusion.hits import CRYSTAL_CENTRES, Array
+from jet_diffusion.hits import CRYSTAL_CENTRES, TOWER_PITCH, Array, Hits
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.metrics.bands import WassersteinBands
 from jet_diffusion.metrics.closure import ClosureBin
 from jet_diffusion.observables import OBSERVABLES, Observable
-from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, GEV_PER_UNIT
+from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, GEV_PER_UNIT, NUM_TOWERS
 from jet_diffusion.two_sample_section import TwoSampleOutcome
 
 REAL, GENERATED, FAINT = "#333333", "#d55e00", "#b8b8b8"
@@ -24,8 +27,10 @@ CLASSIFIER_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 BINS = 40
 PANELS = 6
 RATIO_LIMITS = (0.5, 1.5)
+RATIO_ERROR = 0.25
+"""Largest standard error of a ratio of mean images that is drawn."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.labelsize": 10,
@@ -51,10 +56,11 @@ def observable_pages(evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
 
 
 def _observable_page(rows: Sequence[Observable], evaluation: Evaluation) -> Figure:
-    figure = Figure(figsize=(7.2, 9.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 9.6), layout=ConstrainedLayoutEngine(hspace=0, h_pad=0.02))
     outer = figure.add_gridspec(PANELS // 2, 2)
     for index, row in enumerate(rows):
-        main, ratio = outer[index // 2, index % 2].subgridspec(2, 1, height_ratios=(3, 1), hspace=0.05).subplots(sharex=True)
+        inner = outer[index // 2, index % 2].subgridspec(2, 1, height_ratios=(3, 1))
+        main, ratio = np.ravel(inner.subplots(sharex=True))
         real, second, generated = (
             sample.observable(row.name) for sample in (evaluation.reference, evaluation.second, evaluation.generated)
         )
@@ -107,7 +113,12 @@ def wasserstein_chart(bands: WassersteinBands) -> Figure:
     outside = ~bands.inside
     for chosen, marker, text in ((~outside, "o", "generated, inside its band"), (outside, "D", "generated, outside")):
         if chosen.any():
-            style = {"color": GENERATED, "ms": 4, "elinewidth": 0.9, "mfc": "white" if marker == "o" else GENERATED}
+            style: dict[str, Any] = {
+                "color": GENERATED,
+                "ms": 4,
+                "elinewidth": 0.9,
+                "mfc": "white" if marker == "o" else GENERATED,
+            }
             axes.errorbar(
                 value[chosen], rows[chosen], xerr=(bands.error / unit)[chosen], fmt=marker, label=text, **style
             )
@@ -175,10 +186,12 @@ def ladder_chart(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
         tests = [*outcome.ladder.values(), outcome.test]
         place = np.arange(len(names)) + (number - (len(outcomes) - 1) / 2) * width
         heights = [test.auc - 0.5 for test in tests]
-        axes.bar(place, heights, width, bottom=0.5, color=colour, label=name, yerr=[np.nan_to_num(t.error) for t in tests])
+        axes.bar(
+            place, heights, width, bottom=0.5, color=colour, label=name, yerr=[np.nan_to_num(t.error) for t in tests]
+        )
     axes.axhline(0.9, color=REAL, lw=0.8, ls="--")
     axes.axhline(0.5, color=REAL, lw=0.8)
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    axes.set_xticks(range(len(names)), [fill(name, 12) for name in names])
     axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     axes.set(ylabel="AUC", ylim=(0.4, 1.05))
     axes.legend(loc="upper left", ncols=2)
@@ -207,7 +220,8 @@ def closure_chart(bins: Sequence[ClosureBin]) -> Figure:
 
 def _draw_closure(axes: Axes, bins: Sequence[ClosureBin], quantity: str, name: str) -> None:
     centres = np.array([(found.low + found.high) / 2 for found in bins])
-    for kind, style in (("real", {"fmt": "s", "mfc": "white"}), ("generated", {"fmt": "o"})):
+    styles: dict[str, dict[str, Any]] = {"real": {"fmt": "s", "mfc": "white"}, "generated": {"fmt": "o"}}
+    for kind, style in styles.items():
         values = [getattr(found, f"{kind}_{quantity}") for found in bins]
         errors = [getattr(found, f"{kind}_{quantity}_error") for found in bins]
         axes.errorbar(centres, values, errors, color=CLASS_COLOURS[name], ms=4, label=f"{name}, {kind}", **style)
@@ -227,7 +241,9 @@ def radial_profiles(evaluation: Evaluation) -> Figure:
             profiles[name] = np.histogram(radius, edges, weights=mean)[0] / number
             colour = REAL if name == "real" else GENERATED
             panels[0, index].stairs(profiles[name], edges, color=colour, lw=1.4, label=name)
-        ratio = np.divide(profiles["generated"], profiles["real"], where=profiles["real"] > 0, out=np.full(len(number), np.nan))
+        ratio = np.divide(
+            profiles["generated"], profiles["real"], where=profiles["real"] > 0, out=np.full(len(number), np.nan)
+        )
         panels[1, index].stairs(ratio, edges, color=GENERATED, baseline=None)
         panels[1, index].axhline(1, color=REAL, lw=0.7)
         panels[1, index].set(ylim=RATIO_LIMITS, xlabel=r"$\Delta R$ from the centre")
@@ -245,32 +261,54 @@ def mean_images(sample: JetSample) -> Array:
 
 
 def mean_image_ratios(evaluation: Evaluation) -> Figure:
-    """Ratio of the mean images, generated over real, tower by tower, for each class and channel."""
-    from jet_diffusion.schema import CRYSTALS_PER_TOWER, NUM_TOWERS
+    """Ratio of the mean images, generated over real, tower by tower, for each class and channel.
 
+    Towers whose ratio has a standard error above `RATIO_ERROR` are left blank.
+    """
     present = [label for label in range(len(CLASS_NAMES)) if (evaluation.generated.labels == label).any()]
     figure = Figure(figsize=(9.6, 3.1 * max(1, len(present))), layout="constrained")
     panels = figure.subplots(max(1, len(present)), 3, squeeze=False)
-    half = NUM_TOWERS * CRYSTALS_PER_TOWER / 2 * (CRYSTAL_CENTRES[1] - CRYSTAL_CENTRES[0])
-    shape = (3, NUM_TOWERS, CRYSTALS_PER_TOWER, NUM_TOWERS, CRYSTALS_PER_TOWER)
-    colours = colormaps["RdBu_r"].with_extremes(bad="white")
+    half = NUM_TOWERS / 2 * TOWER_PITCH
+    colours = colormaps["RdBu_r"].with_extremes(bad="#e4e4e4")
     for row, label in enumerate(present):
-        towers = [
-            mean_images(sample.of_class(label)).reshape(shape).sum(axis=(2, 4))
-            for sample in (evaluation.reference, evaluation.generated)
-        ]
-        ratio = np.divide(towers[1], towers[0], where=towers[0] > 0, out=np.full(towers[0].shape, np.nan))
+        real, generated = (
+            _tower_moments(sample.of_class(label)) for sample in (evaluation.reference, evaluation.generated)
+        )
         for column, name in enumerate(CHANNEL_LABELS):
-            axes = panels[row, column]
-            shown = axes.imshow(
-                np.log2(np.clip(ratio[column], 1e-3, 1e3)), cmap=colours, vmin=-1, vmax=1, origin="lower", extent=[-half, half] * 2
+            ratio, error = _safe_ratio(real, generated, column)
+            shown = panels[row, column].imshow(
+                np.where(error < RATIO_ERROR, np.log2(ratio), np.nan),
+                cmap=colours,
+                vmin=-1,
+                vmax=1,
+                origin="lower",
+                extent=(-half, half, -half, half),
             )
-            axes.set_title(f"{CLASS_NAMES[label]}, {name}")
-            axes.set(xlabel=r"$\Delta\phi$", ylabel=r"$\Delta\eta$" if column == 0 else "")
-    bar = figure.colorbar(shown, ax=panels, shrink=0.7, ticks=[-1, 0, 1])
-    bar.ax.set_yticklabels(["1/2", "1", "2"])
-    bar.set_label("mean energy, generated / real")
+            panels[row, column].set(title=f"{CLASS_NAMES[label]}, {name}", xlabel=r"$\Delta\phi$")
+            panels[row, 0].set_ylabel(r"$\Delta\eta$")
+    if present:
+        bar = figure.colorbar(shown, ax=panels, shrink=0.7, ticks=[-1, 0, 1])
+        bar.ax.set_yticklabels(["1/2", "1", "2"])
+        bar.set_label("mean energy, generated / real")
     return figure
+
+
+def _tower_moments(sample: JetSample) -> tuple[Array, Array]:
+    """Mean and its standard error of the tower energies: (3, 25, 25) each."""
+    towers = np.concatenate([Hits(batch).tower_energy for batch in sample.batches()])
+    shape = (len(CHANNEL_LABELS), NUM_TOWERS, NUM_TOWERS)
+    return towers.mean(axis=0).reshape(shape), (towers.std(axis=0) / np.sqrt(len(towers))).reshape(shape)
+
+
+def _safe_ratio(real: tuple[Array, Array], generated: tuple[Array, Array], channel: int) -> tuple[Array, Array]:
+    """Ratio of two means and its standard error, infinite where a mean is not positive."""
+    means, errors = ([moments[part][channel] for moments in (real, generated)] for part in (0, 1))
+    usable = (means[0] > 0) & (means[1] > 0)
+    ratio = np.divide(means[1], means[0], where=usable, out=np.ones(usable.shape))
+    relative = [
+        np.divide(e, m, where=usable, out=np.full(usable.shape, np.inf)) for m, e in zip(means, errors, strict=True)
+    ]
+    return ratio, ratio * np.hypot(*relative)
 
 
 def hit_spectra(evaluation: Evaluation) -> Figure:
@@ -284,7 +322,9 @@ def hit_spectra(evaluation: Evaluation) -> Figure:
         for name, sample in (("real", evaluation.reference), ("generated", evaluation.generated)):
             chosen = sample.voxels.data[sample.voxels.indices // pixels == index] * GEV_PER_UNIT
             spectra[name] = np.histogram(chosen, edges)[0] / len(sample)
-            panels[0, index].stairs(spectra[name], edges, color=REAL if name == "real" else GENERATED, lw=1.4, label=name)
+            panels[0, index].stairs(
+                spectra[name], edges, color=REAL if name == "real" else GENERATED, lw=1.4, label=name
+            )
         filled = spectra["real"] > 0
         ratio = np.divide(spectra["generated"], spectra["real"], where=filled, out=np.full(len(filled), np.nan))
         panels[1, index].stairs(ratio, edges, color=GENERATED, baseline=None)

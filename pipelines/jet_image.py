@@ -35,7 +35,7 @@ from PIL import Image
 
 logger = logging.get_logger(__name__)
 
-SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {
+SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "ddpm": (DDPMScheduler, {}),
     "ddim": (DDIMScheduler, {}),
     "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
@@ -146,7 +146,7 @@ class JetImagePipeline(DiffusionPipeline):
         output_type: str = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
-    ) -> JetImagePipelineOutput | tuple[Any, ...]:
+    ) -> JetImagePipelineOutput:
         """Generate jets.
 
         Args:
@@ -163,7 +163,7 @@ class JetImagePipeline(DiffusionPipeline):
             hold: Hold predicted x_0 to the range seen in training before each step.
             guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none.
             output_type: "np", "pt" or "pil".
-            return_dict: Return a `JetImagePipelineOutput` rather than a tuple.
+            return_dict: Return a `JetImagePipelineOutput`; otherwise its fields as a tuple.
             callback_on_step_end: Called as (pipeline, step, timestep, {"x", "x0"}) after each step of each batch;
                 an "x" in the dictionary it returns replaces the state.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers:
     return DataLoader(
         jets,
         batch_sampler=batches,
-        collate_fn=_unchanged,
+        collate_fn=_already_a_batch,
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
         pin_memory=pin,
@@ -176,5 +176,6 @@ def keyed_generator(seed: int, purpose: str, step: int, place: int) -> torch.Gen
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
-def _unchanged(batch: NoisyBatch) -> NoisyBatch:
+def _already_a_batch(batch: Any) -> Any:
+    """`NoisyJets.__getitems__` collates itself."""
     return batch

@@ -154,7 +154,8 @@ def _open_writer(
     accelerator: Accelerator, out: str | Path, num_jets: int, attrs: dict[str, Any]
 ) -> tuple[JetWriter | None, int]:
     """The main process's writer, and for all the number of jets already written; errors reach every process."""
-    writer, news = None, [None, 0]
+    writer: JetWriter | None = None
+    news: list[Any] = [None, 0]
     if accelerator.is_main_process:
         try:
             writer = JetWriter.resume(out, num_jets, attrs)

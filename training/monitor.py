@@ -122,9 +122,13 @@ class Monitor:
             rows = np.arange(count)
             with self._averaged_weights(), self.accelerator.autocast():
                 self.pipeline.set_progress_bar_config(disable=True)
-                conditions = {}
+                conditions: dict[str, Any] = {}
                 if self.pipeline.conditioner is not None:
-                    columns = {"labels": self.validation.labels, "pt": self.validation.pt, "m0": self.validation.m0}
+                    columns: dict[str, Any] = {
+                        "labels": self.validation.labels,
+                        "pt": self.validation.pt,
+                        "m0": self.validation.m0,
+                    }
                     conditions = {name: column[rows] for name, column in columns.items()}
                 generator = torch.Generator().manual_seed(self.settings.seed)
                 output = self.pipeline(count, **conditions, generator=generator)

@@ -205,7 +205,7 @@ def run_steps(  # noqa: PLR0915
     bare = state.model
     model, state.optimizer = accelerator.prepare(bare, state.optimizer)
     if settings.compile:
-        bare.unet.compile()
+        pipeline.unet.compile()
     monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loss_of, len(jets))
     parameters, clock = list(bare.parameters()), Clock()
     sums = torch.zeros(2, device=device)

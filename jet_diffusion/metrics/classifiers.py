@@ -172,7 +172,9 @@ CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
     "voxels": VoxelClassifier,
     "resnet": ImageClassifier,
     "convnextv2": lambda: ImageClassifier(
-        "convnextv2", "transformers ConvNeXtV2 (3 stages) on 75x25x25 tower images, best state of 1,250 steps", convnext_config
+        "convnextv2",
+        "transformers ConvNeXtV2 (3 stages) on 75x25x25 tower images, best state of 1,250 steps",
+        convnext_config,
     ),
 }
 """Name -> constructor; the first two are cheap, the others classify images."""

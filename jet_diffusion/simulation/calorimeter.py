@@ -40,7 +40,7 @@ INTERACTS_IN_ECAL = 0.67
 ECAL_SHARE = (1.6, 2.4)
 """Beta distribution of the share of its energy such a hadron spends in the crystals (mean 0.4)."""
 
-ECAL_RESPONSE = (0.67, 0.09, 1.0)
+ECAL_RESPONSE = (0.72, 0.09, 1.0)
 """Response of the crystals to E GeV of a hadron, relative to a photon: a + b ln E, at most c. PbWO4 does not
 compensate (e/h about 2; CMS, EPJ C 60 (2009) 359). (tuned: the mean of the ECAL channel)"""
 

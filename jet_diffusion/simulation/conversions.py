@@ -8,6 +8,7 @@ import numpy as np
 
 from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.propagation import ECAL_FACE, METRES_PER_GEV
+from jet_diffusion.simulation.tracker import turn_on
 
 MATERIAL = (0.4, 0.6, 1.6)
 """Radiation lengths in front of the crystals: a + b eta^2, at most c (JINST 3 (2008) S08004, fig. 3.3)."""
@@ -15,7 +16,7 @@ MATERIAL = (0.4, 0.6, 1.6)
 RADII = (0.04, 1.10)
 """Metres from the beam between which that material lies; it is taken as spread evenly."""
 
-TRACK_RADIUS, TRACK_EFFICIENCY = 0.30, 0.5
+TRACK_RADIUS, TRACK_EFFICIENCY = 0.40, 0.6
 """A leg born within that many metres has a high-purity track that often, one born farther out has none."""
 
 MIN_LEG_ENERGY = 0.05
@@ -39,9 +40,9 @@ def conversion_radius() -> float:
 
 
 @compiled
-def leg_has_track(radius: float) -> bool:
-    """Draw whether a leg born at `radius` metres is found as a track."""
-    return radius < TRACK_RADIUS and np.random.random() < TRACK_EFFICIENCY
+def leg_has_track(pt: float, radius: float) -> bool:
+    """Draw whether a leg of `pt` GeV born at `radius` metres is found as a track."""
+    return radius < TRACK_RADIUS and np.random.random() < TRACK_EFFICIENCY * turn_on(pt)
 
 
 @compiled

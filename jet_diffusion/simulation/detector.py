@@ -27,7 +27,7 @@ from jet_diffusion.simulation.geometry import (
 )
 from jet_diffusion.simulation.kinds import PHOTON
 from jet_diffusion.simulation.propagation import ECAL_FACE, arrive
-from jet_diffusion.simulation.tracker import MAX_ETA, MIN_PT
+from jet_diffusion.simulation.tracker import MAX_ETA
 
 
 class Maps(NamedTuple):
@@ -88,7 +88,7 @@ def _fill_conversion(energy: float, pt: float, eta: float, phi: float, z: float,
         bend = bend_at_ecal(part * pt, radius)
         if reached and bend < MAX_BEND:
             deposit_electromagnetic(part * energy, ecal_eta, ecal_phi + sign * bend, maps.ecal)
-        if part * pt > MIN_PT and abs(eta) < MAX_ETA and leg_has_track(radius):
+        if abs(eta) < MAX_ETA and leg_has_track(part * pt, radius):
             _add_track(part * pt, eta, phi - sign * bend_at_beam(part * pt, radius), maps.tracks)
 
 

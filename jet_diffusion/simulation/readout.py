@@ -57,14 +57,14 @@ ELECTRON_ET, ELECTRON_HADRONIC, ELECTRON_TRACK_PT = 4.0, 0.15, 2.0
 HADRONIC_RADIUS = 0.15
 """dR of the towers counted behind a supercluster."""
 
-FLAGGED_FRACTION = 0.045
+FLAGGED_FRACTION = 0.05
 """Fraction of all barrel hits above the threshold that is kept wherever it lies, being flagged or beside a dead
 channel. (tuned: the lonely hits in the fragments)"""
 
 TOWER_NOISE = 0.20
 """GeV; noise of an HCAL barrel tower (JINST 5 (2010) T03012)."""
 
-TOWER_THRESHOLD = 0.62
+TOWER_THRESHOLD = 0.59
 """GeV; a tower is read out if any of its time slices sees more. (tuned: the number of towers)"""
 
 OUT_OF_TIME = (0.10, 0.50)

@@ -15,7 +15,7 @@ MAX_ETA = 2.5
 MIN_PT = 0.16
 """GeV; the softest track in the fragments of real images has 0.164 GeV. (fact)"""
 
-PLATEAU, TURN_ON = 0.95, 0.22
+PLATEAU, TURN_ON = 0.99, 0.25
 """Efficiency of a high-purity track of a pion: about 0.9 above 1 GeV, falling below (CMS, JINST 9 (2014)
 P10009, fig. 9). It rises as 1 - exp(-(pT - MIN_PT) / TURN_ON). (tuned: the number of track pixels)"""
 
@@ -38,6 +38,12 @@ OUTLIER_MIN_PT, OUTLIER_MAX_PT = 10.0, 1.0e5
 
 
 @compiled
+def turn_on(pt: float) -> float:
+    """How the efficiency rises with pT (GeV), from 0 at MIN_PT to 1."""
+    return 1 - math.exp(-max(0.0, pt - MIN_PT) / TURN_ON)
+
+
+@compiled
 def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
     """pT of the track of a charged particle, in GeV, or 0 if none is found.
 
@@ -49,7 +55,7 @@ def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
     """
     if pt < MIN_PT or abs(eta) > MAX_ETA or radius > MAX_RADIUS:
         return 0.0
-    efficiency = PLATEAU * (1 - math.exp(-(pt - MIN_PT) / TURN_ON))
+    efficiency = PLATEAU * turn_on(pt)
     if kind == ELECTRON:
         efficiency *= ELECTRON_FACTOR
     if radius > DISPLACED_RADIUS:

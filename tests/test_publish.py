@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from fakehub import FakeHub
+from huggingface_hub import ModelCard
+from models import small_settings
+
+from jet_diffusion.hub import load_pipeline
+from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.publish import main, stage
+from jet_diffusion.training.train import train
+
+STRANGER = """
+import sys, importlib.abc
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "jet_diffusion":
+            raise ModuleNotFoundError("jet_diffusion is not installed here")
+sys.meta_path.insert(0, Absent())
+import numpy as np, torch
+from diffusers import DiffusionPipeline
+source, saved, out = sys.argv[1:]
+def jets(pipeline):
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(3, labels=1, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).images
+pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True)
+first = jets(pipeline)
+pipeline.save_pretrained(saved)
+second = jets(DiffusionPipeline.from_pretrained(saved, trust_remote_code=True))
+np.savez(out, first=first, second=second, provenance=pipeline.config.provenance)
+"""
+"""What someone without our package does: load, sample, save what was loaded, load that, sample."""
+
+
+@pytest.fixture(scope="module")
+def run(converted_folder, tmp_path_factory):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return train(small_settings(converted_folder, folder, "--max_steps=3", "--learning_rate=0.01"))
+
+
+@pytest.fixture(scope="module")
+def staged(run, tmp_path_factory):
+    return stage(run, tmp_path_factory.mktemp("staged") / "model", "user/jets")
+
+
+def our_jets(source):
+    pipeline = load_pipeline(source)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(3, labels=1, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).images
+
+
+def run_stranger(source, tmp_path, environment):
+    script = tmp_path / "stranger.py"
+    script.write_text(STRANGER)
+    out = tmp_path / "jets.npz"
+    done = subprocess.run(
+        [sys.executable, str(script), str(source), str(tmp_path / "saved"), str(out)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return np.load(out)
+
+
+def test_what_is_staged(staged, run):
+    names = {str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file()}
+    assert names == {
+        "README.md",
+        "model_index.json",
+        "pipeline.py",
+        "jets.png",
+        "history.png",
+        "training_config.yaml",
+        "training_jets.npy",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+        "representation/representation.py",
+        "representation/representation_config.json",
+        "denoiser/denoiser.py",
+        "denoiser/config.json",
+        "denoiser/diffusion_pytorch_model.safetensors",
+        "conditioner/conditioning.py",
+        "conditioner/config.json",
+        "conditioner/diffusion_pytorch_model.safetensors",
+    }
+    assert not any(path.name.startswith(".") for path in staged.parent.iterdir())
+
+
+def test_the_card_takes_its_numbers_from_the_run(staged, run):
+    card = ModelCard.load(staged / "README.md")
+    table = run.read_metrics("sample")[-1]["table"]
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    for row in table:
+        assert results[f"{row['channel']}-{row['quantity']}-ratio"] == pytest.approx(row["ratio"], abs=1e-4)
+        assert f"{row['ratio']:.3f}" in card.text
+    assert card.data.library_name == "diffusers"
+    assert card.data.pipeline_tag == "unconditional-image-generation"
+    assert "simulated" in card.data.tags
+    assert "not on collision data" in card.text
+    assert run.read_record()["dataset"]["fingerprint"] in card.text
+    assert "{{" not in card.text
+    assert "{%" not in card.text
+
+
+def test_our_loader_gives_the_run_s_jets_without_its_code(staged, run):
+    expected = our_jets(run.path)
+    for file in staged.rglob("*.py"):
+        assert file.read_text()
+    assert np.array_equal(our_jets(staged), expected)
+
+
+def test_our_loader_never_runs_what_was_downloaded(staged, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(staged), str(copy)], check=True)
+    for file in copy.rglob("*.py"):
+        file.write_text("raise SystemExit('downloaded code was run')")
+    our_jets(copy)
+
+
+def test_pickled_weights_are_not_loaded(staged, tmp_path):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(staged), str(copy)], check=True)
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(torch.nn.Linear(1, 1).state_dict(), copy / "unet" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        load_pipeline(copy)
+
+
+def test_other_folders_are_no_pipelines(tmp_path, staged):
+    with pytest.raises(ValueError, match=r"no model_index\.json"):
+        load_pipeline(tmp_path)
+    index = json.loads((staged / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "representation": ["representation", "Evil"]}))
+    subprocess.run(["cp", "-r", str(staged / "unet"), str(staged / "scheduler"), str(tmp_path)], check=True)
+    with pytest.raises(ValueError, match="representation is a Evil; known are TowerPatches"):
+        load_pipeline(tmp_path)
+
+
+def test_staging_replaces_only_what_was_staged(run, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("do not lose me")
+    with pytest.raises(FileExistsError, match="no staged pipeline"):
+        stage(run, folder, "user/jets")
+    assert (folder / "thesis.tex").exists()
+    (folder / "thesis.tex").unlink()
+    for _ in range(2):
+        stage(run, folder, "user/jets")
+    assert (folder / "model_index.json").exists()
+
+
+def test_a_run_without_checkpoints_cannot_be_published(converted_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run\.json"):
+        main([str(tmp_path), "--repo=user/jets", "--dry-run"])
+
+
+@pytest.mark.integration
+def test_a_stranger_loads_the_folder_and_what_they_saved(staged, tmp_path):
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    found = run_stranger(staged, tmp_path, environment)
+    expected = our_jets(staged)
+    assert np.array_equal(found["first"], expected)
+    assert np.array_equal(found["second"], expected)
+    assert "stand-in" in str(found["provenance"])
+
+
+@pytest.mark.integration
+def test_a_stranger_loads_what_was_pushed(run, staged, tmp_path):
+    with FakeHub() as hub:
+        publisher = {**os.environ, **hub.environment(tmp_path / "publisher"), "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-m", "jet_diffusion.training.publish", str(run.path), "--repo=user/jets"]
+        done = subprocess.run(
+            [*command, f"--folder={tmp_path / 'staged'}"],
+            env=publisher,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "user/jets" in done.stdout
+        stranger = {**os.environ, **hub.environment(tmp_path / "stranger"), "HF_HUB_OFFLINE": "0"}
+        found = run_stranger("user/jets", tmp_path, stranger)
+        loader = "import sys, numpy as np, torch; from jet_diffusion.hub import load_pipeline; "
+        loader += "p = load_pipeline('user/jets'); g = torch.Generator().manual_seed(0); "
+        loader += "np.save(sys.argv[1], p(3, labels=1, num_inference_steps=4, generator=g).images)"
+        subprocess.run(
+            [sys.executable, "-c", loader, str(tmp_path / "ours.npy")],
+            env={**os.environ, **hub.environment(tmp_path / "ours"), "HF_HUB_OFFLINE": "0"},
+            cwd=tmp_path,
+            check=True,
+            timeout=240,
+            capture_output=True,
+        )
+    expected = our_jets(run.path)
+    assert np.array_equal(found["first"], expected)
+    assert np.array_equal(found["second"], expected)
+    assert np.array_equal(np.load(tmp_path / "ours.npy"), expected)
+    assert RunFolder.open(run.path).begun
