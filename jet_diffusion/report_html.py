@@ -24,16 +24,17 @@ a { color: #175cd3; text-decoration: none; }
 .notice { border-left: 5px solid var(--accent); background: #fff4ec; padding: 10px 14px; margin: 0 0 10px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--faint); font-weight: 600; white-space: nowrap; }
 td { white-space: nowrap; }
-td:last-child { white-space: normal; min-width: 14ch; overflow-wrap: anywhere; }
+td:first-child { white-space: normal; min-width: 15ch; }
+td:last-child { white-space: normal; min-width: 26ch; overflow-wrap: anywhere; }
 .met, .inside { color: var(--good); font-weight: 600; }
 .missed, .outside, .outside-both { color: var(--accent); font-weight: 600; }
 .does-not-count { color: var(--faint); font-style: italic; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 12px; margin: 16px 0; }
 .tile { border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
-.tile b { display: block; font-size: 1.35rem; font-weight: 650; white-space: nowrap; }
+.tile b { display: block; font-size: 1.15rem; font-weight: 650; white-space: nowrap; }
 .tile span { display: block; font-size: .82rem; color: var(--faint); }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 18px; }
 figure { margin: 0; }

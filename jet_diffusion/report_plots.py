@@ -60,7 +60,7 @@ def _observable_page(rows: Sequence[Observable], evaluation: Evaluation) -> Figu
     outer = figure.add_gridspec(PANELS // 2, 2)
     for index, row in enumerate(rows):
         inner = outer[index // 2, index % 2].subgridspec(2, 1, height_ratios=(3, 1))
-        main, ratio = np.ravel(inner.subplots(sharex=True))
+        main, ratio = np.asarray(inner.subplots(sharex=True))
         real, second, generated = (
             sample.observable(row.name) for sample in (evaluation.reference, evaluation.second, evaluation.generated)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Table:
     title: str
     text: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def number(value: float | None, error: float | None = None) -> str:
@@ -48,10 +48,13 @@ def number(value: float | None, error: float | None = None) -> str:
         return "-"
     if error is None or not math.isfinite(error) or error <= 0:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    if abs(value) < 1e-3 and digits > 5:
-        return f"({value / 1e-6:.{max(0, digits - 6)}f} ± {error / 1e-6:.{max(0, digits - 6)}f})e-6"
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    scale, suffix = (1e-6, "e-6") if max(abs(value), error) < 1e-3 else (1.0, "")
+    value, error = value / scale, error / scale
+    # Two digits for errors that begin with 1 or 2, else one: the usual rule.
+    first = math.floor(math.log10(error))
+    digits = max(0, (1 if error / 10**first < 3 else 0) - first)
+    text = f"{value:.{digits}f} ± {error:.{digits}f}"
+    return f"({text}){suffix}" if suffix else text
 
 
 def verdict(figure: Figure) -> str:
@@ -151,14 +154,6 @@ def _tagger_row(row: Row) -> tuple[str, ...]:
 _Shown = tuple[str, str, tuple[str, ...], Callable[[Row], tuple[str, ...]]]
 
 SHOWN: dict[str, _Shown] = {
-    "observables": (
-        "Observables",
-        "W1 in the observable's unit; own band: 95 % of real-against-real values lie below; simultaneous band: in 95 % "
-        "of real-against-real comparisons all observables lie below theirs; separation: bins of equally many real "
-        "jets.",
-        ("observable", "real", "gen.", "W1", "floor", "own band", "sim. band", "", "sep.", "floor"),
-        _observable_row,
-    ),
     "ladder": (
         "Power ladder",
         "The same classifier and budget on real jets with known faults; an AUC counts only if the strongest rung "
@@ -203,6 +198,14 @@ SHOWN: dict[str, _Shown] = {
         ("fault", "real", "generated", "of jets"),
         _integrity_row,
     ),
+    "observables": (
+        "Observables",
+        "W1 in the observable's unit; own band: 95 % of real-against-real values lie below; simultaneous band: in 95 % "
+        "of real-against-real comparisons all observables lie below theirs; separation: bins of equally many real "
+        "jets.",
+        ("observable", "real", "gen.", "W1", "floor", "own band", "sim. band", "", "sep.", "floor"),
+        _observable_row,
+    ),
 }
 """Table of a report -> title, text, columns, and how a row is written."""
 
@@ -214,9 +217,9 @@ def tables(report: Report) -> list[Table]:
         if report.tables.get(name):
             shown.append(Table(title, text, columns, [write(row) for row in report.tables[name]]))
     if report.omitted:
-        rows: list[tuple[str, ...]] = [(entry["name"], entry["reason"]) for entry in report.omitted]
+        rows = [(entry["name"], entry["reason"]) for entry in report.omitted]
         shown.append(Table("Left out", "Figures that could not be computed, and why.", ("figure", "reason"), rows))
-    shown.append(Table("How it was made", "", ("", ""), list(_flatten(report.heading))))
+    shown.append(Table("How it was made", "", ("", ""), _flatten(report.heading)))
     return shown
 
 

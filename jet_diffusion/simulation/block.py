@@ -64,9 +64,7 @@ def make_block(settings: SimulationSettings, number: int, pool: PileupPool) -> B
     return Block(*(column[order] for column in block))
 
 
-def _make_jets(
-    settings: SimulationSettings, block: int, label: int, number: int, pool: PileupPool
-) -> Block:
+def _make_jets(settings: SimulationSettings, block: int, label: int, number: int, pool: PileupPool) -> Block:
     rng = stream(settings.seed, JET_STREAM, block, label - ANY)
     seed_kernels(rng)
     generator = HardScatters(label, pythia_seed(rng), settings)

@@ -63,9 +63,7 @@ MIN_HCAL_ENERGY = 0.3
 
 
 @compiled
-def _spread(
-    energy: float, eta: float, phi: float, spots: tuple, face: tuple, cells: np.ndarray, per_cell: int
-) -> None:
+def _spread(energy: float, eta: float, phi: float, spots: tuple, face: tuple, cells: np.ndarray, per_cell: int) -> None:
     """Lay `energy` on the map `cells`, whose cells are `per_cell` crystals wide, around (eta, phi)."""
     gev_per_spot, fewest, most, core_share, core, tail = spots
     distance = min(face[0], face[1] / max(0.1, abs(math.sinh(eta))))  # from the beam, for metres in eta-phi

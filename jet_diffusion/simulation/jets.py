@@ -40,9 +40,7 @@ class Jet(NamedTuple):
     parton: np.ndarray
 
 
-def find_jets(
-    events: Events, particles: Particles, pool: PileupPool, overlay: Overlay, pt_min: float
-) -> Jet:
+def find_jets(events: Events, particles: Particles, pool: PileupPool, overlay: Overlay, pt_min: float) -> Jet:
     """The leading matched jet of each event that has two; `Jet.parton` is the PDG id it is matched to."""
     momentum, offsets = _candidates_near_partons(events.offsets, particles, events.partons, pool, overlay)
     clustered = _cluster(momentum, offsets, pt_min)
@@ -76,9 +74,7 @@ def _cluster(momentum: np.ndarray, offsets: np.ndarray, pt_min: float) -> list[n
 
     fastjet: Any = load_fastjet()
     fields = {name: momentum[:, axis] for axis, name in enumerate(("px", "py", "pz", "E"))}
-    layout = ak.contents.ListOffsetArray(
-        ak.index.Index64(offsets), ak.zip(fields, with_name="Momentum4D").layout
-    )
+    layout = ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.zip(fields, with_name="Momentum4D").layout)
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
     found = fastjet.ClusterSequence(ak.Array(layout), definition).inclusive_jets(min_pt=pt_min)
     counts = ak.num(found.px).to_numpy()

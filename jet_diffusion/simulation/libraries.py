@@ -6,17 +6,16 @@ import importlib
 from importlib.metadata import version
 from types import ModuleType
 
-_DISTRIBUTIONS = {"pythia8mc": "pythia8mc", "fastjet": "fastjet", "numba": "numba"}
+NEEDED = ("awkward", "fastjet", "numba", "pythia8mc")
+"""Modules of the extra, named like their distributions."""
 
 
 def _load(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
         raise ValueError(
-            f"the simulation needs {module}, which is not installed: "
+            f"the simulation needs {error.name}, which is not installed: "
             'run `pip install "jet-diffusion[simulation]"` and try again'
         ) from error
 
@@ -27,16 +26,18 @@ def load_pythia() -> ModuleType:
 
 
 def load_fastjet() -> ModuleType:
-    """The jet finder FastJet (arXiv:1111.6097, GPL-2.0-or-later), by its Scikit-HEP bindings."""
-    return _load("fastjet")
+    """The jet finder FastJet (arXiv:1111.6097, GPL-2.0-or-later) in its Scikit-HEP bindings, without its banner."""
+    fastjet = _load("fastjet")
+    _load("fastjet._swig").ClusterSequence.set_fastjet_banner_stream(None)
+    return fastjet
 
 
 def require() -> None:
     """Raise ValueError with the line that installs it if a library of the extra is missing."""
-    for module in _DISTRIBUTIONS:
+    for module in NEEDED:
         _load(module)
 
 
 def versions() -> dict[str, str]:
     """Version of every library that shapes the jets, as they are written into the file."""
-    return {name: version(distribution) for name, distribution in _DISTRIBUTIONS.items()}
+    return {name: version(name) for name in (*NEEDED, "numpy")}

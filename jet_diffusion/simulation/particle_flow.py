@@ -53,9 +53,7 @@ def candidate_pt(pt: float, eta: float, kind: int, track: float) -> float:
     cosh_eta = math.cosh(eta)
     energy = pt * cosh_eta
     if kind == PHOTON or kind == ELECTRON:  # noqa: PLR1714 (numba)
-        measured = energy * (
-            1 + math.hypot(STOCHASTIC / math.sqrt(energy), CONSTANT) * np.random.standard_normal()
-        )
+        measured = energy * (1 + math.hypot(STOCHASTIC / math.sqrt(energy), CONSTANT) * np.random.standard_normal())
         return measured / cosh_eta if measured > MIN_PHOTON_ENERGY else 0.0
     if kind == MUON or (kind == CHARGED_HADRON and pt < REACHES_ECAL_PT):
         return 0.0

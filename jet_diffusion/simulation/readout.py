@@ -64,7 +64,7 @@ channel. (tuned: the lonely hits in the fragments)"""
 TOWER_NOISE = 0.20
 """GeV; noise of an HCAL barrel tower (JINST 5 (2010) T03012)."""
 
-TOWER_THRESHOLD = 0.59
+TOWER_THRESHOLD = 0.60
 """GeV; a tower is read out if any of its time slices sees more. (tuned: the number of towers)"""
 
 OUT_OF_TIME = (0.10, 0.50)

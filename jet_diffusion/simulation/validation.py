@@ -174,7 +174,12 @@ def _fragment_rows(measurement: Measurement) -> Iterator[Row]:
 
 def _render(title: str, rows: list[Row]) -> str:
     """A table in Markdown; it ends with how many of the targets are met."""
-    lines = [title, "", "| quantity | real | here | here/real | used to tune | target |", "| --- | ---: | ---: | ---: | --- | --- |"]
+    lines = [
+        title,
+        "",
+        "| quantity | real | here | here/real | used to tune | target |",
+        "| --- | ---: | ---: | ---: | --- | --- |",
+    ]
     for row in rows:
         ratio = row.found / row.fact.value if row.fact.value else float("nan")
         verdict = {None: "", True: "met", False: "MISSED"}[row.accepted]
