@@ -102,7 +102,7 @@ def test_conditions_are_given_for_all_or_taken_from_a_file(pipeline, tmp_path):
             assert np.array_equal(file.labels, like.labels[:5])
             assert np.array_equal(file.pt, like.pt[:5])
             assert np.array_equal(file.m0, like.m0[:5])
-        with pytest.raises(ValueError, match="has 2048 jets to take conditions from, 3000"):
+        with pytest.raises(ValueError, match="there are 2048 jets to take conditions from, 3000"):
             generate(pipeline, tmp_path / "more.hdf5", 3000, like=like)
         with pytest.raises(ValueError, match="not both"):
             generate(pipeline, tmp_path / "both.hdf5", 3, like=like, conditions={"pt": 100.0})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,14 @@ from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make
 from jet_diffusion.runs import versions
 
 
+class Conditioned(Protocol):
+    """Jets that conditions can be taken from: labels, pT and mass in GeV, each (N,)."""
+
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
+
+
 def generate(
     pipeline: JetImagePipeline,
     out: str | Path,
@@ -32,7 +40,7 @@ def generate(
     steps: int = 25,
     batch_size: int = 64,
     conditions: dict[str, Any] | None = None,
-    like: QuarkGluonFile | None = None,
+    like: Conditioned | None = None,
     attrs: dict[str, Any] | None = None,
     accelerator: Accelerator | None = None,
 ) -> None:
@@ -46,7 +54,7 @@ def generate(
         steps: Solver steps.
         batch_size: Jets a process denoises at once.
         conditions: Labels, pt, m0 for all jets; what is left out is drawn.
-        like: Take the conditions of jet i from jet i of this file.
+        like: Take the conditions of jet i from jet i of these: an HDF5 file or a dataset.
         attrs: Further root attributes.
         accelerator: Of this process.
 
@@ -57,12 +65,10 @@ def generate(
     accelerator = accelerator or Accelerator()
     if pipeline.conditioner is None:
         raise ValueError("the model is unconditional: its jets have no label, pt and m0 for the file's schema")
-    if like is not None and (like.num_jets < num_jets or conditions):
-        raise ValueError(
-            f"{like.path} has {like.num_jets} jets to take conditions from, {num_jets} are asked for"
-            if like.num_jets < num_jets
-            else "give conditions or a file to take them from, not both"
-        )
+    if like is not None and conditions:
+        raise ValueError("give conditions, or jets to take them from, not both")
+    if like is not None and len(like.labels) < num_jets:
+        raise ValueError(f"there are {len(like.labels)} jets to take conditions from, {num_jets} are asked for")
     pipeline.check_inputs(num_jets, **_all_conditions(conditions), num_inference_steps=steps, batch_size=batch_size,
                           output_type="pt")  # fmt: skip
     pipeline.to(accelerator.device)
@@ -173,11 +179,11 @@ def _all_conditions(conditions: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _conditions_of(
-    first: int, count: int, conditions: dict[str, Any] | None, like: QuarkGluonFile | None
+    first: int, count: int, conditions: dict[str, Any] | None, like: Conditioned | None
 ) -> dict[str, Any]:
     if like is None:
         return conditions or {}
-    rows = np.arange(first, first + count).clip(max=like.num_jets - 1)
+    rows = np.arange(first, first + count).clip(max=len(like.labels) - 1)
     return {"labels": like.labels[rows], "pt": like.pt[rows], "m0": like.m0[rows]}
 
 
