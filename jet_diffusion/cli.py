@@ -10,6 +10,9 @@ COMMANDS = {
     "convert": ("jet_diffusion.conversion", "turn the HDF5 file into a Hugging Face dataset"),
     "train": ("jet_diffusion.training.train", "train a diffusion model (processes: `accelerate launch`)"),
     "generate": ("jet_diffusion.training.generate", "sample jets into an HDF5 file of the original schema"),
+    "evaluate": ("jet_diffusion.training.score", "judge generated jets: a report with every figure's error and floor"),
+    "reconstruct": ("jet_diffusion.training.reconstruct", "noise real jets, denoise them, and score the pairs"),
+    "train-tagger": ("jet_diffusion.training.train_tagger", "train a quark/gluon image classifier"),
     "plot-steps": ("jet_diffusion.training.plot_steps", "draw the noising and denoising of jets as strips"),
     "publish": ("jet_diffusion.training.publish", "stage a run for the Hub and push it"),
     "simulate": ("jet_diffusion.simulation.command", "make jets from physics: Pythia 8 and a fast detector"),
@@ -20,7 +23,7 @@ COMMANDS = {
 
 def usage() -> str:
     """The command's help text."""
-    rows = "\n".join(f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())
     return f"usage: jet-diffusion COMMAND ...\n\n{rows}\n\n`jet-diffusion COMMAND --help` explains one.\n"
 
 
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     module = importlib.import_module(COMMANDS[name][0])
     try:
         module.main(rest)
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"jet-diffusion {name}: {error}\n")
         raise SystemExit(2) from error
 

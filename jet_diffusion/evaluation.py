@@ -16,6 +16,7 @@ from jet_diffusion.metrics.closure import ClosureBin
 from jet_diffusion.metrics.integrity import check_units
 from jet_diffusion.report import Report
 from jet_diffusion.schema import CLASS_NAMES
+from jet_diffusion.tagger_section import add_tagger
 from jet_diffusion.two_sample_section import TwoSampleOutcome, add_two_sample_tests
 
 SIZE = 5_000
@@ -54,6 +55,7 @@ def evaluate_jets(
     seed: int = 0,
     classifiers: Sequence[str] = ("observables", "voxels"),
     jobs: int = 1,
+    tagger: bool = False,
     heading: dict[str, Any] | None = None,
     progress: bool = False,
 ) -> Evaluation:
@@ -67,6 +69,7 @@ def evaluate_jets(
         seed: of all draws.
         classifiers: names from `jet_diffusion.metrics.classifiers.CLASSIFIERS`.
         jobs: processes for the classifiers.
+        tagger: whether to train quark/gluon taggers on real and on generated jets.
         heading: further entries of the report's heading.
         progress: whether to show bars.
 
@@ -101,6 +104,8 @@ def evaluate_jets(
         ("memorisation", lambda: sections.add_memorisation(result, training, rng)),
         ("classifiers", lambda: add_two_sample_tests(result, classifiers, seed, jobs)),
     ]
+    if tagger:
+        steps.append(("taggers", lambda: add_tagger(result, seed, jobs)))
     for name, step in (bar := tqdm(steps, disable=not progress, unit="step")):
         bar.set_description(name)
         step()

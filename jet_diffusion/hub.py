@@ -11,17 +11,20 @@ import torch
 from diffusers import ModelMixin, SchedulerMixin, UNet2DModel
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
+from torch import nn
 
+from jet_diffusion.pipelines.baselines import BASELINES
 from jet_diffusion.pipelines.conditioning import Conditioner
 from jet_diffusion.pipelines.denoiser import DENOISERS
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
 from jet_diffusion.pipelines.representation import REPRESENTATIONS
-from jet_diffusion.runs import RunFolder
+from jet_diffusion.pipelines.resized_representations import RESIZED_REPRESENTATIONS
+from jet_diffusion.runs import RunFolder, read_state
 
 LOADABLE: dict[str, dict[str, type]] = {
-    "unet": {"UNet2DModel": UNet2DModel},
+    "unet": {"UNet2DModel": UNet2DModel, **{cls.__name__: cls for cls in BASELINES.values()}},
     "scheduler": {cls.__name__: cls for cls, _ in SCHEDULERS.values()},
-    "representation": dict(REPRESENTATIONS),
+    "representation": {**REPRESENTATIONS, **RESIZED_REPRESENTATIONS},
     "denoiser": dict(DENOISERS),
     "conditioner": {"Conditioner": Conditioner},
 }
@@ -83,21 +86,32 @@ def load_folder(folder: Path) -> JetImagePipeline:
     for part in components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
-    settings = {name: index[name] for name in ("provenance", "context_ratio") if name in index}
+    settings = {name: index[name] for name in ("provenance", "context_ratio", "default_steps") if name in index}
     return JetImagePipeline(**components, **settings)
 
 
 def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:
-    """Put a checkpoint's averaged weights into the pipeline's UNet and conditioner."""
+    """Put a checkpoint's averaged weights, and the statistics of normalisations, into UNet and conditioner."""
+    read_state(checkpoint)
     weights = load_file(checkpoint / "averaged.safetensors")
     for name in ("unet", "conditioner"):
         component = getattr(pipeline, name)
         if component is None:
             continue
-        mine = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
         with torch.no_grad():
-            for key, parameter in component.named_parameters():
-                parameter.copy_(mine[key])
+            for key, tensor in trained_tensors(component).items():
+                tensor.copy_(weights[f"{name}.{key}"])
+
+
+def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """All that training changes, by name: parameters, and the running statistics of batch normalisation."""
+    statistics = {
+        f"{name}.{key}": buffer
+        for name, part in module.named_modules()
+        if isinstance(part, nn.BatchNorm2d)
+        for key, buffer in part.named_buffers()
+    }
+    return {**dict(module.named_parameters()), **statistics}
 
 
 def training_scheduler(noise: dict[str, Any]) -> SchedulerMixin:

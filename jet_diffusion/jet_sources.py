@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ def load_jets(
         generated: whether the jets are a generator's: negative and non-finite energies of a file are then
             read as they are, to be counted, instead of refused. Real jets get content hashes.
         progress: whether to show a bar.
+
+    Returns:
+        The jets. Those of an unconditional generator have labels -1 and no pT and mass (NaN).
 
     Raises:
         FileNotFoundError: there is no such file, folder or dataset.
@@ -81,6 +85,9 @@ def _load_file(
         source=str(file.path),
         simulated=file.simulated,
     )
+    if file.attrs.get("conditional", True) is False:  # the columns are filled, but the images know nothing of them
+        nothing = np.full(len(rows), np.nan)
+        sample = replace(sample, labels=np.full(len(rows), -1), pt=nothing, m0=nothing)
     sample.content_hash = np.concatenate(hashes) if hashes else None
     return sample
 

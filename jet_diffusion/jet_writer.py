@@ -92,7 +92,7 @@ class JetWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._complete()
+            self.complete()
 
     def append(self, energies: NDArray[np.float32], labels: ArrayLike, pt: ArrayLike, m0: ArrayLike) -> None:
         """Add jets after those written so far.
@@ -175,7 +175,7 @@ class JetWriter:
 
         write_atomically(self._folder / f"part-{start:09d}.hdf5", write)
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
         self.flush()
         if self.num_written < self.num_jets:
             seen = f"only {self.num_written} of {self.num_jets} jets were written"

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 from tqdm import tqdm
 
-from jet_diffusion import report_plots
+from jet_diffusion import report_curves, report_images, report_plots
 from jet_diffusion.evaluation import Evaluation
 from jet_diffusion.files import write_text_atomically
 from jet_diffusion.plots import plot_mean_images, plot_side_by_side, save_figure
 from jet_diffusion.report import Report
 from jet_diffusion.report_html import to_html
+from jet_diffusion.report_style import RC
 from jet_diffusion.report_tables import tables
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -44,7 +45,7 @@ def write_report(evaluation: Evaluation, folder: Path, progress: bool = False) -
 
 def save_drawing(drawing: Drawing, folder: Path, name: str) -> None:
     """Save one picture in all formats, in the reports' style."""
-    with matplotlib.rc_context(report_plots.RC):
+    with rc_context(RC):
         drawing.draw_without_rendering()
         drawing.set_layout_engine("none")  # what was laid out once need not be for each format
         for suffix in FORMATS:
@@ -79,25 +80,27 @@ def to_markdown(report: Report) -> str:
 def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
     """(file name, caption, section, figure) of every picture the evaluation allows."""
     finite = bool(np.isfinite(evaluation.generated.observables).all())
-    with matplotlib.rc_context(report_plots.RC):
-        yield from _jet_drawings(evaluation)
-        if evaluation.bands is not None:
-            chart = report_plots.wasserstein_chart(evaluation.bands)
-            yield "wasserstein", "W1 of every observable, in units of its own band", "Observables", chart
-        for name, page in report_plots.observable_pages(evaluation):
-            caption = "Observables; grey bands: standard error of the real jets"
-            yield name, caption, "Observables", page
-        if finite:
-            drawing = report_plots.correlation_matrices(evaluation)
-            yield "correlations", "Correlations of the observables (wide)", "Observables", drawing
-        if evaluation.two_sample:
-            roc = report_plots.roc_curves(evaluation.two_sample)
-            yield "roc", "ROC curves of the two-sample tests", "Classifiers", roc
-            ladder = report_plots.ladder_chart(evaluation.two_sample)
-            yield "ladder", "The power ladder; a classifier counts if it reaches .9 somewhere", "Classifiers", ladder
-        if evaluation.closure:
-            closure = report_plots.closure_chart(evaluation.closure)
-            yield "closure", "Response to the asked pT and mass", "Condition closure", closure
+    yield from _jet_drawings(evaluation)
+    if evaluation.bands is not None:
+        chart = report_plots.wasserstein_chart(evaluation.bands)
+        yield "wasserstein", "W1 of every observable, in units of its own band", "Observables", chart
+    for name, page in report_plots.observable_pages(evaluation):
+        caption = "Observables; grey bands: standard error of the real jets"
+        yield name, caption, "Observables", page
+    if finite:
+        drawing = report_plots.correlation_matrices(evaluation)
+        yield "correlations", "Correlations of the observables (wide)", "Observables", drawing
+    if evaluation.two_sample:
+        roc = report_plots.roc_curves(evaluation.two_sample)
+        yield "roc", "ROC curves of the two-sample tests", "Classifiers", roc
+        ladder = report_plots.ladder_chart(evaluation.two_sample)
+        yield "ladder", "The power ladder; a classifier counts if it reaches .9 somewhere", "Classifiers", ladder
+    if evaluation.report.tables.get("sweep"):
+        sweep = report_curves.sweep_chart(evaluation.report.tables["sweep"])
+        yield "sweep", "Quality against cost", "Speed against quality", sweep
+    if evaluation.closure:
+        closure = report_plots.closure_chart(evaluation.closure)
+        yield "closure", "Response to the asked pT and mass", "Condition closure", closure
 
 
 def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
@@ -123,12 +126,12 @@ def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawi
             yield "mean_images", "Mean images of up to 500 jets", "Jets", plot_mean_images(sets, note)
         except ValueError as error:
             report.omit("pictures of jets", error)
-    ratios = report_plots.mean_image_ratios(evaluation)
+    ratios = report_images.mean_image_ratios(evaluation)
     yield "mean_image_ratios", "Ratio of the mean images by tower; blank where it is not significant", "Jets", ratios
     yield (
         "radial_profiles",
         "Mean energy against the distance from the centre (wide)",
         "Jets",
-        (report_plots.radial_profiles(evaluation)),
+        (report_images.radial_profiles(evaluation)),
     )
-    yield "hit_spectra", "Energies of single hits (wide)", "Jets", report_plots.hit_spectra(evaluation)
+    yield "hit_spectra", "Energies of single hits (wide)", "Jets", report_images.hit_spectra(evaluation)

@@ -72,10 +72,13 @@ def to_html(report: Report, folder: Path) -> str:
     """
     title = escape(report.heading.get("title", "Evaluation of generated jets"))
     notices = "".join(f'<div class="notice">{escape(notice)}</div>' for notice in report.notices)
-    body = [_section(table) for table in tables(report)]
-    for section, entries in groupby(report.pictures, key=lambda entry: entry["section"]):
-        figures = "".join(_picture(entry, folder) for entry in entries)
-        body.append((f"Pictures: {section}", f'<div class="pictures">{figures}</div>'))
+    pictures = [
+        (f"Pictures: {section}", f'<div class="pictures">{"".join(_picture(entry, folder) for entry in entries)}</div>')
+        for section, entries in groupby(report.pictures, key=lambda entry: entry["section"])
+    ]
+    written = [_section(table) for table in tables(report)]
+    first = 1 if report.figures else 0
+    body = [*written[:first], *pictures, *written[first:]]
     links = "".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name, _ in body)
     sections = "".join(f'<h2 id="{_anchor(name)}">{escape(name)}</h2>{content}' for name, content in body)
     return (

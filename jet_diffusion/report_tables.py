@@ -151,6 +151,23 @@ def _tagger_row(row: Row) -> tuple[str, ...]:
     )
 
 
+def _reconstruction_row(row: Row) -> tuple[str, ...]:
+    unit = f" [{row['unit']}]" if row["unit"] else ""
+    score = row["score"].replace("_", " ") + unit
+    return str(row["timestep"]), score, row["candidate"], number(row["mean"], row["error"]), str(row["jets"])
+
+
+def _imputation_row(row: Row) -> tuple[str, ...]:
+    return (
+        row["draws_from"],
+        number(row["crps"], row["crps_error"]),
+        f"{number(row['coverage_68'])} ({number(row['nominal_68'])})",
+        f"{number(row['coverage_90'])} ({number(row['nominal_90'])})",
+        str(row["draws"]),
+        str(row["jets"]),
+    )
+
+
 _Shown = tuple[str, str, tuple[str, ...], Callable[[Row], tuple[str, ...]]]
 
 SHOWN: dict[str, _Shown] = {
@@ -192,6 +209,19 @@ SHOWN: dict[str, _Shown] = {
         ),
         _sweep_row,
     ),
+    "imputation": (
+        "HCAL from tracks and ECAL",
+        "Energy of the HCAL drawn for given tracks and ECAL. CRPS in GeV, smaller is better; coverage of the central "
+        "intervals, in brackets what a calibrated ensemble gives.",
+        ("draws", "CRPS", "68 % interval", "90 % interval", "draws a jet", "jets"),
+        _imputation_row,
+    ),
+    "reconstruction": (
+        "Reconstruction",
+        "Scores of each image against the very jet it was made from, noised to timestep t*.",
+        ("t*", "score", "image", "mean", "jets"),
+        _reconstruction_row,
+    ),
     "integrity": (
         "Integrity",
         "Jets with impossible content, counted and never dropped.",
@@ -212,7 +242,7 @@ SHOWN: dict[str, _Shown] = {
 
 def tables(report: Report) -> list[Table]:
     """All tables of a report in the order they are shown."""
-    shown = [figure_table(report)]
+    shown = [figure_table(report)] if report.figures else []
     for name, (title, text, columns, write) in SHOWN.items():
         if report.tables.get(name):
             shown.append(Table(title, text, columns, [write(row) for row in report.tables[name]]))

@@ -7,12 +7,15 @@ run/
   checkpoints/      step-00000500/ ...: weights, averaged weights, optimiser, state.json
   metrics.jsonl     one line a log, validation or sample
   history.png       loss against steps
+  training_jets.npy sorted content hashes of the training jets, by which evaluation finds leaks
+  evaluation/       report of `jet-diffusion evaluate`, if one was put here; cards take their figures from it
   samples/          pictures of jets sampled on the way
   logs/             trackers
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -28,6 +31,9 @@ import yaml
 from jet_diffusion.files import write_text_atomically
 
 PACKAGES = ("torch", "diffusers", "accelerate", "datasets", "transformers", "numpy", "safetensors")
+
+STATE = "state.json"
+"""The checkpoint's file of counters and of digests of the others."""
 
 TRAINING_JETS = "training_jets.npy"
 """Name of the file of content hashes, in a run folder and in what is published."""
@@ -50,6 +56,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.history = self.path / "history.png"
         self.samples = self.path / "samples"
+        self.evaluation = self.path / "evaluation"
         self.logs = self.path / "logs"
 
     @property
@@ -124,6 +131,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: If there is none such.
+            ValueError: If it is named by anything else.
         """
         steps = self.checkpoint_steps()
         if not steps:
@@ -131,6 +139,8 @@ class RunFolder:
         if which == "best":
             step = min(steps, key=self._validation_loss)
         else:
+            if which != "last" and not str(which).isdecimal():
+                raise ValueError(f"a checkpoint is last, best or a step, not {which!r}")
             step = steps[-1] if which == "last" else int(which)
         if step not in steps:
             raise FileNotFoundError(f"{self.path} has no checkpoint at step {step}; there are {steps}")
@@ -147,12 +157,34 @@ class RunFolder:
             shutil.rmtree(leftover)
 
     def _validation_loss(self, step: int) -> float:
-        state = json.loads((self.checkpoints / f"step-{step:08d}" / "state.json").read_text())
+        state = json.loads((self.checkpoints / f"step-{step:08d}" / STATE).read_text())
         loss = state.get("validation_loss")
         return float("inf") if loss is None else float(loss)
 
     def _write_record(self, record: dict[str, Any]) -> None:
         write_text_atomically(self.record, json.dumps(record, indent=2) + "\n")
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's state.json, after checking every file against its digest.
+
+    Raises:
+        ValueError: If a file is not what was written.
+    """
+    facts: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
+    for file, digest in facts["sha256"].items():
+        if not (checkpoint / file).is_file() or file_digest(checkpoint / file) != digest:
+            raise ValueError(
+                f"checkpoint {checkpoint} is damaged: {file} is missing or not as it was written; remove that folder "
+                "to go on from the one before"
+            )
+    return facts
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -185,7 +185,8 @@ class Substructure:
         energy, places = self._tower_energy[jet, tower], (_TOWER_ETA[tower], _TOWER_PHI[tower])
         axes = [seeds[:, :num_axes] for seeds in self._seeds]
         for _ in range(LLOYD_STEPS):
-            nearest = _distances2(jet, *places, *axes).argmin(axis=1)
+            # Towers lie on a lattice: rounding gives those between two axes to the hotter one, wherever the jet is.
+            nearest = _distances2(jet, *places, *axes).round(9).argmin(axis=1)
             total = sum_by_jet(jet, self.num_jets, energy, nearest, num_axes)
             moments = [sum_by_jet(jet, self.num_jets, energy * place, nearest, num_axes) for place in places]
             # An axis that has lost all its towers stays where it is.

@@ -110,7 +110,7 @@ def _test(name: str, real: JetSample, other: JetSample, seeds: int, seed: int) -
 
 def _add(result: Evaluation, name: str, outcome: TwoSampleOutcome) -> None:
     report, halves = result.report, outcome.ladder[REAL_HALVES]
-    counts = has_power(outcome.ladder)
+    counts = has_power([outcome.test, *outcome.ladder.values()])
     strongest = max(outcome.ladder, key=lambda rung: outcome.ladder[rung].auc)
     reached = f"{outcome.ladder[strongest].auc:.3f} on '{strongest}'"
     note = f"{outcome.description}; {len(outcome.test.aucs)} seeds; reaches {reached}"

@@ -90,6 +90,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         high = torch.linspace(last, border, above)
         low = torch.linspace(border, 0, steps - above + 2)[1:-1]
         timesteps: list[int] = torch.cat([high, low]).round().long().unique().flip(0).tolist()
+        if len(timesteps) < steps:  # too many for the stretch above: spread them evenly
+            timesteps = torch.linspace(last, 0, steps).round().long().tolist()
         return timesteps
 
     def unet_channels(self) -> tuple[int, int]:
@@ -218,6 +220,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: Configuration of the training DDPMScheduler.
         inputs: What the UNet sees: x_t, estimate, hit_probability, hit_value (in units of s from m).
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
+        min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
     """
 
     @register_to_config
@@ -232,6 +235,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: dict[str, Any],
         inputs: tuple[str, ...] = ("x_t", "estimate"),
         min_variance: float = 0.05,
+        min_ratio: float = 0.0,
     ) -> None:
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
@@ -365,7 +369,11 @@ class SpikeAndSlabDenoiser(Denoiser):
             "hit_value": (value - mean) / std,
         }
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
-        delta, eta = call_unet(unet, inputs, timesteps, class_labels).chunk(2, 1)
+        context = call_unet(unet, inputs, timesteps, class_labels)
+        if self.config.min_ratio:
+            alpha, sigma = self.noise_level(timesteps)
+            context = context * (sigma >= self.config.min_ratio * alpha)
+        delta, eta = context.chunk(2, 1)
         x_0 = self.estimate(*self.posterior(x_t, timesteps, delta, eta))
         return DenoiserOutput(x_0, x_0, marginal)
 

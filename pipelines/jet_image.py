@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -36,7 +38,8 @@ from PIL import Image
 logger = logging.get_logger(__name__)
 
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
-    "ddpm": (DDPMScheduler, {}),
+    "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
+    "ddpm-large": (DDPMScheduler, {"variance_type": "fixed_large"}),
     "ddim": (DDIMScheduler, {}),
     "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
     "sde-dpm++": (
@@ -103,9 +106,9 @@ class JetImagePipeline(DiffusionPipeline):
         provenance: One line on the jets it was trained on, repeated wherever the model is shown.
         context_ratio: Noise level sigma/alpha above which the network's context matters; a step schedule that the
             scheduler lets us choose puts 92 % of its steps there. 0 spreads the steps as the scheduler does.
+        default_steps: Solver steps of a call that does not name their number.
     """
 
-    model_cpu_offload_seq = "conditioner->unet"
     _optional_components = ["conditioner"]  # noqa: RUF012
 
     def __init__(
@@ -117,6 +120,7 @@ class JetImagePipeline(DiffusionPipeline):
         conditioner: ModelMixin | None,
         provenance: str = "",
         context_ratio: float = 2.2,
+        default_steps: int = 25,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -126,7 +130,7 @@ class JetImagePipeline(DiffusionPipeline):
             denoiser=denoiser,
             conditioner=conditioner,
         )
-        self.register_to_config(provenance=provenance, context_ratio=context_ratio)
+        self.register_to_config(provenance=provenance, context_ratio=context_ratio, default_steps=default_steps)
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -135,7 +139,7 @@ class JetImagePipeline(DiffusionPipeline):
         labels: int | str | Sequence[int | str] | None = None,
         pt: float | Sequence[float] | None = None,
         m0: float | Sequence[float] | None = None,
-        num_inference_steps: int = 25,
+        num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         *,
         timesteps: list[int] | None = None,
@@ -154,7 +158,7 @@ class JetImagePipeline(DiffusionPipeline):
             labels: 0 or "gluon", 1 or "quark": one for all or one a jet. What is left out of labels, pt and m0 is
                 drawn jointly from the training jets that are like what is given.
             pt, m0: Transverse momentum and mass in GeV, one for all or one a jet.
-            num_inference_steps: Solver steps, one network evaluation each.
+            num_inference_steps: Solver steps, one network evaluation each; by default the model's own number.
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
                 the batch size or on the jets beside it. A list gives each jet its own.
             timesteps: Training timesteps to step through, for schedulers that accept them.
@@ -170,24 +174,24 @@ class JetImagePipeline(DiffusionPipeline):
         Raises:
             ValueError: For any argument out of range, before any work.
         """
+        num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
         self.check_scheduler()
         generators = self._generators(generator, first_jet, count)
-        if guidance_scale != 1 and self.conditioner is None:
-            raise ValueError("guidance_scale needs a conditional model; this one has no conditioner")
+        self._check_guidance(guidance_scale)
+        self._check_timesteps(timesteps)
         conditions = self._conditions(generators, given)
         batch_size = min(batch_size, count)
-        energies, held, values = [], 0, 0
+        energies, held = [], []
         with self.progress_bar(total=-(-count // batch_size) * num_inference_steps) as progress:
             for start in range(0, count, batch_size):
                 rows = torch.arange(start, start + batch_size).clamp(max=count - 1)
                 self._set_timesteps(num_inference_steps, timesteps)
                 batch_generators = [generators[row] for row in rows[: count - start]]
-                batch_generators += [
-                    torch.Generator().manual_seed(0) for _ in range(batch_size - len(batch_generators))
-                ]
+                spare = torch.Generator(batch_generators[0].device)
+                batch_generators += [spare] * (batch_size - len(batch_generators))
                 x = self._noise(batch_generators) * self.scheduler.init_noise_sigma
-                x, batch_held = self._denoise(
+                x, batch_held = self._denoise(  # a padded batch's last jets are nobody's
                     x,
                     self._embed(conditions, rows),
                     batch_generators,
@@ -197,14 +201,14 @@ class JetImagePipeline(DiffusionPipeline):
                     callback=callback_on_step_end,
                     progress=progress,
                 )
-                held, values = held + batch_held, values + x.numel() * len(self.scheduler.timesteps)
-                energies.append(self.representation.decode(x)[: count - start].cpu())
+                held.append(batch_held[: count - start])
+                energies.append(self.representation.decode(x, batch_generators)[: count - start].cpu())
         output = JetImagePipelineOutput(
             images=self._output(torch.cat(energies), output_type),
             labels=conditions[0].numpy().astype(np.int64),
             pt=conditions[1].numpy().astype(np.float32),
             m0=conditions[2].numpy().astype(np.float32),
-            held_fraction=held / max(values, 1),
+            held_fraction=float(torch.cat(held).mean()),
         )
         return output if return_dict else output.to_tuple()
 
@@ -216,7 +220,7 @@ class JetImagePipeline(DiffusionPipeline):
         labels: torch.Tensor | None = None,
         pt: torch.Tensor | None = None,
         m0: torch.Tensor | None = None,
-        num_inference_steps: int = 25,
+        num_inference_steps: int | None = None,
         generator: torch.Generator | None = None,
         batch_size: int = 64,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
@@ -225,9 +229,11 @@ class JetImagePipeline(DiffusionPipeline):
 
         Args:
             energies: (N, 3, 125, 125) in GeV/100.
-            timestep: How far to noise, 0 to T - 1.
+            timestep: How far to noise, 0 to T - 1. Schedulers that choose their own timesteps (DDIM, UniPC) start
+                from their highest one at or below it, or from their lowest.
             labels, pt, m0: (N,) conditions; what is left out is drawn.
-            num_inference_steps: Steps of the whole schedule; those above `timestep` are skipped.
+            num_inference_steps: Steps of the whole schedule, by default the model's own number; those above
+                `timestep` are skipped.
             generator: Seeds the noise, jet by jet.
             batch_size: Jets at once.
             callback_on_step_end: As in `__call__`.
@@ -239,19 +245,20 @@ class JetImagePipeline(DiffusionPipeline):
         if not 0 <= timestep < total:
             raise ValueError(f"timestep must be 0 to {total - 1}, got {timestep}")
         self.check_scheduler()
+        num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         generators = self._generators(generator, 0, len(energies))
         conditions = self._conditions(generators, (labels, pt, m0))
         clean, noisy = [], []
         for start in range(0, len(energies), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(energies)))
-            x_0 = self.representation.encode(energies[rows].to(self.unet.device))
-            noise = self._noise([generators[row] for row in rows])
-            alpha, sigma = self.denoiser.noise_level(torch.full((len(rows),), timestep, device=x_0.device))
-            x_t = alpha * x_0 + sigma * noise
-            noisy.append(self.representation.decode(x_t).cpu())
             self._set_timesteps(num_inference_steps, None, highest=timestep)
             begin = int((self.scheduler.timesteps > timestep).sum())
             begin = min(begin, len(self.scheduler.timesteps) - 1)
+            x_0 = self.representation.encode(energies[rows].to(self.unet.device))
+            noise = self._noise([generators[row] for row in rows])
+            alpha, sigma = self.denoiser.noise_level(self.scheduler.timesteps[begin].expand(len(rows)).to(x_0.device))
+            x_t = alpha * x_0 + sigma * noise
+            noisy.append(self.representation.decode(x_t).cpu())
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(begin)
             # Schedulers in sigma's own scaling (Euler) hold x_t / alpha.
@@ -283,6 +290,11 @@ class JetImagePipeline(DiffusionPipeline):
         for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+        if num_inference_steps > len(self.denoiser.alphas_cumprod):
+            raise ValueError(
+                f"num_inference_steps must be at most the {len(self.denoiser.alphas_cumprod)} training timesteps, "
+                f"got {num_inference_steps}"
+            )
         if num_jets is not None and (not isinstance(num_jets, int) or num_jets < 1):
             raise ValueError(f"num_jets must be a positive whole number, got {num_jets!r}")
         if self.conditioner is None and any(value is not None for value in (labels, pt, m0)):
@@ -325,6 +337,25 @@ class JetImagePipeline(DiffusionPipeline):
                 'set prediction_type="sample", whatever the UNet itself predicts'
             )
 
+    def _check_guidance(self, guidance_scale: float) -> None:
+        if guidance_scale == 1:
+            return
+        if self.conditioner is None or not self.conditioner.dropped.any():
+            raise ValueError(
+                f"guidance_scale {guidance_scale} needs a model trained with conditions dropped now and then "
+                "(optimizer.condition_drop); this one was not"
+            )
+        if not math.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
+
+    def _check_timesteps(self, timesteps: list[int] | None) -> None:
+        if timesteps is None:
+            return
+        last = len(self.denoiser.alphas_cumprod) - 1
+        falling = all(later < earlier for earlier, later in itertools.pairwise(timesteps))
+        if not timesteps or not falling or timesteps[0] > last or timesteps[-1] < 0:
+            raise ValueError(f"timesteps must fall from at most {last} to at least 0, got {timesteps!r:.100}")
+
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save a folder that loads by `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` anywhere.
 
@@ -332,6 +363,8 @@ class JetImagePipeline(DiffusionPipeline):
         not have, and names them in `model_index.json` in the way that makes the loader find them.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
+        if push_to_hub and (kwargs.get("revision") or kwargs.get("create_pr")):
+            raise ValueError("this pipeline pushes to the main branch only; push the saved folder with upload_folder")
         super().save_pretrained(save_directory, *args, **kwargs)
         folder = Path(save_directory)
         index_file = folder / "model_index.json"
@@ -341,9 +374,9 @@ class JetImagePipeline(DiffusionPipeline):
         for name, component in self.components.items():
             if component is None or type(component).__module__.startswith("diffusers."):
                 continue
-            source = _source_of(type(component))
-            shutil.copyfile(source, folder / name / source.name)
-            index[name] = [source.stem, type(component).__name__]
+            for source in _sources_of(type(component)):
+                shutil.copyfile(source, folder / name / source.name)
+            index[name] = [_source_of(type(component)).stem, type(component).__name__]
         index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
         if push_to_hub:
             self._upload(folder, **kwargs)
@@ -408,11 +441,15 @@ class JetImagePipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         callback: Callable[..., dict[str, Any]] | None = None,
         progress: Any = None,
-    ) -> tuple[torch.Tensor, int]:
-        """Step from x at the first timestep down to x_0; also the number of values held."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Step from x at the first timestep down to x_0; also (N,) the share of each jet's values that were held."""
         extra = {"generator": generators} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         low, high = (limit.view(-1, 1, 1) for limit in self.representation.limits(x.device))
-        held = torch.zeros((), dtype=torch.int64, device=x.device)
+        mask = self.representation.mask(x.device)
+        held = torch.zeros(len(x), device=x.device)
+        # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
+        noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
+        timesteps = timesteps[noisy.to(timesteps.device)]
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
@@ -423,14 +460,14 @@ class JetImagePipeline(DiffusionPipeline):
                 x_0 = blind + guidance_scale * (x_0 - blind)
             if hold:
                 inside = x_0.clamp(low, high)
-                held += (inside != x_0).sum()
+                held += ((inside != x_0) & x_0.isfinite() & mask).sum((1, 2, 3))
                 x_0 = inside
             x = self.scheduler.step(x_0, timestep, x, return_dict=False, **extra)[0]
             if callback is not None:
                 x = (callback(self, step, timestep, {"x": x, "x0": x_0}) or {}).get("x", x)
             if progress is not None:
                 progress.update()
-        return x, int(held)
+        return x, (held / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()
 
     def _output(self, energies: torch.Tensor, output_type: str) -> Any:
         images = energies.permute(0, 2, 3, 1).contiguous()
@@ -446,3 +483,11 @@ class JetImagePipeline(DiffusionPipeline):
 
 def _source_of(cls: type) -> Path:
     return Path(str(sys.modules[cls.__module__].__file__))
+
+
+def _sources_of(cls: type) -> set[Path]:
+    """The files of a class and of those it is derived from that stand beside its own."""
+    own = _source_of(cls)
+    modules = {base.__module__ for base in cls.__mro__}
+    files = {Path(str(getattr(sys.modules[module], "__file__", None))) for module in modules}
+    return {file for file in files if file.parent == own.parent}

@@ -1,7 +1,7 @@
 """Representations: the two directions between `energies` and the model space `x`, in one object each.
 
-`energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32 with zeros at
-a value of their own, well below the smallest hit, and each channel group (tracks, ECAL, HCAL) at zero mean and
+`energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32, here with zeros
+at a value of their own, well below the smallest hit, and each channel group (tracks, ECAL, HCAL) at zero mean and
 unit variance over the pixels that lie inside the image. A representation is fitted on training jets only, is
 saved inside the pipeline, and this file is self-contained so that it can travel to the Hub.
 """
@@ -29,24 +29,20 @@ RENDER_DECADES = 3.0
 
 
 class Representation(SchedulerMixin, ConfigMixin):
-    """Base class: the value map of single crystals, its fit, and what every representation declares.
-
-    The value map of a group g sends zero to 0 and an energy E > 0 to ``gap + u``, where ``u`` is 0 at the lower
-    and 1 at the upper quantile of the training hits and linear in log E from the lower one upwards (a log tail
-    without end); below, ``u = -d / (1 + d / c)`` with ``d`` the continued line and ``c = TAIL * gap`` bends it so
-    that every positive energy stays above zero's threshold. It is a bijection of [0, inf) onto its image. The
-    result is then standardised by the group's mean and standard deviation over all pixels, zeros included.
+    """Base class: what every representation declares, and the checks of its two directions.
 
     Attributes:
         lossless: Whether decode(encode(energies)) gives the energies back (to float32 rounding).
         conserves_energy: Whether the energy per channel survives decode(encode(energies)).
         needs_hcal_towers: Whether HCAL must be constant in its 5x5 blocks.
+        zeros_stand_apart: Whether a pixel without energy has a value of its own in x, well below any hit's.
     """
 
     config_name = "representation_config.json"
     lossless: ClassVar[bool]
     conserves_energy: ClassVar[bool]
     needs_hcal_towers: ClassVar[bool]
+    zeros_stand_apart: ClassVar[bool]
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -60,8 +56,76 @@ class Representation(SchedulerMixin, ConfigMixin):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(height, width) of the pixels that hold data, at the top left of (H, W)."""
+        """(height, width) of the pixels that hold data, at the top left of (H, W); all of them by default."""
+        return self.shape[1:]
+
+    @classmethod
+    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> Representation:
+        """Fit the representation to training jets.
+
+        Args:
+            batches: Tensors of energies (n, 3, 125, 125).
+            settings: The representation's own settings.
+        """
         raise NotImplementedError
+
+    def encode(self, energies: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) in GeV/100 to x (N, C, H, W).
+
+        Raises:
+            ValueError: If the shape is wrong or the representation needs HCAL towers and has none.
+        """
+        if energies.ndim != 4 or tuple(energies.shape[1:]) != (3, SIDE, SIDE):
+            raise ValueError(f"energies must be (N, 3, {SIDE}, {SIDE}), got {tuple(energies.shape)}")
+        return self._encode(energies.to(torch.float32))
+
+    def decode(self, x: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
+        """Model space x (N, C, H, W) to energies (N, 3, 125, 125) in GeV/100.
+
+        Args:
+            x: Jets in model space.
+            generators: One a jet, for representations that draw what encoding dropped; the others need none.
+
+        Raises:
+            ValueError: If the shape is not the representation's.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x must be (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        return self._decode(x.to(torch.float32), generators)
+
+    def render(self, x: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone."""
+        return self.decode(x)
+
+    def mask(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(H, W) bool: True where a pixel lies inside the image."""
+        mask = torch.zeros(self.shape[1:], dtype=torch.bool, device=device)
+        mask[: self.grid[0], : self.grid[1]] = True
+        return mask
+
+    def limits(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
+        raise NotImplementedError
+
+    def _encode(self, energies: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class LogValueMap(Representation):
+    """Base class of representations that map crystal by crystal, by the logarithm of a hit's energy.
+
+    The value map of a group g sends zero to 0 and an energy E > 0 to ``gap + u``, where ``u`` is 0 at the lower
+    and 1 at the upper quantile of the training hits and linear in log E from the lower one upwards (a log tail
+    without end); below, ``u = -d / (1 + d / c)`` with ``d`` the continued line and ``c = TAIL * gap`` bends it so
+    that every positive energy stays above zero's threshold. It is a bijection of [0, inf) onto its image. The
+    result is then standardised by the group's mean and standard deviation over all pixels, zeros included;
+    padding holds the value of a zero. Decoding never clamps an energy.
+    """
+
+    zeros_stand_apart = True
 
     def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
         """Rearrange or sum energies (N, 3, 125, 125) into (N, C, *grid), still energies."""
@@ -71,31 +135,20 @@ class Representation(SchedulerMixin, ConfigMixin):
         """Undo `to_grid`: (N, C, *grid) into energies (N, 3, 125, 125)."""
         raise NotImplementedError
 
-    def encode(self, energies: torch.Tensor) -> torch.Tensor:
-        """Energies (N, 3, 125, 125) in GeV/100 to x (N, C, H, W); padding holds the value of a zero.
-
-        Raises:
-            ValueError: If the shape is wrong or the representation needs HCAL towers and has none.
-        """
-        if energies.ndim != 4 or tuple(energies.shape[1:]) != (3, SIDE, SIDE):
-            raise ValueError(f"energies must be (N, 3, {SIDE}, {SIDE}), got {tuple(energies.shape)}")
-        grid_energies = self.to_grid(energies.to(torch.float32))
+    def _encode(self, energies: torch.Tensor) -> torch.Tensor:
+        grid_energies = self.to_grid(energies)
         x = self.zero(energies.device).view(-1, 1, 1).expand(len(energies), *self.shape).contiguous()
         jet, channel, row, column = grid_energies.nonzero(as_tuple=True)  # hits are few: work on them alone
         group = self._group(energies.device)[channel]
-        raw = self._raw(grid_energies[jet, channel, row, column].log(), group)
+        hits = grid_energies[jet, channel, row, column]
+        if not (hits > 0).all():
+            raise ValueError(f"energies must not be negative or NaN; the smallest is {hits.min().item()}")
+        raw = self._raw(hits.log(), group)
         x[jet, channel, row, column] = (raw - self._fitted("mean", raw)[group]) / self._fitted("std", raw)[group]
         return x
 
-    def decode(self, x: torch.Tensor) -> torch.Tensor:
-        """Model space x (N, C, H, W) to energies (N, 3, 125, 125) in GeV/100; never clamps an energy.
-
-        Raises:
-            ValueError: If the shape is not the representation's.
-        """
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must be (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        inside = x[:, :, : self.grid[0], : self.grid[1]].to(torch.float32)
+    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+        inside = x[:, :, : self.grid[0], : self.grid[1]]
         hit = ~(inside <= self.hit_threshold(x.device).view(-1, 1, 1))  # a NaN stays visible
         jet, channel, row, column = hit.nonzero(as_tuple=True)
         group = self._group(x.device)[channel]
@@ -119,12 +172,6 @@ class Representation(SchedulerMixin, ConfigMixin):
         faint = self.from_grid(torch.where((climb > 0.02) & (climb <= 1), faint, 0))
         return self.decode(x) + faint
 
-    def mask(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """(H, W) bool: True where a pixel lies inside the image."""
-        mask = torch.zeros(self.shape[1:], dtype=torch.bool, device=device)
-        mask[: self.grid[0], : self.grid[1]] = True
-        return mask
-
     def zero(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(C,) the value in x of a pixel without energy."""
         return self._standardise(torch.zeros(len(GROUPS), device=device))
@@ -139,7 +186,7 @@ class Representation(SchedulerMixin, ConfigMixin):
         return self.zero(device), self._standardise(self._raw(log_max, torch.arange(len(GROUPS), device=device)))
 
     @classmethod
-    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> Representation:
+    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> LogValueMap:
         """Fit the value map to training jets.
 
         Args:
@@ -206,7 +253,7 @@ class Representation(SchedulerMixin, ConfigMixin):
         return low + (u.clamp(min=0) + below / (1 + below / (TAIL * self.config.gap))) * (high - low)
 
 
-class TowerPatches(Representation):
+class TowerPatches(LogValueMap):
     """25x25 towers of 51 channels: 25 track and 25 ECAL crystals of each tower, and its one HCAL value.
 
     A space-to-depth rearrangement: a bijection for every jet whose HCAL is constant in its 5x5 blocks (as all of
@@ -269,7 +316,7 @@ class TowerPatches(Representation):
         return F.pixel_shuffle(torch.cat([grid_energies[:, :-1], hcal], 1), TOWER)
 
 
-class PixelGrid(Representation):
+class PixelGrid(LogValueMap):
     """The image itself, 125 padded to 128, or sum-pooled to cells of `pool` x `pool` crystals.
 
     Pooling sums energies and decoding spreads a cell's energy evenly over its crystals inside the image, so the
@@ -335,4 +382,4 @@ class PixelGrid(Representation):
 
 
 REPRESENTATIONS = {"TowerPatches": TowerPatches, "PixelGrid": PixelGrid}
-"""Every representation by name; a new one enters here and is covered by the contract test."""
+"""The representations of this file by name; `jet_diffusion.hub.LOADABLE` holds all."""

@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 
 from jet_diffusion.conversion import convert  # noqa: E402
 from jet_diffusion.hdf5 import QuarkGluonFile  # noqa: E402
+from jet_diffusion.jet_sources import load_jets  # noqa: E402
 from jet_diffusion.sample import sample_path  # noqa: E402
 
 hypothesis.settings.register_profile("jets", deadline=None, derandomize=True, max_examples=30)
@@ -54,6 +55,14 @@ def _first_jets():
 def jets(_first_jets):
     """The sample's first 64 jets; a copy, contiguous as (64, 3, 125, 125)."""
     return Jets(*(np.array(column, order="C") for column in _first_jets))
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    """All jets of the sample, held sparsely, with their observables."""
+    sample = load_jets(sample_path(), None, np.random.default_rng(0))
+    _ = sample.observables
+    return sample
 
 
 @pytest.fixture

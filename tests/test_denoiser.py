@@ -178,6 +178,22 @@ def test_context_timesteps_lie_where_context_matters():
     assert ((sigma / alpha).flatten() > 2.1).sum() == 23
 
 
+@pytest.mark.parametrize("steps", [25, 400, 700, 1000])
+def test_as_many_steps_as_asked_for(steps):
+    timesteps = PlainDenoiser(1, NOISE).context_timesteps(steps, 2.2)
+    assert len(timesteps) == steps
+    assert timesteps == sorted(set(timesteps), reverse=True)
+
+
+def test_below_the_levels_trained_on_the_network_is_not_asked(representation, jets):
+    denoiser = fit(representation, jets, min_ratio=0.5)
+    x_0 = representation.encode(torch.from_numpy(jets.energies[:2]))
+    for timestep, used in ((100, False), (300, True)):
+        x_t, _, timesteps = noisy(denoiser, x_0, timestep)
+        output = denoiser(constant_unet(3.0, 102), x_t, timesteps)
+        assert torch.equal(output.x0, output.marginal) is not used
+
+
 def test_mixture_fit_finds_what_was_mixed():
     generator = torch.Generator().manual_seed(0)
     values = torch.cat([torch.randn(6000, generator=generator), 8 + 2 * torch.randn(4000, generator=generator)])

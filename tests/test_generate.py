@@ -12,6 +12,7 @@ import torch
 from models import small_pipeline
 
 from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
+from jet_diffusion.jet_sources import load_jets
 from jet_diffusion.sample import sample_path
 from jet_diffusion.training import plot_steps
 from jet_diffusion.training.generate import generate, main
@@ -84,8 +85,20 @@ def test_what_exists_is_not_overwritten_and_other_settings_are_refused(pipeline,
         patch.setattr(JetWriter, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
-    with pytest.raises(ValueError, match="seed"):
-        generate(pipeline, target, 2, steps=2, batch_size=2, seed=2)
+    for other, message in (
+        ({"seed": 2}, "seed"),
+        ({"seed": 1, "conditions": {"labels": "quark"}}, "conditions"),
+        ({"seed": 1, "steps": 3}, "num_inference_steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generate(pipeline, target, 2, **{"steps": 2, "batch_size": 2, **other})
+    bias = pipeline.unet.conv_out.bias
+    try:
+        bias.data += 1
+        with pytest.raises(ValueError, match="weights"):
+            generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
+    finally:
+        bias.data -= 1
     generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
     with pytest.raises(FileExistsError, match=r"jets\.hdf5 exists"):
         generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
@@ -118,9 +131,20 @@ def test_bad_arguments_leave_nothing_behind(pipeline, model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unconditional_models_cannot_fill_the_schema(converted_folder, tmp_path):
-    with pytest.raises(ValueError, match="unconditional"):
-        generate(small_pipeline(converted_folder, "--unet.conditional=false"), tmp_path / "jets.hdf5", 2)
+def test_unconditional_models_borrow_their_columns_and_say_so(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder, "--unet.conditional=false")
+    with pytest.raises(ValueError, match=r"unconditional: .*--like"):
+        generate(pipeline, tmp_path / "jets.hdf5", 2)
+    with QuarkGluonFile(sample_path()) as like:
+        generate(pipeline, tmp_path / "jets.hdf5", 3, steps=2, batch_size=2, like=like)
+        with QuarkGluonFile(tmp_path / "jets.hdf5") as file:
+            assert file.attrs["conditional"] is False
+            assert np.array_equal(file.pt, like.pt[:3])
+    judged = load_jets(tmp_path / "jets.hdf5", None, np.random.default_rng(0), generated=True)
+    assert judged.labels.tolist() == [-1, -1, -1]
+    assert np.isnan(judged.pt).all()
+    expected = pipeline(3, num_inference_steps=2, batch_size=2, generator=torch.Generator().manual_seed(0)).images
+    assert np.array_equal(judged.energies().transpose(0, 2, 3, 1), expected)
 
 
 def test_steps_are_drawn(model, tmp_path, capsys):

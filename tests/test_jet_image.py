@@ -133,6 +133,19 @@ def test_holding_keeps_x0_in_the_fitted_range(pipeline):
         pipeline.unet.conv_out.weight.data.copy_(weights)
 
 
+def test_the_share_held_does_not_depend_on_the_batch(pipeline):
+    weights = pipeline.unet.conv_out.weight.clone()
+    try:
+        pipeline.unet.conv_out.weight.data.mul_(100)
+        shares = [
+            pipeline(3, num_inference_steps=3, generator=seeded(), batch_size=size).held_fraction for size in (2, 3)
+        ]
+    finally:
+        pipeline.unet.conv_out.weight.data.copy_(weights)
+    assert shares[0] > 0
+    assert shares[0] == pytest.approx(shares[1], rel=1e-3)
+
+
 def test_a_callback_may_replace_the_state(pipeline):
     def blank(pipe, step, timestep, tensors):
         return {"x": pipe.representation.zero().view(-1, 1, 1).expand_as(tensors["x"])}
@@ -145,9 +158,13 @@ def test_conditions_reach_the_network(pipeline):
     x_quark, _ = final_x(pipeline, labels=1, pt=100.0, m0=20.0, num_inference_steps=2, generator=seeded())
     x_heavy, _ = final_x(pipeline, labels=1, pt=100.0, m0=40.0, num_inference_steps=2, generator=seeded())
     assert not torch.allclose(x_quark, x_heavy, atol=1e-3)
-    x_guided, _ = final_x(
-        pipeline, labels=1, pt=100.0, m0=20.0, num_inference_steps=2, generator=seeded(), guidance_scale=3.0
-    )
+    try:
+        pipeline.conditioner.dropped.data.fill_(1.0)
+        x_guided, _ = final_x(
+            pipeline, labels=1, pt=100.0, m0=20.0, num_inference_steps=2, generator=seeded(), guidance_scale=3.0
+        )
+    finally:
+        pipeline.conditioner.dropped.data.zero_()
     assert not torch.allclose(x_quark, x_guided, atol=1e-3)
 
 
@@ -211,6 +228,10 @@ def test_lightly_noised_jets_come_back(pipeline, default_scheduler, jets, name):
         ({"m0": float("inf")}, "m0 must be positive"),
         ({"output_type": "latent"}, "output_type must be one of"),
         ({"num_inference_steps": 0}, "num_inference_steps must be"),
+        ({"num_inference_steps": 1001}, "at most the 1000 training timesteps"),
+        ({"timesteps": [100, 500]}, "timesteps must fall"),
+        ({"timesteps": [1000, 500]}, "timesteps must fall"),
+        ({"guidance_scale": 2.0}, "conditions dropped"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"num_jets": 2, "generator": [torch.Generator()]}, "1 generators were given for 2 jets"),
     ],

@@ -7,19 +7,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from jet_diffusion.hub import LOADABLE
 from jet_diffusion.pipelines.representation import REPRESENTATIONS, PixelGrid, TowerPatches
+from jet_diffusion.pipelines.resized_representations import ChannelMaxGrid, ImageRangeGrid
 
-VARIANTS = [("TowerPatches", {}), ("TowerPatches", {"gap": 0.5}), ("PixelGrid", {}), ("PixelGrid", {"pool": 4})]
+LOG_VALUED = [("TowerPatches", {}), ("TowerPatches", {"gap": 0.5}), ("PixelGrid", {}), ("PixelGrid", {"pool": 4})]
+RESIZED = [("ChannelMaxGrid", {}), ("ImageRangeGrid", {}), ("ImageRangeGrid", {"side": 32})]
+VARIANTS = LOG_VALUED + RESIZED
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda variant: f"{variant[0]}-{variant[1]}")
+def fitted(variant, jets):
+    name, settings = variant
+    return LOADABLE["representation"][name].fit(torch.from_numpy(jets.energies).split(16), **settings)
+
+
+def title(variant):
+    return f"{variant[0]}-{variant[1]}"
+
+
+@pytest.fixture(params=VARIANTS, ids=title)
 def representation(request, jets):
-    name, settings = request.param
-    return REPRESENTATIONS[name].fit(torch.from_numpy(jets.energies).split(16), **settings)
+    return fitted(request.param, jets)
+
+
+@pytest.fixture(params=LOG_VALUED, ids=title)
+def log_valued(request, jets):
+    return fitted(request.param, jets)
+
+
+@pytest.fixture(params=RESIZED, ids=title)
+def resized(request, jets):
+    return fitted(request.param, jets)
 
 
 def test_every_representation_is_tried():
-    assert {name for name, _ in VARIANTS} == set(REPRESENTATIONS)
+    assert {name for name, _ in VARIANTS} == set(LOADABLE["representation"])
+    assert {name for name, _ in LOG_VALUED} == set(REPRESENTATIONS)
 
 
 def test_declarations_hold(representation, jets):
@@ -37,7 +60,9 @@ def test_declarations_hold(representation, jets):
         assert not torch.allclose(decoded, energies)
 
 
-def test_groups_are_standardised_and_zeros_stand_apart(representation, jets):
+def test_groups_are_standardised_and_zeros_stand_apart(log_valued, jets):
+    representation = log_valued
+    assert representation.zeros_stand_apart
     x = representation.encode(torch.from_numpy(jets.energies))
     height, width = representation.grid
     group = torch.tensor(representation.channel_group)
@@ -53,11 +78,17 @@ def test_groups_are_standardised_and_zeros_stand_apart(representation, jets):
         assert threshold - zero > hits.std()
 
 
-def test_padding_is_masked_and_holds_zeros(representation, jets):
+def test_padding_is_masked_and_holds_zeros(log_valued, jets):
+    representation = log_valued
     x = representation.encode(torch.from_numpy(jets.energies[:2]))
     outside = ~representation.mask()
     assert representation.mask().sum() == np.prod(representation.grid)
     assert torch.equal(x[:, :, outside], representation.zero()[None, :, None].expand(2, -1, int(outside.sum())))
+
+
+def test_the_mask_covers_the_grid(representation):
+    assert representation.mask().shape == representation.shape[1:]
+    assert representation.mask()[: representation.grid[0], : representation.grid[1]].all()
 
 
 def test_what_lies_in_the_padding_does_not_count(representation, jets):
@@ -156,6 +187,15 @@ def test_hcal_that_differs_within_a_tower_is_refused_where_towers_are_needed(jet
     PixelGrid.fit([torch.from_numpy(jets.energies)]).encode(energies)
 
 
+@pytest.mark.parametrize("value", [-1e-3, float("nan")])
+def test_negative_energies_are_refused(jets, value):
+    representation = PixelGrid.fit([torch.from_numpy(jets.energies)])
+    energies = torch.from_numpy(jets.energies[:2])
+    energies[1, 0, 3, 4] = value
+    with pytest.raises(ValueError, match="must not be negative or NaN"):
+        representation.encode(energies)
+
+
 def test_wrong_shapes_are_refused(representation):
     with pytest.raises(ValueError, match=r"\(N, 3, 125, 125\), got \(2, 125, 125, 3\)"):
         representation.encode(torch.zeros(2, 125, 125, 3))
@@ -173,3 +213,60 @@ def test_a_blank_channel_cannot_be_fitted(jets):
 def test_pool_must_divide_128():
     with pytest.raises(ValueError, match="got 5"):
         PixelGrid(pool=5)
+
+
+def test_a_blank_channel_or_image_cannot_be_fitted(jets):
+    energies = torch.from_numpy(jets.energies)
+    energies[:, 1] = 0
+    with pytest.raises(ValueError, match="ecal"):
+        ChannelMaxGrid.fit([energies])
+    with pytest.raises(ValueError, match="blank"):
+        ImageRangeGrid.fit([torch.zeros(3, 3, 125, 125)])
+
+
+def test_resized_images_lie_within_their_limits(resized, jets):
+    assert not (resized.lossless or resized.conserves_energy or resized.zeros_stand_apart)
+    x = resized.encode(torch.from_numpy(jets.energies))
+    low, high = resized.limits()
+    assert torch.allclose(x.amin(), low)
+    assert torch.allclose(x.amax(), high)
+    assert torch.equal(x.amin((1, 2, 3)), low[:1].expand(len(x)))
+
+
+def test_reducing_twice_is_reducing_once(jets):
+    representation = ChannelMaxGrid.fit([torch.from_numpy(jets.energies)])
+    x = representation.encode(torch.from_numpy(jets.energies))
+    torch.testing.assert_close(representation.encode(representation.decode(x)), x, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_below_zero_is_no_energy_and_a_nan_stays_one(resized):
+    x = torch.full((1, *resized.shape), -1.5)
+    x[0, 0, 0, 0], x[0, 1, 0, 0] = float("nan"), 3.0
+    decoded = resized.decode(x)
+    assert decoded[0, 0, 0, 0].isnan()
+    assert decoded[0, 1, 0, 0] > resized.decode(torch.ones(1, *resized.shape))[0, 1, 0, 0]
+    assert decoded[0, 2].abs().sum() == 0
+
+
+def test_the_range_of_an_image_is_drawn_from_training_images(jets):
+    energies = torch.from_numpy(jets.energies)
+    representation = ImageRangeGrid.fit(energies.split(16))
+    x = representation.encode(energies[:1]).expand(20, -1, -1, -1)
+
+    def largest(generators):
+        return representation.decode(x, generators).amax((1, 2, 3))
+
+    seeds = range(20)
+    drawn = largest([torch.Generator().manual_seed(seed) for seed in seeds])
+    seen = torch.tensor([high for _, high in representation.config.ranges])
+    assert len(drawn.unique()) > 5
+    assert (drawn[:, None] - seen).abs().amin(1).max() < 1e-5
+    assert torch.equal(
+        drawn[5:], representation.decode(x[5:], [torch.Generator().manual_seed(s) for s in seeds[5:]]).amax((1, 2, 3))
+    )
+    assert torch.equal(largest(None), largest(None))
+
+
+def test_a_blank_image_has_no_range():
+    x = ImageRangeGrid().encode(torch.zeros(2, 3, 125, 125))
+    assert (x == -1).all()

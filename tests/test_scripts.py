@@ -22,7 +22,10 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
+            # What ships lies side by side on the Hub, where diffusers follows relative imports.
+            assert node.level == (1 if path.parent.name == "pipelines" and node.level else 0), (
+                f"{path} imports relatively"
+            )
             yield str(node.module)
 
 

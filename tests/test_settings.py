@@ -35,6 +35,11 @@ def test_a_run_can_be_repeated_from_its_written_settings(tmp_path):
     assert parse_settings(["--config", str(tmp_path / "config.yaml")]) == settings
 
 
+def test_options_may_be_written_with_dashes():
+    settings = parse_settings(["--data=jets-of-mine", "--run-dir", "my-run", "--noise.min-ratio=0.5"])
+    assert (settings.data, settings.run_dir, settings.noise.min_ratio) == ("jets-of-mine", "my-run", 0.5)
+
+
 def test_dry_run_is_a_flag():
     assert parse_settings([*MINIMAL, "--dry-run"]).dry_run is True
     assert parse_settings(MINIMAL).dry_run is False
@@ -52,6 +57,10 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
     [
         (["--batch_size=10", "--accumulation=4"], "multiple of processes x accumulation = 1 x 4"),
         (["--max_steps=0"], "max_steps must be at least 1"),
+        (["--sample_jets=0"], "sample_jets must be at least 1"),
+        (["--max_jets=0"], "max_jets must be at least 1"),
+        (["--validate_every=-1"], "validate_every must be at least 0"),
+        (["--learning_rate=0"], "learning_rate must be positive"),
         (["--ema_decay=1.0"], "ema_decay"),
         (["--optimizer.condition_drop=1.5"], "condition_drop"),
     ],
@@ -106,6 +115,8 @@ def test_lost_processes_are_refused():
     check_processes(1, None, {})
     check_processes(2, 2, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
     check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "1"})
+    with pytest.raises(ValueError, match="SLURM started 4 tasks"):
+        check_processes(1, None, {"SLURM_NTASKS": "4"})
     with pytest.raises(ValueError, match="expect_processes is 4, but 2 take part"):
         check_processes(2, 4, {})
     lost = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}

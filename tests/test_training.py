@@ -78,7 +78,7 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     # 320 training jets: 40 steps an epoch; start close to the epoch's end by making epochs of 20 jets.
     more = ["--max_steps=7", "--checkpoint_every=1", "--keep_checkpoints=9", "--max_jets=20", "--unet.dropout=0.2"]
     if processes == 1:
-        more += ["--accumulation=2"]
+        more += ["--accumulation=2", "--memory_format=channels_last"]
     whole = launch(processes, options(converted_folder, tmp_path / "whole", *more))
     assert f"{processes} process(es) take part" in finish(whole)
     broken = launch(processes, options(converted_folder, tmp_path / "broken", *more))
@@ -166,6 +166,25 @@ def test_the_run_folder_holds_what_is_needed_to_repeat_and_judge_it(trained, con
     }
 
 
+def test_gradient_checkpointing_changes_memory_not_results(converted_folder, tmp_path, monkeypatch):
+    used = []
+    checkpoint = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", lambda *a, **k: (used.append(1), checkpoint(*a, **k))[1])
+    losses = []
+    for flag in ("false", "true"):
+        assert not used
+        run = run_here(converted_folder, tmp_path / flag, "--max_steps=2", f"--unet.gradient_checkpointing={flag}")
+        losses.append([line["loss"] for line in run.read_metrics("train")])
+    assert used
+    assert np.allclose(*losses, rtol=1e-6)
+
+
+def test_the_best_is_the_lowest_ever_validated(trained):
+    validated = {line["step"]: line["loss"] for line in trained.read_metrics("validation")}
+    assert {10, 20, 30, 40} <= set(validated)
+    assert trained.checkpoint("best").name == f"step-{min(validated, key=validated.get):08d}"
+
+
 def test_the_last_and_the_best_checkpoints_are_kept(trained):
     steps = trained.checkpoint_steps()
     states = {step: json.loads((trained.checkpoint(step) / "state.json").read_text()) for step in steps}
@@ -192,6 +211,11 @@ def test_going_on_with_other_settings_or_jets_is_refused(trained, converted_fold
         run_here(converted_folder, trained.path, "--max_steps=50", "--max_jets=100", *same)
 
 
+def test_a_tracker_that_is_not_installed_is_refused(converted_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"only \[\] are installed"), pytest.warns(UserWarning, match="wandb"):
+        run_here(converted_folder, tmp_path / "run", "--trackers=[wandb]")
+
+
 def test_a_damaged_checkpoint_is_refused(converted_folder, tmp_path):
     run = run_here(converted_folder, tmp_path / "run", "--max_steps=1")
     weights = run.checkpoint("last") / "weights.safetensors"
@@ -200,12 +224,19 @@ def test_a_damaged_checkpoint_is_refused(converted_folder, tmp_path):
     weights.write_bytes(bytes(data))
     with pytest.raises(ValueError, match=r"damaged: weights\.safetensors"):
         run_here(converted_folder, tmp_path / "run", "--max_steps=2")
+    averaged = run.checkpoint("last") / "averaged.safetensors"
+    averaged.write_bytes(averaged.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        load_pipeline(run.path)
 
 
 def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
     run = run_here(converted_folder, tmp_path / "warm", "--max_steps=1", f"--init_from={trained.path}", "--seed=9")
     first = run.read_metrics("train")[0]["loss_ratio"]
     assert first < 0.999
+    for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--representation.gap=2"):
+        with pytest.raises(ValueError, match="trained with another"):
+            run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", other)
     with pytest.raises(ValueError, match="another model"):
         run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", "--unet.layers_per_block=2")
     assert not RunFolder(tmp_path / "other").begun

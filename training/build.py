@@ -12,11 +12,12 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from jet_diffusion.dataset import JetDataset
-from jet_diffusion.hub import training_scheduler
+from jet_diffusion.hub import LOADABLE, training_scheduler
+from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioning import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser, SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
-from jet_diffusion.pipelines.representation import REPRESENTATIONS, Representation
+from jet_diffusion.pipelines.representation import LogValueMap, Representation
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
 SIGNAL_LIMIT = 1e-3
@@ -60,7 +61,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     representation = fit_representation(settings, jets)
     denoiser = fit_denoiser(settings, jets, representation, noise)
     torch.manual_seed(settings.seed)
-    unet = build_unet(settings.unet, denoiser.unet_channels(), representation.shape[1:])
+    unet = build_network(settings, denoiser.unet_channels(), representation.shape[1:])
     if isinstance(denoiser, SpikeAndSlabDenoiser):
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.conv_out.bias)
@@ -70,11 +71,13 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         conditioner = Conditioner.fit(*columns, embedding_dim=4 * unet.config.block_out_channels[0])
     return JetImagePipeline(
         unet=unet,
-        scheduler=make_scheduler("dpm++", scheduler.config),
+        scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
         representation=representation,
         denoiser=denoiser,
         conditioner=conditioner,
         provenance=jets.simulated or "",
+        context_ratio=settings.sampling.context_ratio,
+        default_steps=settings.sampling.steps,
     )
 
 
@@ -100,18 +103,18 @@ def check_signal_at_end(alphas_cumprod: torch.Tensor, allow: bool) -> None:
 
 
 def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representation:
-    """Fit the value map on the first training jets.
+    """Fit the representation on the first training jets.
 
     Raises:
         ValueError: If the representation needs HCAL towers that the dataset does not have.
     """
-    chosen = REPRESENTATIONS[settings.representation.name]
+    chosen: type[Representation] = LOADABLE["representation"][settings.representation.name]
     if chosen.needs_hcal_towers and not jets.all_hcal_in_towers:
         raise ValueError(
             f"{chosen.__name__} needs HCAL to be constant in 5x5 towers, which it is not in every jet of this "
             "dataset; set representation.name: PixelGrid"
         )
-    arguments: dict[str, Any] = {"gap": settings.representation.gap}
+    arguments: dict[str, Any] = {"gap": settings.representation.gap} if issubclass(chosen, LogValueMap) else {}
     if chosen.__name__ == "PixelGrid":
         arguments["pool"] = settings.representation.pool
     return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
@@ -120,7 +123,11 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
 def fit_denoiser(
     settings: TrainSettings, jets: JetDataset, representation: Representation, noise: dict[str, Any]
 ) -> Denoiser:
-    """Fit spike and slab on the same jets, or set up the plain denoiser."""
+    """Fit spike and slab on the same jets, or set up the plain denoiser.
+
+    Raises:
+        ValueError: If spike and slab is asked of a representation in which zeros do not stand apart.
+    """
     chosen = settings.denoiser
     if chosen.kind != "spike_and_slab":
         return PlainDenoiser(
@@ -128,6 +135,11 @@ def fit_denoiser(
             noise_schedule=noise,
             prediction=chosen.kind,
             snr_gamma=chosen.snr_gamma,
+        )
+    if not isinstance(representation, LogValueMap):
+        raise ValueError(
+            f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
+            f"{type(representation).__name__}; set denoiser.kind: epsilon, sample or v_prediction"
         )
     batches = energy_batches(jets, settings.representation.fit_jets)
     return SpikeAndSlabDenoiser.fit(
@@ -141,7 +153,36 @@ def fit_denoiser(
         prior=chosen.prior,
         inputs=tuple(chosen.inputs),
         min_variance=chosen.min_variance,
+        min_ratio=settings.noise.min_ratio,
     )
+
+
+def build_network(
+    settings: TrainSettings, channels: tuple[int, int], grid: tuple[int, int]
+) -> UNet2DModel | BaselineNetwork:
+    """The network of the settings.
+
+    Raises:
+        ValueError: If the grid does not suit it, or a baseline is given settings it does not have.
+    """
+    options = settings.unet
+    if options.network == "unet2d":
+        return build_unet(options, channels, grid)
+    own = ("network", "preset", "block_out_channels", "norm_num_groups", "conditional")
+    foreign = [name for name, value in vars(UNetSettings()).items() if name not in own and vars(options)[name] != value]
+    if options.conditional or foreign:
+        wrong = ", ".join(["unet.conditional: true"] * options.conditional + [f"unet.{name}" for name in foreign])
+        raise ValueError(f"{options.network} has no {wrong}; set unet.conditional: false and leave the others out")
+    arguments: dict[str, Any] = {"in_channels": channels[0], "out_channels": channels[1]}
+    if options.block_out_channels:
+        arguments["block_out_channels"] = tuple(options.block_out_channels)
+    if options.network == "deepfalcon_cnn":
+        arguments["num_train_timesteps"] = settings.noise.num_train_timesteps
+    network: BaselineNetwork = BASELINES[options.network](**arguments)
+    halvings = len(network.config.block_out_channels) - 1
+    if any(side % 2**halvings for side in grid):
+        raise ValueError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {halvings} times by {options.network}")
+    return network
 
 
 def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[int, int]) -> UNet2DModel:
@@ -172,16 +213,14 @@ def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[in
         add_attention=attention,
         class_embed_type="identity" if settings.conditional else None,
     )
-    if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
     return unet
 
 
 def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[torch.Tensor]:
-    """The first jets' energies in tensors of at most `size`."""
-    count = min(count, len(jets))
-    for start in range(0, count, size):
-        yield torch.from_numpy(jets.energies(np.arange(start, min(start + size, count))))
+    """Energies of jets spread evenly over the split, in tensors of at most `size`."""
+    rows = np.linspace(0, len(jets) - 1, min(count, len(jets))).round().astype(int)
+    for start in range(0, len(rows), size):
+        yield torch.from_numpy(jets.energies(rows[start : start + size]))
 
 
 def settings_as_dict(settings: TrainSettings) -> dict[str, Any]:

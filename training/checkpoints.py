@@ -6,12 +6,10 @@ renamed when it is durable; its state.json holds a digest of each file, checked 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -19,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jet_diffusion.files import sync
-from jet_diffusion.runs import RunFolder
+from jet_diffusion.hub import trained_tensors
+from jet_diffusion.runs import STATE, RunFolder, file_digest, read_state
 
-WEIGHTS, AVERAGED, OPTIMIZER, STATE = (
+WEIGHTS, AVERAGED, OPTIMIZER = (
     "weights.safetensors",
     "averaged.safetensors",
     "optimizer.safetensors",
-    "state.json",
 )
 
 
@@ -40,6 +38,8 @@ class TrainingState:
         averaged: Exponential moving average of the model's parameters.
         step: Optimiser steps done.
         validation_loss: Latest validation loss, None before the first.
+        training_loss: Latest logged training loss.
+        epoch: Passes over the training jets done.
     """
 
     model: nn.Module
@@ -48,7 +48,8 @@ class TrainingState:
     averaged: EMAModel
     step: int = 0
     validation_loss: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    training_loss: float | None = None
+    epoch: float = 0.0
 
     def names(self) -> list[str]:
         """Names of the parameters, in order."""
@@ -62,9 +63,11 @@ def save_checkpoint(run: RunFolder, state: TrainingState, keep: int) -> Path:
     temporary.mkdir(exist_ok=True)
     names, optimizer = state.names(), state.optimizer.state_dict()
     averaged = state.averaged.state_dict()
+    weights = {name: tensor.detach() for name, tensor in trained_tensors(state.model).items()}
     tensors = {
-        WEIGHTS: {name: parameter.detach() for name, parameter in state.model.named_parameters()},
-        AVERAGED: dict(zip(names, averaged.pop("shadow_params"), strict=True)),
+        WEIGHTS: weights,
+        # Statistics of normalisations are running averages already.
+        AVERAGED: {**weights, **dict(zip(names, averaged.pop("shadow_params"), strict=True))},
         OPTIMIZER: {
             f"{index}.{key}": value for index, slot in optimizer["state"].items() for key, value in slot.items()
         },
@@ -74,14 +77,17 @@ def save_checkpoint(run: RunFolder, state: TrainingState, keep: int) -> Path:
         sync(temporary / file)
     facts = {
         "step": state.step,
+        "epoch": state.epoch,
+        "training_loss": state.training_loss,
         "validation_loss": state.validation_loss,
         "averaged": averaged,
         "optimizer_groups": optimizer["param_groups"],
         "lr_scheduler": {key: value for key, value in state.lr_scheduler.state_dict().items() if key != "lr_lambdas"},
-        "sha256": {file: _digest(temporary / file) for file in tensors},
+        "sha256": {file: file_digest(temporary / file) for file in tensors},
     }
     (temporary / STATE).write_text(json.dumps(facts, indent=2) + "\n")
     sync(temporary / STATE)
+    sync(temporary)
     if not final.exists():
         os.replace(temporary, final)
         sync(run.checkpoints)
@@ -97,13 +103,14 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
     """
     facts = read_state(folder)
     weights, averaged, optimizer = (load_file(folder / file) for file in (WEIGHTS, AVERAGED, OPTIMIZER))
-    load_parameters(state.model, weights)
+    load_tensors(trained_tensors(state.model), weights)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in optimizer.items():
         index, key = name.split(".", 1)
         slots.setdefault(int(index), {})[key] = value
     state.optimizer.load_state_dict({"state": slots, "param_groups": facts["optimizer_groups"]})
-    shadow = [averaged[name] for name in state.names()]
+    keep_memory_format(state.optimizer)
+    shadow = [torch.empty_like(parameter).copy_(averaged[name]) for name, parameter in state.model.named_parameters()]
     device = next(state.model.parameters()).device
     state.averaged.load_state_dict({**facts["averaged"], "shadow_params": shadow})
     state.averaged.to(device)
@@ -113,43 +120,29 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
     state.step, state.validation_loss = facts["step"], facts["validation_loss"]
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """A checkpoint's state.json, after checking every file against its digest.
-
-    Raises:
-        ValueError: If a file is not what was written.
-    """
-    facts: dict[str, Any] = json.loads((folder / STATE).read_text())
-    for file, digest in facts["sha256"].items():
-        if not (folder / file).is_file() or _digest(folder / file) != digest:
-            raise ValueError(
-                f"checkpoint {folder} is damaged: {file} is missing or not as it was written; remove that folder "
-                "to go on from the one before"
-            )
-    return facts
+def keep_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the moments out in memory as their parameters are: the fused AdamW walks both alike."""
+    for parameter, slot in optimizer.state.items():
+        for key, value in slot.items():
+            if value.shape == parameter.shape:
+                slot[key] = torch.empty_like(parameter).copy_(value)
 
 
-def load_parameters(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Copy tensors into the parameters of the same names.
+def load_tensors(tensors: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:
+    """Copy weights into the tensors of the same names.
 
     Raises:
         ValueError: If names or shapes differ.
     """
-    parameters = dict(model.named_parameters())
     different = sorted(
         name
-        for name in parameters.keys() | weights.keys()
-        if name not in parameters or name not in weights or parameters[name].shape != weights[name].shape
+        for name in tensors.keys() | weights.keys()
+        if name not in tensors or name not in weights or tensors[name].shape != weights[name].shape
     )
     if different:
         raise ValueError(
             f"the weights are of another model: {len(different)} tensors differ in name or shape, first {different[0]}"
         )
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for name, tensor in tensors.items():
+            tensor.copy_(weights[name])

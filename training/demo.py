@@ -10,19 +10,21 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from jet_diffusion.conversion import convert
+from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.observables import quick_table
 from jet_diffusion.plots import plot_side_by_side, save_figure
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.sample import sample_path
+from jet_diffusion.training import score
 from jet_diffusion.training.generate import generate
-from jet_diffusion.training.monitor import format_table
 from jet_diffusion.training.publish import stage
 from jet_diffusion.training.settings import parse_settings
 from jet_diffusion.training.train import train
 
 SHOWN_JETS = 6
+FRACTIONS = (0.6, 0.1, 0.3)
+"""Of the bundled sample, for training, validation and test: the report needs enough real jets."""
 
 
 def run_demo(out: Path, max_steps: int | None, num_jets: int) -> Path:
@@ -32,12 +34,19 @@ def run_demo(out: Path, max_steps: int | None, num_jets: int) -> Path:
         out: Folder of the demo; what an earlier demo left there is replaced, except the converted dataset.
         max_steps: Training steps, by default those of the bundled configuration.
         num_jets: Jets to generate.
+
+    Raises:
+        FileExistsError: If the folder holds anything but an earlier demo.
     """
+    marker = out / ".jet-diffusion-demo"
+    if out.exists() and any(out.iterdir()) and not marker.exists():
+        raise FileExistsError(f"{out} exists and is no earlier demo; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    marker.touch()
     dataset, run_folder, generated_file = out / "dataset", out / "run", out / "generated.hdf5"
     _say(f"bundled sample -> {dataset}")
     if not dataset.exists():
-        convert(sample_path(), dataset)
+        convert(sample_path(), dataset, fractions=FRACTIONS)
     _say(f"training -> {run_folder}")
     shutil.rmtree(run_folder, ignore_errors=True)
     with as_file(files("jet_diffusion.sample") / "demo.yaml") as config:
@@ -45,23 +54,34 @@ def run_demo(out: Path, max_steps: int | None, num_jets: int) -> Path:
         run = train(parse_settings([*arguments, *(["--max_steps", str(max_steps)] if max_steps else [])]))
     _say(f"{num_jets} jets -> {generated_file}")
     generated_file.unlink(missing_ok=True)
-    pipeline = load_pipeline(run.path)
-    with QuarkGluonFile(sample_path()) as sample:
-        generate(pipeline, generated_file, num_jets, seed=1, like=sample, attrs={"model": "demo"})
-    picture = report(out, generated_file, num_jets)
+    test = JetDataset.load(dataset, "test")
+    generate(load_pipeline(run.path), generated_file, num_jets, seed=1, like=test, attrs={"model": "demo"})
+    _say(f"report -> {run.evaluation}")
+    size = min(num_jets, len(test) // 2)
+    training = [f"--training-hashes={run.training_jets}", f"--training={dataset}"]
+    score.main(
+        [
+            str(generated_file),
+            str(dataset),
+            f"--out={run.evaluation}",
+            f"--size={size}",
+            *training,
+            "--classifiers=observables",
+        ]
+    )
+    picture = draw(out, generated_file, test)
     _say(f"staging for the Hub -> {out / 'published'}")
     stage(RunFolder.open(run_folder), out / "published", "user/jet-diffusion-demo")
     return picture
 
 
-def report(out: Path, generated_file: Path, num_jets: int) -> Path:
-    """Print energy and occupancy of generated against real jets, and draw them side by side."""
-    with QuarkGluonFile(sample_path()) as sample, QuarkGluonFile(generated_file) as made:
-        real, generated, labels = sample.energies(0, num_jets), made.energies(0, num_jets), made.labels[:SHOWN_JETS]
-    _say("generated against real jets")
-    sys.stdout.write(format_table(quick_table(real, generated)) + "\n")
+def draw(out: Path, generated_file: Path, test: JetDataset) -> Path:
+    """Draw real jets beside those generated for the same conditions."""
+    with QuarkGluonFile(generated_file) as made:
+        generated = made.energies(0, SHOWN_JETS)
+    real, labels = test.energies(range(SHOWN_JETS)), test.labels[:SHOWN_JETS]
     picture = out / "jets.png"
-    save_figure(plot_side_by_side(real[:SHOWN_JETS], generated[:SHOWN_JETS], labels), picture)
+    save_figure(plot_side_by_side(real, generated, labels), picture)
     return picture
 
 
@@ -70,10 +90,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="jet-diffusion demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (default demo)")
     parser.add_argument("--max-steps", type=int, help="training steps (default: the bundled configuration's)")
-    parser.add_argument("--num-jets", type=int, default=256, help="jets to generate (default 256)")
+    parser.add_argument("--num-jets", type=int, default=300, help="jets to generate, 6 to 300 (default 300)")
     arguments = parser.parse_args(argv)
-    if arguments.num_jets < SHOWN_JETS or (arguments.max_steps is not None and arguments.max_steps < 1):
-        raise ValueError(f"--num-jets must be at least {SHOWN_JETS} and --max-steps at least 1")
+    if not SHOWN_JETS <= arguments.num_jets <= 300 or (arguments.max_steps is not None and arguments.max_steps < 1):
+        raise ValueError(f"--num-jets must be {SHOWN_JETS} to 300 and --max-steps at least 1")
     started = time.perf_counter()
     picture = run_demo(arguments.out, arguments.max_steps, arguments.num_jets)
     _say(f"done in {time.perf_counter() - started:.0f} s; everything is in {arguments.out}")

@@ -18,8 +18,8 @@ class LossTerms:
 
     Attributes:
         loss: Scalar to minimise.
-        sums: (2,) the weighted squared error of x_0, and the marginal denoiser's on the same noise (zero where there
-            is none); their ratio is 1 when no context has been learnt.
+        sums: (3,) the loss; and, where the denoiser knows a marginal estimate (else zero), the weighted squared error
+            of x_0 and the marginal's on the same noise, whose ratio is 1 when no context has been learnt.
     """
 
     loss: torch.Tensor
@@ -59,13 +59,12 @@ class DenoisingLoss:
         weight = self.denoiser.loss_weight(batch.timesteps)
         loss = self._mean(error, weight)
         with torch.no_grad():
-            own = loss.detach()
-            if output.prediction is not output.x0 or self.settings.loss == "l1":
-                own = self._mean((output.x0 - batch.x_0).square(), weight)
-            marginal = torch.zeros_like(own)
+            own = marginal = torch.zeros_like(loss)
             if output.marginal is not None:
                 marginal = self._mean((output.marginal - batch.x_0).square(), weight)
-        return LossTerms(loss, torch.stack([own, marginal]))
+                squared = output.prediction is output.x0 and self.settings.loss == "l2"
+                own = loss.detach() if squared else self._mean((output.x0 - batch.x_0).square(), weight)
+        return LossTerms(loss, torch.stack([loss.detach(), own, marginal]))
 
     def _mean(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         per_jet = torch.einsum("nchw,chw->n", error, self.pixel_weight)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from jet_diffusion.training.train import Clock
 
 SHOWN_JETS = 6
-VALIDATION_STEP = -1
 
 
 class Monitor:
@@ -53,9 +52,17 @@ class Monitor:
         self.settings, self.accelerator, self.run = settings, accelerator, run
         self.pipeline, self.state, self.validation, self.loss_of = pipeline, state, validation, loss_of
         self.bare = state.model
+        self.logged = state.step
         self.validate_every = settings.validate_every or max(1, epoch_jets // settings.batch_size)
         count = min(settings.validation_jets, len(validation))
-        noisy = NoisyJets(validation, pipeline.representation, pipeline.denoiser, batch_size=count, seed=settings.seed)
+        noisy = NoisyJets(
+            validation,
+            pipeline.representation,
+            pipeline.denoiser,
+            batch_size=count,
+            seed=settings.seed,
+            min_ratio=settings.noise.min_ratio,
+        )
         positions = validation_positions(len(validation), count)
         mine = positions[accelerator.process_index :: accelerator.num_processes]
         size = max(1, settings.batch_size // (accelerator.num_processes * settings.accumulation))
@@ -63,12 +70,19 @@ class Monitor:
             noisy.__getitems__(mine[start : start + size]) for start in range(0, len(mine), size)
         ]
         accelerator.init_trackers("jet-diffusion", config=_tracker_config(settings))
+        if len(accelerator.trackers) < len(settings.trackers) and accelerator.is_main_process:
+            raise ValueError(
+                f"of the trackers {settings.trackers} only {[tracker.name for tracker in accelerator.trackers]} are "
+                "installed; wandb and trackio are extras: pip install 'jet-diffusion[wandb,trackio]'"
+            )
 
     def log(self, sums: torch.Tensor, clock: Clock, progress: tqdm) -> None:
         """One training line: loss as a share of the marginal denoiser's, learning rate, speed, waiting."""
-        own, marginal = (self.accelerator.reduce(sums, "mean") / self.settings.log_every).tolist()
+        steps, self.logged = self.state.step - self.logged, self.state.step
+        loss, own, marginal = (self.accelerator.reduce(sums, "mean") / steps).tolist()
+        self.state.training_loss = loss
         values = {
-            "loss": own,
+            "loss": loss,
             **({"loss_ratio": own / marginal} if marginal else {}),
             "learning_rate": self.state.lr_scheduler.get_last_lr()[0],
             "jets_per_second": clock.jets / clock.busy if clock.busy else 0.0,
@@ -78,12 +92,15 @@ class Monitor:
         shown = "loss_ratio" if marginal else "loss"
         progress.set_postfix({shown: f"{values[shown]:.3f}", "jets/s": f"{values['jets_per_second']:.0f}"})
 
-    def after_step(self) -> None:
-        """Validate and sample if it is time."""
-        step, last = self.state.step, self.state.step == self.settings.max_steps
-        if last or step % self.validate_every == 0:
+    def validate(self, due: bool) -> None:
+        """Validate if it is time, or due because a checkpoint follows, which is judged by this loss."""
+        if due or self.state.step % self.validate_every == 0:
             self._validate()
-        if last or (self.settings.sample_every and step % self.settings.sample_every == 0):
+
+    def sample(self) -> None:
+        """Sample jets if it is time: every so often and at the end."""
+        every, step = self.settings.sample_every, self.state.step
+        if step == self.settings.max_steps or (every and step % every == 0):
             self._sample()
 
     def finish(self, clock: Clock) -> None:
@@ -98,7 +115,7 @@ class Monitor:
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss of the averaged weights on the same jets, timesteps and noise every time."""
-        sums, jets = torch.zeros(2, device=self.accelerator.device), 0
+        sums, jets = torch.zeros(3, device=self.accelerator.device), 0
         with self._averaged_weights():
             for batch in self.validation_batches:
                 moved = batch.to(self.accelerator.device)
@@ -109,9 +126,9 @@ class Monitor:
                 sums += self.loss_of(output, moved).sums * len(moved.labels)
                 jets += len(moved.labels)
         total = self.accelerator.reduce(torch.cat([sums, sums.new_tensor([jets])]), "sum")
-        own, marginal = (total[:2] / total[2]).tolist()
-        self.state.validation_loss = own
-        self._record("validation", {"loss": own, **({"loss_ratio": own / marginal} if marginal else {})})
+        loss, own, marginal = (total[:3] / total[3]).tolist()
+        self.state.validation_loss = loss
+        self._record("validation", {"loss": loss, **({"loss_ratio": own / marginal} if marginal else {})})
         if self.accelerator.is_main_process:
             save_figure(plot_history(self.run.read_metrics()), self.run.history)
 
@@ -138,6 +155,7 @@ class Monitor:
             self._record("sample", {"table": table, "held_fraction": output.held_fraction})
             figure = plot_side_by_side(real[:SHOWN_JETS], generated[:SHOWN_JETS])
             save_figure(figure, self.run.samples / f"step-{self.state.step:08d}.png")
+            save_figure(plot_history(self.run.read_metrics()), self.run.history)
             self.accelerator.print(format_table(table))
         self.accelerator.wait_for_everyone()
 

@@ -43,6 +43,11 @@ def check_processes(running: int, expected: int | None, environment: Mapping[str
     hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N training/train.py ...`"
     if expected is not None and running != expected:
         raise ValueError(f"expect_processes is {expected}, but {running} take part; {hint}")
+    if running == 1 and int(environment.get("SLURM_NTASKS", "1")) > 1 and "WORLD_SIZE" not in environment:
+        raise ValueError(
+            f"SLURM started {environment['SLURM_NTASKS']} tasks that do not know of each other; start one task a "
+            "node and in it `accelerate launch` or torchrun"
+        )
     asked_for_more = "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
     if running == 1 and asked_for_more and "ACCELERATE_MIXED_PRECISION" in environment:
         raise ValueError(f"the launcher was asked for several processes but started one; {hint}")

@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -16,9 +15,10 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from jet_diffusion.files import partial_folder
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.report import REPORT_FILE, Report
+from jet_diffusion.report_tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
 
-REPORT = "report.json"
 PICTURE = "jets.png"
 LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "bsd-3-clause", "other")
 
@@ -28,14 +28,20 @@ class Figures:
     """The numbers of a card, all read from files of the run.
 
     Attributes:
-        caption: What they are and where they come from.
-        rows: Name, real, generated and ratio, as text.
-        results: For the card's metadata.
+        picture: Jets sampled at the same step as the averages.
+        caption: What the averages are of.
+        averages: Energy and occupancy per channel: name, real, generated and ratio, as text.
+        evaluated: Figures of the evaluation report: name, value, floor and jets, as text; empty without one.
+        notices: What the report says before any number.
+        results: The same for the card's metadata.
         report: The evaluation report, if the run has one.
     """
 
+    picture: Path
     caption: str
-    rows: list[dict[str, str]]
+    averages: list[dict[str, str]]
+    evaluated: list[dict[str, str]]
+    notices: list[str]
     results: list[EvalResult]
     report: Path | None
 
@@ -57,24 +63,24 @@ def stage(
         FileExistsError: If the folder holds something else.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").is_file():
+    if folder.exists() and any(folder.iterdir()) and not was_staged(folder):
         raise FileExistsError(f"{folder} exists and is no staged pipeline; choose another folder")
-    picture = newest_picture(run)
-    figures = read_figures(run)
+    step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
+    figures = read_figures(run, step)
     pipeline = load_pipeline(run.path, checkpoint=checkpoint)
     work = partial_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     pipeline.save_pretrained(work)
     for source, name in (
-        (picture, PICTURE),
+        (figures.picture, PICTURE),
         (run.history, "history.png"),
         (run.config, "training_config.yaml"),
         (run.training_jets, TRAINING_JETS),
     ):
         shutil.copyfile(source, work / name)
     if figures.report is not None:
-        shutil.copyfile(figures.report, work / REPORT)
+        shutil.copyfile(figures.report, work / REPORT_FILE)
     make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
     if folder.exists():
         shutil.rmtree(folder)
@@ -94,40 +100,64 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
     return str(address)
 
 
-def read_figures(run: RunFolder) -> Figures:
-    """The run's report, or, without one, the table of the last jets sampled while training."""
-    report = run.path / REPORT
-    samples = run.read_metrics("sample")
+def read_figures(run: RunFolder, step: int) -> Figures:
+    """The table of the last jets sampled up to a step and, if the run has one, the evaluation report.
+
+    Raises:
+        FileNotFoundError: If no jets were sampled by then.
+    """
+    samples = [line for line in run.read_metrics("sample") if line["step"] <= step]
     if not samples:
-        raise FileNotFoundError(f"{run.path} has no sampled jets to show; train it to the end")
-    last = samples[-1]
-    rows, results = [], []
+        raise FileNotFoundError(
+            f"{run.path} sampled no jets up to step {step} to show; train it to the end, or with sample_every"
+        )
+    last, dataset = samples[-1], Path(run.read_record()["dataset"]["path"]).name
+    averages, results = [], []
     for row in last["table"]:
         name = f"{row['channel']} {row['quantity']} ({row['unit']})"
-        rows.append(
+        averages.append(
             {
                 "name": name,
-                "real": f"{row['real']:.4g} ± {row['real_error']:.2g}",
-                "generated": f"{row['generated']:.4g} ± {row['generated_error']:.2g}",
+                "real": number(row["real"], row["real_error"]),
+                "generated": number(row["generated"], row["generated_error"]),
                 "ratio": f"{row['ratio']:.3f}",
             }
         )
-        results.append(
-            EvalResult(
-                task_type="unconditional-image-generation",
-                dataset_type=Path(run.read_record()["dataset"]["path"]).name,
-                dataset_name="quark/gluon jet images",
-                dataset_split="validation",
-                metric_type=f"{row['channel']}-{row['quantity']}-ratio",
-                metric_name=f"{name}, generated / real",
-                metric_value=round(row["ratio"], 4),
-            )
-        )
+        metric = f"{row['channel']}-{row['quantity']}-ratio"
+        results.append(_result(dataset, "validation", metric, f"{name}, generated / real", row["ratio"]))
     caption = (
         f"Averages over jets of the validation split and generated ones for the same conditions, after {last['jets']} "
         "training jets; errors are statistical."
     )
-    return Figures(caption, rows, results, report if report.is_file() else None)
+    picture = run.samples / f"step-{last['step']:08d}.png"
+    report_file = run.evaluation / REPORT_FILE
+    if not report_file.is_file():
+        return Figures(picture, caption, averages, [], [], results, None)
+    report = Report.load(report_file)
+    for figure in report.figures:
+        results.append(_result(dataset, "test", figure.name.replace("_", "-"), figure.label, figure.value))
+    evaluated = [
+        {
+            "name": figure.label,
+            "value": number(figure.value, figure.error),
+            "floor": number(figure.floor, figure.floor_error),
+            "size": str(figure.size),
+        }
+        for figure in report.figures
+    ]
+    return Figures(picture, caption, averages, evaluated, report.notices, results, report_file)
+
+
+def _result(dataset: str, split: str, metric: str, name: str, value: float) -> EvalResult:
+    return EvalResult(
+        task_type="unconditional-image-generation",
+        dataset_type=dataset,
+        dataset_name="quark/gluon jet images",
+        dataset_split=split,
+        metric_type=metric,
+        metric_name=name,
+        metric_value=float(f"{value:.4g}"),
+    )
 
 
 def make_model_card(
@@ -136,14 +166,13 @@ def make_model_card(
     """Fill the template; every number comes from the run's files."""
     record = run.read_record()
     dataset = record["dataset"]
-    data_on_hub = not Path(dataset["path"]).exists() and dataset["path"].count("/") == 1
     data = ModelCardData(
         model_name=repo.rsplit("/", maxsplit=1)[-1],
         license=licence,
         library_name="diffusers",
         pipeline_tag="unconditional-image-generation",
         tags=["physics", "jets", "calorimeter", "jet-diffusion", *(["simulated"] if dataset["simulated"] else [])],
-        datasets=[dataset["path"]] if data_on_hub else None,
+        datasets=[dataset["path"]] if dataset.get("on_hub") else None,
         eval_results=figures.results,
     )
     with as_file(files("jet_diffusion.model_cards") / "model_card.md") as template:
@@ -155,9 +184,7 @@ def make_model_card(
             provenance=dataset["simulated"],
             picture=PICTURE,
             facts=model_facts(run, pipeline, checkpoint),
-            figures=[{name: text for name, text in row.items()} for row in figures.rows],
-            figures_caption=figures.caption,
-            report=figures.report is not None,
+            figures=figures,
             pt_range=_pt_range(pipeline),
             fingerprint=dataset["fingerprint"],
         )
@@ -169,27 +196,27 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
     config, record = run.read_config(), run.read_record()
     parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
     return [
-        ("UNet2DModel", f"{parameters:,} parameters, channels {list(pipeline.unet.config.block_out_channels)}"),
+        (
+            type(pipeline.unet).__name__,
+            f"{parameters:,} parameters, channels {list(pipeline.unet.config.block_out_channels)}",
+        ),
         ("representation", f"{type(pipeline.representation).__name__}, x of {pipeline.representation.shape}"),
         ("denoiser", type(pipeline.denoiser).__name__),
         ("training jets", f"{record['dataset']['jets']:,}"),
         ("jets seen", f"{state['step'] * config['batch_size']:,} ({state['step']:,} steps of {config['batch_size']})"),
         ("weights", f"exponential moving average, decay {config['ema_decay']}"),
-        ("default sampler", f"{type(pipeline.scheduler).__name__}, 25 steps"),
+        ("default sampler", f"{type(pipeline.scheduler).__name__}, {pipeline.config.default_steps} steps"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
 
 
-def newest_picture(run: RunFolder) -> Path:
-    """The last picture of sampled jets.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    pictures: Sequence[Path] = sorted(run.samples.glob("step-*.png"))
-    if not pictures:
-        raise FileNotFoundError(f"{run.path} has no picture of sampled jets; train it to the end")
-    return pictures[-1]
+def was_staged(folder: Path) -> bool:
+    """Whether a folder is one of ours, which may be replaced."""
+    index = folder / "model_index.json"
+    if not index.is_file() or not (folder / TRAINING_JETS).is_file():
+        return False
+    name: object = json.loads(index.read_text()).get("_class_name")
+    return name == ["pipeline", JetImagePipeline.__name__]
 
 
 def main(argv: list[str] | None = None) -> None:

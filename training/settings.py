@@ -13,14 +13,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {"block_out_channels": [64, 96, 128], "layers_per_block": 1},
     "base": {"block_out_channels": [96, 128, 160], "layers_per_block": 1, "attention": True},
 }
-"""UNet sizes by name; parameters and cost on the default representation are in the README."""
+"""UNet sizes by name; docs/training.md has parameters and cost on the default representation."""
 
 
 @dataclass
 class UNetSettings:
-    """The UNet2DModel. A value left at None comes from the preset.
+    """The network. A value left at None comes from the preset.
 
     Attributes:
+        network: unet2d, diffusers' UNet2DModel; or a baseline, deepfalcon_cnn or deepfalcon_unet, of which only
+            block_out_channels can be chosen, and which are unconditional.
         preset: tiny, small or base.
         block_out_channels: Channels of each level; every level but the last halves the grid.
         layers_per_block: Residual layers a level.
@@ -31,6 +33,7 @@ class UNetSettings:
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
     """
 
+    network: Literal["unet2d", "deepfalcon_cnn", "deepfalcon_unet"] = "unet2d"
     preset: Literal["tiny", "small", "base"] = "tiny"
     block_out_channels: list[int] | None = None
     layers_per_block: int | None = None
@@ -46,13 +49,14 @@ class RepresentationSettings:
     """How energies become x.
 
     Attributes:
-        name: TowerPatches or PixelGrid.
+        name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64), which have no
+            further settings.
         gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
         pool: PixelGrid only: crystals along each side of a summed cell.
         fit_jets: Training jets the value map, spike and slab are fitted on.
     """
 
-    name: Literal["TowerPatches", "PixelGrid"] = "TowerPatches"
+    name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid"] = "TowerPatches"
     gap: float = 1.0
     pool: int = 1
     fit_jets: int = 10_000
@@ -101,12 +105,28 @@ class NoiseSettings:
 
 
 @dataclass
+class SamplingSettings:
+    """How the model samples unless a call says otherwise; saved with it.
+
+    Attributes:
+        scheduler: A name of `SCHEDULERS`.
+        steps: Solver steps.
+        context_ratio: Noise level sigma/alpha above which 92 % of the steps lie, where the scheduler lets us choose
+            them; 0 spreads the steps as the scheduler does.
+    """
+
+    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler"] = "dpm++"
+    steps: int = 25
+    context_ratio: float = 2.2
+
+
+@dataclass
 class OptimizerSettings:
     """AdamW and what surrounds it.
 
     Attributes:
-        beta1, beta2, epsilon, weight_decay: AdamW's.
-        lr_schedule: constant_with_warmup or cosine, by diffusers.
+        beta1, beta2, epsilon, weight_decay: AdamW's; without decay it is Adam.
+        lr_schedule: constant_with_warmup (0 warm-up steps: constant) or cosine, by diffusers.
         max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
         fused: Use the fused implementation.
         balance: Average the loss over all pixels ("pixel") or over the three channel groups ("group").
@@ -138,8 +158,9 @@ class TrainSettings:
         accumulation: Micro-batches each process splits its part of a step into.
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
-        ema_decay: Decay of the averaged weights that samples, validation and the published model use.
-        precision: "no" (float32), "bf16" or "fp16", by accelerate.
+        ema_decay: Decay of the averaged weights that samples, validation and the published model use; 0 uses the
+            weights as they are.
+        precision: "no" (float32) or "bf16", by accelerate.
         memory_format: contiguous or channels_last.
         compile: Compile the UNet with torch.compile.
         seed: Seeds weights, data order, noise and timesteps.
@@ -164,7 +185,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     ema_decay: float = 0.999
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Literal["no", "bf16"] = "bf16"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
     seed: int = 0
@@ -186,22 +207,38 @@ class TrainSettings:
     representation: RepresentationSettings = field(default_factory=RepresentationSettings)
     denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 
 
 RESUMABLE = ("max_steps", "checkpoint_every", "keep_checkpoints", "validate_every", "sample_every", "sample_jets",
              "log_every", "trackers", "num_workers", "cpu", "dry_run", "expect_processes", "compile", "precision",
-             "memory_format", "init_from", "accumulation", "run", "data")  # fmt: skip
+             "memory_format", "init_from", "accumulation", "run_dir", "data")  # fmt: skip
 """Options that may differ when a run goes on; any other change would make it another run."""
+
+
+LEAST = {"max_steps": 1, "accumulation": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "log_every": 1,
+         "validation_jets": 1, "sample_jets": 1, "max_jets": 1, "validate_every": 0, "sample_every": 0,
+         "num_workers": 0, "warmup_steps": 0, "seed": 0}  # fmt: skip
+"""Smallest accepted value of an option."""
 
 
 def parse_settings(argv: list[str] | None = None) -> TrainSettings:
     """Settings from `--config FILE` and `--any.option value`, later ones winning."""
     arguments = sys.argv[1:] if argv is None else argv
     parser = settings_parser()
-    flags = ["--dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
-    namespace = parser.instantiate(parser.parse_args(flags))
+    namespace = parser.instantiate(parser.parse_args([_underscored(argument) for argument in arguments]))
     return TrainSettings(**{name: value for name, value in vars(namespace).items() if name != "config"})
+
+
+def _underscored(argument: str) -> str:
+    """Options may be written with dashes; `--dry-run` needs no value."""
+    if argument == "--dry-run":
+        return "--dry_run=true"
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value
 
 
 def settings_parser() -> ArgumentParser:
@@ -224,11 +261,19 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"batch_size {settings.batch_size} (jets a step over all processes) must be a multiple of "
             f"processes x accumulation = {processes} x {settings.accumulation}"
         )
-    for name in ("max_steps", "accumulation", "checkpoint_every", "keep_checkpoints", "log_every", "validation_jets"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
+    for name, least in LEAST.items():
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not settings.learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, got {settings.learning_rate}")
     if not 0 <= settings.ema_decay < 1:
         raise ValueError(f"ema_decay must lie in [0, 1), got {settings.ema_decay}")
+    if settings.sampling.steps < 1 or settings.sampling.steps > settings.noise.num_train_timesteps:
+        raise ValueError(
+            f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
+            f"got {settings.sampling.steps}"
+        )
     if not 0 <= settings.optimizer.condition_drop < 1:
         raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.optimizer.condition_drop}")
 

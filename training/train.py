@@ -5,10 +5,12 @@ The same command goes on where it stopped. One process or many, one CPU or many 
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,12 @@ from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from jet_diffusion.dataset import JetDataset
-from jet_diffusion.hub import load_folder, load_pipeline
+from jet_diffusion.hub import load_folder, load_pipeline, trained_tensors
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
 from jet_diffusion.training.build import TrainedModule, build_pipeline, settings_as_dict
-from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, load_parameters, save_checkpoint
+from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, load_tensors, save_checkpoint
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.processes import make_accelerator
@@ -110,9 +112,14 @@ def begin_or_resume(
                     start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
                 pipeline.save_pretrained(run.initial)
                 np.save(run.training_jets, np.sort(jets.content_hash))
-                dataset = {"path": settings.data, "fingerprint": jets.fingerprint, "jets": len(jets)}
+                dataset = {
+                    "path": settings.data,
+                    "on_hub": not Path(settings.data).is_dir(),
+                    "fingerprint": jets.fingerprint,
+                    "jets": len(jets),
+                }
                 run.begin(settings_as_dict(settings), {**dataset, "simulated": jets.simulated})
-        except (ValueError, FileNotFoundError) as error:
+        except Exception as error:
             failure = [error]
     # Every process must learn of it, or the others would wait for ever.
     broadcast_object_list(failure)
@@ -137,13 +144,33 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
 
 
 def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
-    """Warm start: the trained weights, with the value map and the denoiser's fit they were trained in."""
-    load_parameters(pipeline.unet, trained.unet.state_dict())
+    """Warm start: the trained weights, with the value map and the denoiser's fit they were trained in.
+
+    Raises:
+        ValueError: If the settings ask for another representation, denoiser or noise schedule than was trained.
+    """
+    for name in ("representation", "denoiser"):
+        asked, found = (describe_choice(getattr(one, name)) for one in (pipeline, trained))
+        different = [key for key in asked.keys() | found.keys() if asked.get(key) != found.get(key)]
+        if different:
+            raise ValueError(
+                f"the weights to start from were trained with another {name}: "
+                + ", ".join(f"{key} {found.get(key)}, not {asked.get(key)}" for key in sorted(different))
+            )
+    load_tensors(trained_tensors(pipeline.unet), trained_tensors(trained.unet))
     if pipeline.conditioner is not None and trained.conditioner is not None:
-        load_parameters(pipeline.conditioner, dict(trained.conditioner.named_parameters()))
+        load_tensors(trained_tensors(pipeline.conditioner), trained_tensors(trained.conditioner))
         for name in ("log_pt_mean", "log_pt_std", "log_m0_mean", "log_m0_std"):
             pipeline.conditioner.register_to_config(**{name: trained.conditioner.config[name]})
     pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
+
+
+def describe_choice(component: Any) -> dict[str, Any]:
+    """What a user chose of a representation or denoiser: its class and settings, without the numbers fitted."""
+    fitted = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
+    config = {key: value for key, value in component.config.items() if not key.startswith("_")}
+    chosen = {key: value for key, value in config.items() if key not in fitted and "range" not in key}
+    return {"class": type(component).__name__, **json.loads(json.dumps(chosen))}
 
 
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:
@@ -151,6 +178,8 @@ def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingS
     model, options = TrainedModule(pipeline), settings.optimizer
     if settings.memory_format == "channels_last":
         model.unet.to(memory_format=torch.channels_last)
+    if settings.unet.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=settings.learning_rate,
@@ -208,7 +237,7 @@ def run_steps(  # noqa: PLR0915
         pipeline.unet.compile()
     monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loss_of, len(jets))
     parameters, clock = list(bare.parameters()), Clock()
-    sums = torch.zeros(2, device=device)
+    sums = torch.zeros(3, device=device)
     progress = tqdm(total=settings.max_steps, initial=state.step, unit="step", disable=not accelerator.is_main_process)
     model.train()
     loading = iter(loader)
@@ -235,18 +264,23 @@ def run_steps(  # noqa: PLR0915
         state.optimizer.zero_grad()
         state.averaged.step(parameters)
         state.step += 1
+        state.epoch = state.step * settings.batch_size / len(jets)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # the clock must see the step's end, not its launch
         clock.busy += clock.lap()
         clock.jets += settings.batch_size
         progress.update()
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
             monitor.log(sums, clock, progress)
-            sums = torch.zeros(2, device=device)
-        monitor.after_step()
-        if state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps:
+            sums = torch.zeros(3, device=device)
+        save = state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps
+        monitor.validate(due=save)
+        if save:
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 save_checkpoint(run, state, settings.keep_checkpoints)
             accelerator.wait_for_everyone()
+        monitor.sample()
     progress.close()
     monitor.finish(clock)
 

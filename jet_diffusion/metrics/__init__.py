@@ -1,1 +1,22 @@
-"""Distances and two-sample tests between sets of jets."""
+"""Distances and two-sample tests between sets of jets.
+
+The folders `jet_w1`, `jet_fpd`, `jet_kpd` and `jet_precision_recall` are modules for Hugging Face's `evaluate`:
+`evaluate.load(module_path("jet_fpd"))`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EVALUATE_MODULES = ("jet_w1", "jet_fpd", "jet_kpd", "jet_precision_recall")
+
+
+def module_path(name: str) -> str:
+    """Folder of an `evaluate` module of this package.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in EVALUATE_MODULES:
+        raise ValueError(f"no evaluate module {name!r}; there are {', '.join(EVALUATE_MODULES)}")
+    return str(Path(__file__).parent / name)

@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 from sklearn.ensemble import HistGradientBoostingClassifier
-from torch import nn
-from transformers import AutoModelForImageClassification, ConvNextV2Config, PretrainedConfig, ResNetConfig
+from transformers import PreTrainedConfig
 
 from jet_diffusion.hits import Array
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.metrics.networks import (
-    TOWER_VOXELS,
+    ClassifierLogit,
     TowerPerceptron,
+    convnext_config,
     filled_towers,
     logits_of,
+    resnet_config,
     tower_images,
     tower_inputs,
     train_binary,
 )
 from jet_diffusion.metrics.two_sample import Classifier, Labelled
-from jet_diffusion.schema import NUM_TOWERS
 
 
 @dataclass
@@ -101,49 +101,13 @@ class VoxelClassifier(_TowerClassifier):
         return logits_of(network, filled_towers, test_inputs)
 
 
-def resnet_config() -> ResNetConfig:
-    """A small ResNet on tower images of 75 channels."""
-    return ResNetConfig(
-        num_channels=TOWER_VOXELS,
-        embedding_size=32,
-        hidden_sizes=[32, 64, 128],
-        depths=[1, 1, 1],
-        layer_type="basic",
-    )
-
-
-def convnext_config() -> ConvNextV2Config:
-    """A small ConvNeXtV2 on tower images of 75 channels."""
-    return ConvNextV2Config(
-        num_channels=TOWER_VOXELS,
-        patch_size=1,
-        num_stages=3,
-        hidden_sizes=[32, 64, 128],
-        depths=[1, 1, 1],
-        image_size=NUM_TOWERS,
-    )
-
-
-class _OneLogit(nn.Module):
-    """A transformers image classifier with one label, as a map from images to (N,) logits."""
-
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__()
-        config.num_labels = 1
-        self.model = AutoModelForImageClassification.from_config(config)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 75, 25, 25) -> (N,)."""
-        return self.model(pixel_values=images).logits[:, 0]
-
-
 @dataclass
 class ImageClassifier(_TowerClassifier):
     """A transformers image classifier, trained from scratch."""
 
     name: str = "resnet"
     description: str = "transformers ResNet (basic, 3 stages) on 75x25x25 tower images, best state of 1,250 steps"
-    config: Callable[[], PretrainedConfig] = resnet_config
+    config: Callable[[], PreTrainedConfig] = resnet_config
     steps: int = 1250
     least_epochs: int = 6
     batch_size: int = 32
@@ -152,7 +116,7 @@ class ImageClassifier(_TowerClassifier):
     def scores(self, train: Labelled, validation: Labelled, test_inputs: csr_array, seed: int) -> Array:
         """See `Classifier`."""
         torch.manual_seed(seed)
-        network = _OneLogit(self.config())
+        network = ClassifierLogit(self.config())
         train_binary(
             network,
             tower_images,

@@ -90,32 +90,50 @@ def condition_closure(
         real: real jets, whose quantiles make the bins.
         generated: generated jets with the conditions they were asked for.
         rng: draws the bootstrap.
-        bins: bins per condition and class.
+        bins: bins per condition and class; fewer where a bin would hold less than 50 jets on average.
 
     Returns:
-        The bins, and for each bin with fewer than 50 real or generated jets a line that says so.
+        The bins, and a line for each class or bin left out because it holds too few jets.
     """
     found, omitted = [], []
     for condition, observable in RESPONSES.items():
         for label, name in enumerate(CLASS_NAMES):
             pair = [_responses(sample.of_class(label), condition, observable) for sample in (real, generated)]
-            if len(pair[0][0]) == 0:
-                omitted.append(f"{condition}, {name}: no real jets")
+            fewest = min(len(asked) for asked, _ in pair)
+            if fewest < LEAST_JETS:
+                omitted.append(f"{condition}, {name}: {fewest} jets, {LEAST_JETS} needed")
                 continue
-            edges = np.quantile(pair[0][0], np.linspace(0, 1, bins + 1))
+            number = min(bins, fewest // LEAST_JETS)
+            edges = np.quantile(pair[0][0], np.linspace(0, 1, number + 1))
             for low, high in pairwise(edges):
-                inside = [answer[(asked >= low) & ((asked < high) | (high == edges[-1]))] for asked, answer in pair]
-                if min(map(len, inside)) < LEAST_JETS:
-                    omitted.append(
-                        f"{condition} {low:.0f}-{high:.0f} GeV, {name}: {len(inside[0])} real and {len(inside[1])} "
-                        f"generated jets, {LEAST_JETS} needed"
-                    )
+                inside = [answer[_between(asked, low, high, edges)] for asked, answer in pair]
+                if min(map(len, inside)) < LEAST_JETS // 2:
+                    counts = f"{len(inside[0])} real and {len(inside[1])} generated jets"
+                    omitted.append(f"{condition} {low:.0f}-{high:.0f} GeV, {name}: {counts}, {LEAST_JETS // 2} needed")
                     continue
-                numbers = [value for sample in inside for value in _median_and_width(sample, rng)]
-                found.append(
-                    ClosureBin(condition, name, float(low), float(high), *map(len, inside), *_interleave(numbers))
-                )
+                found.append(_closure_bin(condition, name, (float(low), float(high)), inside, rng))
     return found, omitted
+
+
+def _between(asked: Array, low: float, high: float, edges: Array) -> Array:
+    """Which values lie in a bin; the outer bins are open."""
+    return ((asked >= low) | (low == edges[0])) & ((asked < high) | (high == edges[-1]))
+
+
+def _closure_bin(
+    condition: str, name: str, limits: tuple[float, float], inside: list[Array], rng: np.random.Generator
+) -> ClosureBin:
+    real, generated = (_median_and_width(values, rng) for values in inside)
+    return ClosureBin(
+        condition=condition,
+        jet_class=name,
+        low=limits[0],
+        high=limits[1],
+        real_jets=len(inside[0]),
+        generated_jets=len(inside[1]),
+        **{f"real_{key}": value for key, value in real.items()},
+        **{f"generated_{key}": value for key, value in generated.items()},
+    )
 
 
 def _responses(sample: JetSample, condition: str, observable: str) -> tuple[Array, Array]:
@@ -124,15 +142,14 @@ def _responses(sample: JetSample, condition: str, observable: str) -> tuple[Arra
     return asked, sample.observable(observable) / asked
 
 
-def _median_and_width(values: Array, rng: np.random.Generator) -> list[float]:
-    """Median, its error, half 16-84 % width, its error."""
+def _median_and_width(values: Array, rng: np.random.Generator) -> dict[str, float]:
+    """Median and half 16-84 % width with their bootstrap errors."""
     replicas = values[rng.integers(len(values), size=(REPLICAS, len(values)))]
     low, median, high = np.quantile(values, [0.16, 0.5, 0.84])
     lows, medians, highs = np.quantile(replicas, [0.16, 0.5, 0.84], axis=1)
-    return [float(x) for x in (median, medians.std(), (high - low) / 2, ((highs - lows) / 2).std())]
-
-
-def _interleave(numbers: list[float]) -> list[float]:
-    """Real and generated (median, error, width, error) -> medians first, then widths."""
-    real, generated = numbers[:4], numbers[4:]
-    return [*real[:2], *generated[:2], *real[2:], *generated[2:]]
+    return {
+        "median": float(median),
+        "median_error": float(medians.std()),
+        "width": float(high - low) / 2,
+        "width_error": float((highs - lows).std()) / 2,
+    }

@@ -108,7 +108,7 @@ def kernel_distance(real: Array, generated: Array, degree: int = KERNEL_DEGREE) 
         return (_kernel_sum(sample, sample, degree) - diagonal.sum()) / (len(sample) * (len(sample) - 1))
 
     between = _kernel_sum(real, generated, degree) / (len(real) * len(generated))
-    return within(real) + within(generated) - 2 * between
+    return float(within(real) + within(generated) - 2 * between)
 
 
 def _kernel_sum(first: Array, second: Array, degree: int) -> float:

@@ -9,6 +9,13 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import nn
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextV2Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ResNetConfig,
+)
 
 from jet_diffusion.hits import TOWERS, Array
 from jet_diffusion.jet_sample import JetSample
@@ -114,6 +121,50 @@ class TowerPerceptron(nn.Module):
         total = features.new_zeros(towers.num_jets, self.hidden).index_add_(0, towers.jet, features)
         number = torch.bincount(towers.jet, minlength=towers.num_jets).clamp(min=1)[:, None]
         return self.per_jet(torch.cat([total / TYPICAL_TOWERS, total / number], dim=1))[:, 0]
+
+
+def resnet_config() -> ResNetConfig:
+    """A small ResNet on tower images of 75 channels."""
+    return ResNetConfig(
+        num_channels=TOWER_VOXELS,
+        embedding_size=32,
+        hidden_sizes=[32, 64, 128],
+        depths=[1, 1, 1],
+        layer_type="basic",
+    )
+
+
+def convnext_config() -> ConvNextV2Config:
+    """A small ConvNeXtV2 on tower images of 75 channels."""
+    return ConvNextV2Config(
+        num_channels=TOWER_VOXELS,
+        patch_size=1,
+        num_stages=3,
+        hidden_sizes=[32, 64, 128],
+        depths=[1, 1, 1],
+        image_size=NUM_TOWERS,
+    )
+
+
+class ClassifierLogit(nn.Module):
+    """A transformers image classifier of two labels as a map from images to one logit a jet.
+
+    Args:
+        model: a model, or a configuration for one with new weights.
+
+    Attributes:
+        model: the transformers model.
+    """
+
+    def __init__(self, model: PreTrainedModel | PreTrainedConfig) -> None:
+        super().__init__()
+        fresh = isinstance(model, PreTrainedConfig)
+        self.model = AutoModelForImageClassification.from_config(model) if fresh else model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 75, 25, 25) -> (N,) log odds of the second label."""
+        logits = self.model(pixel_values=images).logits
+        return logits[:, 1] - logits[:, 0]
 
 
 def train_binary(

@@ -12,12 +12,15 @@ from jet_diffusion.simulation.images import draw_images
 from jet_diffusion.simulation.jets import find_jets
 from jet_diffusion.simulation.particle_flow import reconstruct
 from jet_diffusion.simulation.pileup import BEAM_SPOT_LENGTH, PileupPool, draw_overlay
-from jet_diffusion.simulation.seeds import JET_STREAM, SHUFFLE_STREAM, pythia_seed, seed_kernels, stream
+from jet_diffusion.simulation.seeds import JET_STREAM, SHUFFLE_STREAM, pythia_seed, stream
 from jet_diffusion.simulation.settings import SimulationSettings
 
 JETS_PER_BLOCK = 500
 
-BATCH_EVENTS = 100
+BLOCKS_PER_POOL = 20
+"""10,000 jets share a pool of pile-up: each of its events is then laid on about 110 jets, in 144 positions."""
+
+BATCH_EVENTS = 40
 """Collisions generated at a time; part of what fixes the numbers, for jets of a batch share a random stream."""
 
 
@@ -66,7 +69,6 @@ def make_block(settings: SimulationSettings, number: int, pool: PileupPool) -> B
 
 def _make_jets(settings: SimulationSettings, block: int, label: int, number: int, pool: PileupPool) -> Block:
     rng = stream(settings.seed, JET_STREAM, block, label - ANY)
-    seed_kernels(rng)
     generator = HardScatters(label, pythia_seed(rng), settings)
     batches: list[Block] = []
     made = 0
@@ -80,11 +82,11 @@ def _make_batch(
     generator: HardScatters, rng: np.random.Generator, settings: SimulationSettings, pool: PileupPool
 ) -> Block:
     events = generator.batch(BATCH_EVENTS)
-    particles = reconstruct(events)
+    particles = reconstruct(rng, events)
     vertices = rng.normal(0, BEAM_SPOT_LENGTH, len(events))
-    crossings = tuple(draw_overlay(rng, pool.num_events, settings.pileup, len(events)) for _ in range(3))
-    jets = find_jets(events, particles, pool, crossings[0], settings.pt_min)
-    energies, drawn = draw_images(jets, events.offsets, particles, vertices, pool, crossings)
+    crossing, before, after = (draw_overlay(rng, pool.num_events, settings.pileup, len(events)) for _ in range(3))
+    jets = find_jets(events, particles, pool, crossing, settings.pt_min)
+    energies, drawn = draw_images(rng, jets, events.offsets, particles, vertices, pool, (crossing, before, after))
     is_quark = np.abs(jets.parton[drawn]) != GLUON_ID
     columns = (is_quark, jets.pt[drawn], jets.mass[drawn])
     return Block(energies, *(column.astype(np.float32) for column in columns))

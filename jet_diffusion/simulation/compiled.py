@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config
+
+_config: Any = numba.config
 
 NOT_PHYSICS = ("command", "facts", "generate", "libraries", "validation")
 """Modules that do not change the jets."""
@@ -32,7 +33,7 @@ def source_digest() -> str:
 def _cache_folder() -> Path | None:
     """Folder for this state of the package's sources, or None where it cannot be made."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(config.CACHE_DIR or user_cache / "jet-diffusion" / "numba") / source_digest()
+    folder = Path(_config.CACHE_DIR or user_cache / "jet-diffusion" / "numba") / source_digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -45,8 +46,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     folder = _cache_folder()
     if folder is None:
         return numba.njit(function)
-    previous, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    previous, _config.CACHE_DIR = _config.CACHE_DIR, str(folder)
     try:
         return numba.njit(cache=True)(function)
     finally:
-        config.CACHE_DIR = previous
+        _config.CACHE_DIR = previous

@@ -11,13 +11,13 @@ from jet_diffusion.simulation.propagation import ECAL_FACE, METRES_PER_GEV
 from jet_diffusion.simulation.tracker import turn_on
 
 MATERIAL = (0.4, 0.6, 1.6)
-"""Radiation lengths in front of the crystals: a + b eta^2, at most c (JINST 3 (2008) S08004, fig. 3.3)."""
+"""Radiation lengths in front of the crystals: a + b eta^2, at most c (CMS, JINST 3 (2008) S08004)."""
 
 RADII = (0.04, 1.10)
 """Metres from the beam between which that material lies; it is taken as spread evenly."""
 
 TRACK_RADIUS, TRACK_EFFICIENCY = 0.40, 0.6
-"""A leg born within that many metres has a high-purity track that often, one born farther out has none."""
+"""A leg born within that many metres of the beam has a track that often, one born farther out has none."""
 
 MIN_LEG_ENERGY = 0.05
 """GeV; a softer leg is lost."""
@@ -27,22 +27,22 @@ MAX_BEND = 0.5
 
 
 @compiled
-def converts(eta: float) -> bool:
+def converts(rng: np.random.Generator, eta: float) -> bool:
     """Draw whether a photon converts: with 1 - exp(-7/9 X/X0)."""
     lengths = min(MATERIAL[2], MATERIAL[0] + MATERIAL[1] * eta * eta)
-    return np.random.random() < 1 - math.exp(-7 / 9 * lengths)
+    return rng.random() < 1 - math.exp(-7 / 9 * lengths)
 
 
 @compiled
-def conversion_radius() -> float:
+def conversion_radius(rng: np.random.Generator) -> float:
     """Draw the distance from the beam at which a photon converts, in metres."""
-    return np.random.uniform(RADII[0], RADII[1])
+    return rng.uniform(RADII[0], RADII[1])
 
 
 @compiled
-def leg_has_track(pt: float, radius: float) -> bool:
+def leg_has_track(rng: np.random.Generator, pt: float, radius: float) -> bool:
     """Draw whether a leg of `pt` GeV born at `radius` metres is found as a track."""
-    return radius < TRACK_RADIUS and np.random.random() < TRACK_EFFICIENCY * turn_on(pt)
+    return radius < TRACK_RADIUS and rng.random() < TRACK_EFFICIENCY * turn_on(pt)
 
 
 @compiled

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.simulation.calorimeter import deposit, deposit_electromagnetic
+from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.conversions import (
     MAX_BEND,
     MIN_LEG_ENERGY,
@@ -77,30 +77,32 @@ def _add_track(pt: float, eta: float, phi: float, tracks: np.ndarray) -> None:
 
 
 @compiled
-def _fill_conversion(energy: float, pt: float, eta: float, phi: float, z: float, maps: Maps) -> None:
+def _fill_conversion(
+    rng: np.random.Generator, energy: float, pt: float, eta: float, phi: float, z: float, maps: Maps
+) -> None:
     """Add the two legs of a converted photon: their showers, and their tracks if they are found."""
-    radius = conversion_radius()
+    radius = conversion_radius(rng)
     reached, ecal_eta, ecal_phi = arrive(pt, eta, phi, 0, z, ECAL_FACE)
-    share = np.random.random()
+    share = rng.random()
     for part, sign in ((share, 1.0), (1 - share, -1.0)):
         if part * energy < MIN_LEG_ENERGY:
             continue
         bend = bend_at_ecal(part * pt, radius)
         if reached and bend < MAX_BEND:
-            deposit_electromagnetic(part * energy, ecal_eta, ecal_phi + sign * bend, maps.ecal)
-        if abs(eta) < MAX_ETA and leg_has_track(part * pt, radius):
+            deposit_electromagnetic(rng, part * energy, ecal_eta, ecal_phi + sign * bend, maps.ecal)
+        if abs(eta) < MAX_ETA and leg_has_track(rng, part * pt, radius):
             _add_track(part * pt, eta, phi - sign * bend_at_beam(part * pt, radius), maps.tracks)
 
 
 @compiled
-def fill(particles: Particles, start: int, stop: int, z: float, maps: Maps) -> None:
+def fill(rng: np.random.Generator, particles: Particles, start: int, stop: int, z: float, maps: Maps) -> None:
     """Add particles `start:stop`, born at z metres along the beam, to the maps."""
     for i in range(start, stop):
         pt, eta, phi, energy = particles.pt[i], particles.eta[i], particles.phi[i], particles.energy[i]
         kind, charge = particles.kind[i], particles.charge[i]
-        if kind == PHOTON and converts(eta):
-            _fill_conversion(energy, pt, eta, phi, z, maps)
+        if kind == PHOTON and converts(rng, eta):
+            _fill_conversion(rng, energy, pt, eta, phi, z, maps)
             continue
         if particles.track[i] > 0:
             _add_track(particles.track[i], eta, phi, maps.tracks)
-        deposit(energy, pt, eta, phi, kind, charge, z, maps.ecal, maps.hcal)
+        deposit(rng, energy, pt, eta, phi, kind, charge, z, maps.ecal, maps.hcal)

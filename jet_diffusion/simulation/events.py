@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -34,13 +36,12 @@ HARD = {
     ANY: ("HardQCD:all = on", "HardQCD:nQuarkNew = 3"),
 }
 
-SPECTRUM_POWER = {GLUON: 0.6, QUARK: 0.0, ANY: 0.3}
-"""Scatters are drawn with their cross section times pT-hat to this power, and no weight is kept. The real file
-was made from two samples of about the same size, 80 to 120 and 120 to 170 GeV, so that the hard half is as
-common in it as the soft. (tuned: mean and spread of the jets' pT, and the same pT for both classes)"""
+SPECTRUM_POWER = {GLUON: 0.6, QUARK: -0.7, ANY: 0.0}
+"""Scatters are drawn with their cross section times pT-hat to this power, and no weight is kept. (tuned: mean and
+spread of the jets' pT, the same for both classes)"""
 
 MAX_PARTON_ETA = 1.5
-"""Both partons must lie within this, for both jets must fit the HCAL barrel (`jets`); saves the rest."""
+"""Both partons must lie within this; with a jet farther out the image would leave the detector (`images`)."""
 
 LIGHT_FLAVOURS = (1, 2, 3)
 GLUON_ID = 21
@@ -88,15 +89,13 @@ class HardScatters:
 
     def __init__(self, label: int, seed: int, settings: SimulationSettings) -> None:
         low, high = settings.pt_hat_range
-        biased = (
-            f"PhaseSpace:pTHatMin = {low}",
-            f"PhaseSpace:pTHatMax = {high}",
-            "PhaseSpace:bias2Selection = on",
-            f"PhaseSpace:bias2SelectionPow = {SPECTRUM_POWER[label]}",
-            f"PhaseSpace:bias2SelectionRef = {low}",
-        )
-        self._veto = _parton_veto(label)  # Pythia holds no reference of its own
-        self._pythia = _start((*HARD[label], *biased), seed, self._veto)
+        power = SPECTRUM_POWER[label]
+        lines = [*HARD[label], f"PhaseSpace:pTHatMin = {low}", f"PhaseSpace:pTHatMax = {high}"]
+        if power > 0:
+            lines += ["PhaseSpace:bias2Selection = on", f"PhaseSpace:bias2SelectionRef = {low}"]
+            lines += [f"PhaseSpace:bias2SelectionPow = {power}"]
+        self._veto = _parton_veto(label, low, min(0.0, power), Random(seed))  # Pythia holds no reference of its own
+        self._pythia = _start(lines, seed, self._veto)
 
     def batch(self, number: int) -> Events:
         """The next `number` collisions."""
@@ -114,7 +113,7 @@ class MinimumBias:
         return _final_particles(self._pythia.nextBatch(number), partons=False)
 
 
-def _start(lines: tuple[str, ...], seed: int, veto: Any) -> Any:
+def _start(lines: Iterable[str], seed: int, veto: Any) -> Any:
     pythia = load_pythia().Pythia("", False)
     for line in (*COMMON, f"Random:seed = {seed}", *lines):
         if not pythia.readString(line):
@@ -126,8 +125,11 @@ def _start(lines: tuple[str, ...], seed: int, veto: Any) -> Any:
     return pythia
 
 
-def _parton_veto(label: int) -> Any:
-    """A Pythia hook that stops scatters into other partons, or out of the acceptance, before they cost time."""
+def _parton_veto(label: int, low: float, power: float, random: Random) -> Any:
+    """A Pythia hook that stops scatters into other partons, or out of the acceptance, before they cost time.
+
+    It keeps the others with probability (pT / low)^power, where `power` is not positive.
+    """
     wanted = {GLUON: (GLUON_ID,), QUARK: LIGHT_FLAVOURS, ANY: (*LIGHT_FLAVOURS, GLUON_ID)}[label]
 
     class PartonVeto(load_pythia().UserHooks):  # type: ignore[misc]
@@ -136,7 +138,9 @@ def _parton_veto(label: int) -> Any:
 
         def doVetoProcessLevel(self, process: Any) -> bool:  # noqa: N802
             pair = (process[5], process[6])
-            return any(abs(p.id()) not in wanted or abs(p.eta()) > MAX_PARTON_ETA for p in pair)
+            if any(abs(p.id()) not in wanted or abs(p.eta()) > MAX_PARTON_ETA for p in pair):
+                return True
+            return random.random() > (pair[0].pT() / low) ** power
 
     return PartonVeto()
 

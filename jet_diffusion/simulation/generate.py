@@ -16,13 +16,10 @@ from tqdm import tqdm
 from jet_diffusion import __version__
 from jet_diffusion.hdf5 import JetWriter
 from jet_diffusion.simulation import libraries
-from jet_diffusion.simulation.block import JETS_PER_BLOCK, PackedBlock, make_block
+from jet_diffusion.simulation.block import BLOCKS_PER_POOL, JETS_PER_BLOCK, PackedBlock, make_block
 from jet_diffusion.simulation.compiled import source_digest
 from jet_diffusion.simulation.pileup import PileupPool, empty_pool, load_pool, make_pool, save_pool
 from jet_diffusion.simulation.settings import SimulationSettings
-
-BLOCKS_PER_POOL = 20
-"""10,000 jets share a pool of pile-up: each of its events is then laid on about 110 jets, in 144 positions."""
 
 
 def simulate(settings: SimulationSettings, path: str | Path, workers: int = 1, progress: bool = False) -> None:

@@ -2,8 +2,8 @@
 
 The barrel is the real one: 85 crystals a side in eta and 360 in phi (CMS ECAL TDR, CERN/LHCC 97-33), under 17
 HCAL towers. Beyond it every endcap tower of the HCAL (CMS HCAL TDR, CERN/LHCC 97-31) is cut into five rows of
-equal width, as the authors of the images did it (arXiv:1902.08276): rows there are wider in eta than a barrel
-crystal, and the map ends at |eta| = 3.
+equal width, as the authors of the images did it (arXiv:1902.08276, github.com/mbandrews/MLAnalyzer): rows there
+are wider in eta than a barrel crystal, and the map ends at |eta| = 3.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
+from jet_diffusion.simulation.compiled import compiled
 
 NUM_ROWS, NUM_COLUMNS = 280, 360
 """Crystal rows (eta, from -3 to 3) and columns (phi, from 0 to 2 pi)."""
@@ -57,7 +57,7 @@ COSH_ETA = np.cosh(ROW_CENTRES)
 def row_of(eta: float) -> int:
     """Crystal row of a pseudorapidity, or -1 outside |eta| < 3."""
     if abs(eta) < ENDCAP_TOWER_EDGES[0]:
-        return int(math.floor(eta / BARREL_ROW_WIDTH)) + NUM_ROWS // 2
+        return math.floor(eta / BARREL_ROW_WIDTH) + NUM_ROWS // 2
     if not abs(eta) < ENDCAP_TOWER_EDGES[-1]:
         return -1
     return int(np.searchsorted(ROW_EDGES, eta, side="right")) - 1
@@ -66,7 +66,7 @@ def row_of(eta: float) -> int:
 @compiled
 def column_of(phi: float) -> int:
     """Crystal column of an azimuth given in radians, whatever its turn."""
-    return int(math.floor(phi / COLUMN_WIDTH)) % NUM_COLUMNS
+    return math.floor(phi / COLUMN_WIDTH) % NUM_COLUMNS
 
 
 @compiled

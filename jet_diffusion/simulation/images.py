@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER, ECAL, GEV_PER_UNIT, HCAL, NUM_CRYSTALS, NUM_TOWERS, TRACKS
+from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.detector import Maps, Particles, clear, empty_maps, fill
 from jet_diffusion.simulation.geometry import (
     HB_TOWER_ROWS,
@@ -15,7 +15,7 @@ from jet_diffusion.simulation.geometry import (
     column_of,
     row_of,
 )
-from jet_diffusion.simulation.jets import Jet
+from jet_diffusion.simulation.jets import Jets
 from jet_diffusion.simulation.pileup import Overlay, PileupPool, add_hcal, add_pileup
 from jet_diffusion.simulation.readout import read_ecal, read_hcal
 from jet_diffusion.simulation.tracker import mismeasured_pt
@@ -47,19 +47,21 @@ def find_seed(towers: np.ndarray, eta: float, phi: float) -> tuple[int, int]:
 
 
 @compiled
-def _add_spurious(energies: np.ndarray, channel: int, width: int, parameters: tuple) -> None:
+def _add_spurious(rng: np.random.Generator, energies: np.ndarray, channel: int, width: int, parameters: tuple) -> None:
     """Rarely, give one cell (`width` crystals wide) of an image an energy it should not have."""
     rate, reference, lowest, highest = parameters
-    if np.random.random() > rate * reference / lowest:
+    if rng.random() > rate * reference / lowest:
         return
-    energy = min(highest, lowest / max(1e-9, np.random.random()))
-    row = np.random.randint(NUM_CRYSTALS // width) * width
-    column = np.random.randint(NUM_CRYSTALS // width) * width
+    energy = min(highest, lowest / max(1e-9, rng.random()))
+    row = rng.integers(0, NUM_CRYSTALS // width) * width
+    column = rng.integers(0, NUM_CRYSTALS // width) * width
     energies[channel, row : row + width, column : column + width] += energy / width**2 / GEV_PER_UNIT
 
 
 @compiled
-def crop(tracks: np.ndarray, crystals: np.ndarray, towers: np.ndarray, row: int, column: int) -> np.ndarray:
+def crop(
+    rng: np.random.Generator, tracks: np.ndarray, crystals: np.ndarray, towers: np.ndarray, row: int, column: int
+) -> np.ndarray:
     """Energies (3, 125, 125) in GeV/100 about the tower (row, column), from maps in GeV.
 
     A tower's energy is spread evenly over its 5x5 crystals. Tracks are mis-measured here, one by one.
@@ -72,7 +74,7 @@ def crop(tracks: np.ndarray, crystals: np.ndarray, towers: np.ndarray, row: int,
         for j in range(NUM_CRYSTALS):
             c = (first_column + j) % NUM_COLUMNS
             if tracks[r, c] > 0:
-                energies[TRACKS, i, j] = mismeasured_pt(tracks[r, c]) / GEV_PER_UNIT
+                energies[TRACKS, i, j] = mismeasured_pt(rng, tracks[r, c]) / GEV_PER_UNIT
             energies[ECAL, i, j] = crystals[r, c] / GEV_PER_UNIT
             tower = towers[r // CRYSTALS_PER_TOWER, c // CRYSTALS_PER_TOWER]
             energies[HCAL, i, j] = tower / CRYSTALS_PER_TOWER**2 / GEV_PER_UNIT
@@ -80,22 +82,25 @@ def crop(tracks: np.ndarray, crystals: np.ndarray, towers: np.ndarray, row: int,
 
 
 @compiled
-def _image(maps: Maps, before: np.ndarray, after: np.ndarray, eta: float, phi: float) -> np.ndarray:
+def _image(
+    rng: np.random.Generator, maps: Maps, before: np.ndarray, after: np.ndarray, eta: float, phi: float
+) -> np.ndarray:
     """Energies of one jet, (1, 3, 125, 125), or (0, 3, 125, 125) if its image would leave the detector."""
-    towers = read_hcal(maps.hcal, before, after)
+    towers = read_hcal(rng, maps.hcal, before, after)
     row, column = find_seed(towers, eta, phi)
     if row < HB_TOWER_ROWS[0] or row >= HB_TOWER_ROWS[1]:
         return np.zeros((0, 3, NUM_CRYSTALS, NUM_CRYSTALS), np.float32)
     centre = column * CRYSTALS_PER_TOWER + CRYSTALS_PER_TOWER // 2
-    crystals = read_ecal(maps.tracks, maps.ecal, towers, centre, HALF_CRYSTALS)
-    energies = crop(maps.tracks, crystals, towers, row, column)
-    _add_spurious(energies, ECAL, 1, SPURIOUS[0])
-    _add_spurious(energies, HCAL, CRYSTALS_PER_TOWER, SPURIOUS[1])
+    crystals = read_ecal(rng, maps.tracks, maps.ecal, towers, centre, HALF_CRYSTALS)
+    energies = crop(rng, maps.tracks, crystals, towers, row, column)
+    _add_spurious(rng, energies, ECAL, 1, SPURIOUS[0])
+    _add_spurious(rng, energies, HCAL, CRYSTALS_PER_TOWER, SPURIOUS[1])
     return energies.reshape((1, *energies.shape))
 
 
 def draw_images(
-    jets: Jet,
+    rng: np.random.Generator,
+    jets: Jets,
     offsets: np.ndarray,
     particles: Particles,
     vertices: np.ndarray,
@@ -105,6 +110,7 @@ def draw_images(
     """Images of jets.
 
     Args:
+        rng: Random stream.
         jets: The jets, of a batch of events.
         offsets: The events' offsets in `particles`.
         particles: Reconstructed particles of the events.
@@ -121,11 +127,11 @@ def draw_images(
     for index, event in enumerate(jets.event):
         clear(maps)
         before[:], after[:] = 0, 0
-        fill(particles, offsets[event], offsets[event + 1], vertices[event], maps)
+        fill(rng, particles, offsets[event], offsets[event + 1], vertices[event], maps)
         add_pileup(pool, crossings[0], event, maps)
         add_hcal(pool, crossings[1], event, 1.0, before)
         add_hcal(pool, crossings[2], event, 1.0, after)
-        image = _image(maps, before, after, jets.eta[index], jets.phi[index])
+        image = _image(rng, maps, before, after, jets.eta[index], jets.phi[index])
         if len(image):
             images.append(image)
             drawn.append(index)

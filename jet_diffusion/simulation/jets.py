@@ -11,8 +11,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
+from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.detector import Particles
 from jet_diffusion.simulation.events import Events
 from jet_diffusion.simulation.geometry import NUM_TOWER_COLUMNS, phi_difference
@@ -29,7 +29,7 @@ REGION_RADIUS = 1.2
 nothing farther than 0.9 from it; the rest keeps its neighbours right."""
 
 
-class Jet(NamedTuple):
+class Jets(NamedTuple):
     """Jets kept out of a batch of events, (jets,) each: number of the event, pt and mass in GeV, axis."""
 
     event: np.ndarray
@@ -40,8 +40,8 @@ class Jet(NamedTuple):
     parton: np.ndarray
 
 
-def find_jets(events: Events, particles: Particles, pool: PileupPool, overlay: Overlay, pt_min: float) -> Jet:
-    """The leading matched jet of each event that has two; `Jet.parton` is the PDG id it is matched to."""
+def find_jets(events: Events, particles: Particles, pool: PileupPool, overlay: Overlay, pt_min: float) -> Jets:
+    """The leading matched jet of each event that has two; `Jets.parton` is the PDG id it is matched to."""
     momentum, offsets = _candidates_near_partons(events.offsets, particles, events.partons, pool, overlay)
     clustered = _cluster(momentum, offsets, pt_min)
     rows = [
@@ -49,8 +49,8 @@ def find_jets(events: Events, particles: Particles, pool: PileupPool, overlay: O
         for event, jets in enumerate(clustered)
         if (found := _leading_matched(jets, events.partons[event])) is not None
     ]
-    columns = np.array(rows, dtype=float).reshape(len(rows), len(Jet._fields)).T
-    return Jet(columns[0].astype(np.int64), *columns[1:])
+    columns = np.array(rows, dtype=float).reshape(len(rows), len(Jets._fields)).T
+    return Jets(columns[0].astype(np.int64), *columns[1:])
 
 
 def _leading_matched(jets: np.ndarray, partons: np.ndarray) -> tuple[float, ...] | None:

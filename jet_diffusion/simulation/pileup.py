@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.files import write_atomically
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
+from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.detector import Maps, clear, empty_maps, fill
 from jet_diffusion.simulation.events import MinimumBias
 from jet_diffusion.simulation.geometry import NUM_TOWER_COLUMNS
 from jet_diffusion.simulation.particle_flow import reconstruct
-from jet_diffusion.simulation.seeds import POOL_STREAM, pythia_seed, seed_kernels, stream
+from jet_diffusion.simulation.seeds import POOL_STREAM, pythia_seed, stream
 
 POOL_EVENTS = 2000
-"""Events of a pool: they fix the mean activity of its jets to about 2 %."""
+"""Events of a pool; their mean activity scatters from pool to pool by about 2 %."""
 
 BATCH_EVENTS = 250
 
@@ -31,11 +31,10 @@ MIN_CELL_ENERGY = 0.002
 """GeV; cells of a pool event with less are dropped (a twentieth of the noise)."""
 
 PILEUP_SPREAD = 5.0
-"""Spread of the mean number of collisions from crossing to crossing, which has the luminosity's profile of 2012
-(the S10 scenario: mean near 21)."""
+"""Spread of the expected number of collisions from crossing to crossing, as wide as that of 2012."""
 
 BEAM_SPOT_LENGTH = 0.05
-"""Metres; the spread of the vertices along the beam (JINST 9 (2014) P10009, sec. 5)."""
+"""Metres; the spread of the vertices along the beam (CMS, JINST 9 (2014) P10009)."""
 
 
 class PileupPool(NamedTuple):
@@ -78,37 +77,41 @@ class Overlay(NamedTuple):
 def make_pool(seed: int, number: int, num_events: int = POOL_EVENTS) -> PileupPool:
     """Generate pool `number` under a master seed; takes about ten seconds, half of it Pythia's start."""
     rng = stream(seed, POOL_STREAM, number)
-    seed_kernels(rng)
     generator = MinimumBias(pythia_seed(rng))
     maps = empty_maps()
-    cells: dict[str, list[np.ndarray]] = {"tracks": [], "ecal": [], "hcal": []}
-    values: dict[str, list[np.ndarray]] = {"tracks": [], "ecal": [], "hcal": []}
-    candidates, num_candidates = [], []
+    hits: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in maps._fields}
+    candidates = []
     for start in range(0, num_events, BATCH_EVENTS):
         events = generator.batch(min(BATCH_EVENTS, num_events - start))
-        particles = reconstruct(events)
+        particles = reconstruct(rng, events)
         for begin, end in pairwise(events.offsets):
             clear(maps)
-            fill(particles, begin, end, rng.normal(0, BEAM_SPOT_LENGTH), maps)
+            fill(rng, particles, begin, end, rng.normal(0, BEAM_SPOT_LENGTH), maps)
             for name, image in zip(maps._fields, maps, strict=True):
-                flat = image.ravel()
-                cells[name].append(np.flatnonzero(flat > MIN_CELL_ENERGY).astype(np.int32))
-                values[name].append(flat[cells[name][-1]].astype(np.float32))
+                cells = np.flatnonzero(image > MIN_CELL_ENERGY)
+                hits[name].append((cells.astype(np.int32), image.ravel()[cells].astype(np.float32)))
             kept = begin + np.flatnonzero(particles.candidate[begin:end])
             columns = (particles.candidate, particles.eta, particles.phi, particles.charge != 0)
             candidates.append(np.stack([column[kept] for column in columns], axis=-1))
-            num_candidates.append(len(kept))
-    arrays = []
-    for name in maps._fields:
-        arrays += [_offsets([len(c) for c in cells[name]]), *map(np.concatenate, (cells[name], values[name]))]
-    return PileupPool(*arrays, _offsets(num_candidates), np.concatenate(candidates))
+    return PileupPool(
+        *_flatten(hits["tracks"]),
+        *_flatten(hits["ecal"]),
+        *_flatten(hits["hcal"]),
+        _offsets([len(rows) for rows in candidates]),
+        np.concatenate(candidates),
+    )
+
+
+def _flatten(hits: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets, cells and values of the hits of all events."""
+    cells, values = zip(*hits, strict=True)
+    return _offsets([len(event) for event in cells]), np.concatenate(cells), np.concatenate(values)
 
 
 def empty_pool() -> PileupPool:
     """A pool of no events, for simulations without pile-up."""
-    none, offsets = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    values = np.zeros(0, np.float32)
-    return PileupPool(*(offsets, none, values) * 3, offsets, np.zeros((0, 4)))
+    nothing = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    return PileupPool(*nothing, *nothing, *nothing, np.zeros(1, np.int64), np.zeros((0, 4)))
 
 
 def save_pool(pool: PileupPool, path: Path) -> None:

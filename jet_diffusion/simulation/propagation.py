@@ -13,11 +13,10 @@ METRES_PER_GEV = 1 / (0.299792458 * FIELD)
 """Radius of curvature in metres of 1 GeV of pT: R = pT / (0.3 B)."""
 
 ECAL_FACE = (1.29, 3.17)
-"""Inner radius of the ECAL barrel and distance of its endcaps, in metres (JINST 3 (2008) S08004, ch. 4)."""
+"""Inner radius of the ECAL barrel and distance of its endcaps, in metres (JINST 3 (2008) S08004)."""
 
 HCAL_FACE = (1.90, 4.00)
-"""The same for the HCAL: behind the crystals and their electronics (barrel 1.77 m to 2.95 m; ch. 5).
-1.90 m is about where the showers of hadrons have most of their energy."""
+"""The same for the HCAL, whose barrel begins at 1.77 m: where the showers of hadrons have most of their energy."""
 
 
 @compiled

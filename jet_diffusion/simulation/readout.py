@@ -2,8 +2,8 @@
 
 The images were made from the AOD format (arXiv:1902.08276), which keeps only part of the ECAL's hits: those in
 5x5 crystals about a cluster, and those above a threshold around electron and photon candidates. Both can be seen
-in the fragments of real images, and decide how many crystals of a jet are not zero. The numbers are those of
-CMSSW 5_3, the release that made the simulated samples.
+in the fragments of real images, and decide how many crystals of a jet are not zero. Names in brackets are those
+of the parameters in CMSSW, whose reconstruction made the samples.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
+from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.geometry import (
     BARREL_ROWS,
     COLUMN_WIDTH,
@@ -38,8 +38,8 @@ ISOLATION_THRESHOLD, ISOLATION_RADIUS = 0.095, 0.6
 """GeV and dR: hits kept about electrons and photons (interestingGamIsoDetIdEB, interestingEleIsoDetIdEB)."""
 
 ENDCAP_SEED_ET, ENDCAP_THRESHOLD, ENDCAP_FRACTION = 2.0, 0.15, 0.04
-"""GeV of E_T that makes an endcap cell a cluster, GeV in a cell outside any, and the fraction of those kept. (tuned: the endcap hits in the
-fragments, which are few and soft)"""
+"""GeV of E_T that makes an endcap cell a cluster, GeV in a cell outside any, and the fraction of those kept.
+(tuned: the endcap hits in the fragments, which are few and soft)"""
 
 CLUSTER_SEED_ET, CLUSTER_PEAK, CLUSTER_MINIMUM, CLUSTER_ROAD = 1.0, 0.35, 0.1, 17
 """Hybrid superclusters of the barrel: they start from a crystal of 1 GeV E_T, walk 17 columns either way over
@@ -62,23 +62,24 @@ FLAGGED_FRACTION = 0.05
 channel. (tuned: the lonely hits in the fragments)"""
 
 TOWER_NOISE = 0.20
-"""GeV; noise of an HCAL barrel tower (JINST 5 (2010) T03012)."""
+"""GeV; noise of an HCAL barrel tower (CMS, JINST 5 (2010) T03012)."""
 
 TOWER_THRESHOLD = 0.60
-"""GeV; a tower is read out if any of its time slices sees more. (tuned: the number of towers)"""
+"""GeV; a tower is read out if this crossing or one beside it left more in it. (tuned: the number of towers)"""
 
 OUT_OF_TIME = (0.10, 0.50)
 """Share of the energy of the crossings 50 ns before and after that is counted in this one: the pulse is 100 ns
-long. Towers kept for such energy are what is soft in the HCAL channel. (tuned: its quantiles)"""
+long. Towers kept for such energy are what is soft in the HCAL channel."""
 
 
 @compiled
-def read_hcal(hcal: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def read_hcal(rng: np.random.Generator, hcal: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Energy of the HCAL towers as read out, (56, 72) in GeV; 0 where nothing is.
 
     The endcap (|ieta| > 16) is left out: in the fragments of real images none of its towers has energy.
 
     Args:
+        rng: Random stream.
         hcal: (56, 72) energy in this crossing, GeV.
         before: The same in the crossing before.
         after: The same in the crossing after.
@@ -87,7 +88,7 @@ def read_hcal(hcal: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.nda
     for row in range(*HB_TOWER_ROWS):
         for column in range(NUM_TOWER_COLUMNS):
             early, late = before[row, column], after[row, column]
-            noise = TOWER_NOISE * np.random.standard_normal()
+            noise = TOWER_NOISE * rng.standard_normal()
             energy = hcal[row, column] + noise + OUT_OF_TIME[0] * early + OUT_OF_TIME[1] * late
             largest = max(energy, early, late)
             if largest > TOWER_THRESHOLD and energy > MIN_STORED * CRYSTALS_PER_TOWER**2:
@@ -200,10 +201,13 @@ def _select_hits(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centr
 
 
 @compiled
-def read_ecal(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centre: int, reach: int) -> np.ndarray:
+def read_ecal(
+    rng: np.random.Generator, tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centre: int, reach: int
+) -> np.ndarray:
     """Energy of the crystals as it is kept, (280, 360) in GeV; 0 where nothing is.
 
     Args:
+        rng: Random stream.
         tracks: (280, 360) map of track pT, GeV.
         ecal: (280, 360) map of energy, GeV.
         towers: (56, 72) HCAL energy as read out, GeV.
@@ -217,12 +221,12 @@ def read_ecal(tracks: np.ndarray, ecal: np.ndarray, towers: np.ndarray, centre: 
         for c in range(centre - reach, centre + reach + 1):
             column = c % NUM_COLUMNS
             kept, energy = keep[row, column], ecal[row, column]
-            if kept == 0 and (energy < ISOLATION_THRESHOLD / 2 or np.random.random() > FLAGGED_FRACTION):
+            if kept == 0 and (energy < ISOLATION_THRESHOLD / 2 or rng.random() > FLAGGED_FRACTION):
                 continue
-            energy += CRYSTAL_NOISE * np.random.standard_normal()
+            energy += CRYSTAL_NOISE * rng.standard_normal()
             if energy > (MIN_STORED if kept == 2 else ISOLATION_THRESHOLD):
                 out[row, column] = energy
-    _read_endcaps(ecal, out, centre, reach)
+    _read_endcaps(rng, ecal, out, centre, reach)
     return out
 
 
@@ -248,7 +252,7 @@ def _in_endcap_cluster(cells: np.ndarray, k: int, column: int, cosh_eta: float) 
 
 
 @compiled
-def _read_endcaps(ecal: np.ndarray, out: np.ndarray, centre: int, reach: int) -> None:
+def _read_endcaps(rng: np.random.Generator, ecal: np.ndarray, out: np.ndarray, centre: int, reach: int) -> None:
     """Endcaps as the images have them: in cells of 2x2, about the size of an endcap crystal, spread evenly."""
     for side in range(2):
         cells = _endcap_cells(ecal, side)
@@ -258,8 +262,8 @@ def _read_endcaps(ecal: np.ndarray, out: np.ndarray, centre: int, reach: int) ->
             for j in range((centre - reach) // 2, (centre + reach) // 2 + 1):
                 column = j % cells.shape[1]
                 clustered = _in_endcap_cluster(cells, k, column, COSH_ETA[first])
-                if not clustered and np.random.random() > ENDCAP_FRACTION:
+                if not clustered and rng.random() > ENDCAP_FRACTION:
                     continue
-                energy = cells[k, column] + ENDCAP_NOISE * np.random.standard_normal()
+                energy = cells[k, column] + ENDCAP_NOISE * rng.standard_normal()
                 if energy > (4 * MIN_STORED if clustered else ENDCAP_THRESHOLD):
                     out[first:last, 2 * column : 2 * column + 2] = energy / 4

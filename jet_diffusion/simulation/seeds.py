@@ -6,7 +6,6 @@ A block's jets so depend on the seed and the block's number alone: not on the wo
 from __future__ import annotations
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
 POOL_STREAM, SHUFFLE_STREAM, JET_STREAM = range(3)
 
@@ -21,13 +20,3 @@ def stream(seed: int, kind: int, *numbers: int) -> np.random.Generator:
 def pythia_seed(rng: np.random.Generator) -> int:
     """A seed Pythia accepts."""
     return int(rng.integers(1, MAX_PYTHIA_SEED))
-
-
-def seed_kernels(rng: np.random.Generator) -> None:
-    """Seed the generator that compiled code draws from; numba keeps it apart from numpy's."""
-    _seed_kernels(int(rng.integers(0, 2**32)))
-
-
-@compiled
-def _seed_kernels(seed: int) -> None:
-    np.random.seed(seed)

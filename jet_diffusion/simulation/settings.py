@@ -15,8 +15,9 @@ class SimulationSettings:
     Attributes:
         num_jets: Jets to make.
         seed: Master seed, a non-negative integer.
-        pileup: Mean number of further collisions in the same bunch crossing (about 21 in the real file).
-        pt_min: Lowest jet pT kept, in GeV; the hard scatters run from 8/7 to 17/7 of it, 80 to 170 for 70.
+        pileup: Mean number of further collisions in the same bunch crossing. (tuned: tracks and towers far from
+            the jet)
+        pt_min: Lowest jet pT kept, in GeV; the hard scatters run from 78 to 170 GeV for 70, else in proportion.
         process: One of PROCESSES.
     """
 
@@ -46,7 +47,7 @@ class SimulationSettings:
     @property
     def pt_hat_range(self) -> tuple[float, float]:
         """Lowest and highest pT of the hard scatter, in GeV."""
-        return self.pt_min * 78 / 70, self.pt_min * 17 / 7
+        return self.pt_min * 78 / 70, self.pt_min * 170 / 70
 
     def attributes(self) -> dict[str, int | float | str]:
         """The settings as they are written into the file."""

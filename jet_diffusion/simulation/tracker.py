@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jet_diffusion.simulation.compiled import compiled
 
+from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.kinds import ELECTRON
 
 MAX_ETA = 2.5
-"""Acceptance of the tracker (JINST 3 (2008) S08004, ch. 3)."""
+"""Acceptance of the tracker (CMS, JINST 3 (2008) S08004)."""
 
 MIN_PT = 0.16
-"""GeV; the softest track in the fragments of real images has 0.164 GeV. (fact)"""
+"""GeV; the softest track in the fragments of real images has 0.164 GeV."""
 
 PLATEAU, TURN_ON = 0.99, 0.25
-"""Efficiency of a high-purity track of a pion: about 0.9 above 1 GeV, falling below (CMS, JINST 9 (2014)
-P10009, fig. 9). It rises as 1 - exp(-(pT - MIN_PT) / TURN_ON). (tuned: the number of track pixels)"""
+"""Probability of a high-purity track for a charged particle, and how many GeV above MIN_PT it takes to rise. The
+efficiency for pions is 0.85 to 0.95 above 1 GeV (CMS, JINST 9 (2014) P10009); what is on top stands for the
+secondaries of nuclear interactions and for fakes. (tuned: the number of track pixels and the soft ones' pT)"""
 
 ELECTRON_FACTOR, DISPLACED_FACTOR = 0.9, 0.7
 """Further losses for electrons (bremsstrahlung), and for particles born more than 20 mm from the beam."""
@@ -26,7 +27,7 @@ DISPLACED_RADIUS, MAX_RADIUS = 0.020, 0.300
 """Metres from the beam beyond which tracks are harder to find, and not found."""
 
 PT_RESOLUTION = 0.012
-"""Relative resolution of pT at these momenta in the barrel (JINST 9 (2014) P10009, fig. 13)."""
+"""Relative resolution of pT at these momenta in the barrel (JINST 9 (2014) P10009)."""
 
 OUTLIER_FRACTION, OUTLIER_INDEX = 2.8e-3, 1.15
 """Fraction of tracks that are mis-measured, and index of their spectrum: the fraction above pT falls as a power
@@ -44,10 +45,11 @@ def turn_on(pt: float) -> float:
 
 
 @compiled
-def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
-    """pT of the track of a charged particle, in GeV, or 0 if none is found.
+def track_pt(rng: np.random.Generator, pt: float, eta: float, kind: int, radius: float) -> float:
+    """Draw the pT of the track of a charged particle, in GeV, or 0 if none is found.
 
     Args:
+        rng: Random stream.
         pt: True transverse momentum in GeV.
         eta: Pseudorapidity at the vertex.
         kind: Kind of the particle (`kinds`).
@@ -60,14 +62,14 @@ def track_pt(pt: float, eta: float, kind: int, radius: float) -> float:
         efficiency *= ELECTRON_FACTOR
     if radius > DISPLACED_RADIUS:
         efficiency *= DISPLACED_FACTOR
-    if np.random.random() > efficiency:
+    if rng.random() > efficiency:
         return 0.0
-    return max(MIN_PT, pt * (1 + PT_RESOLUTION * np.random.standard_normal()))
+    return max(MIN_PT, pt * (1 + PT_RESOLUTION * rng.standard_normal()))
 
 
 @compiled
-def mismeasured_pt(pt: float) -> float:
+def mismeasured_pt(rng: np.random.Generator, pt: float) -> float:
     """`pt` of a track in an image, or rarely that of an outlier drawn afresh, in GeV."""
-    if np.random.random() > OUTLIER_FRACTION:
+    if rng.random() > OUTLIER_FRACTION:
         return pt
-    return min(OUTLIER_MAX_PT, OUTLIER_MIN_PT * (1 - np.random.random()) ** (-1 / OUTLIER_INDEX))
+    return min(OUTLIER_MAX_PT, OUTLIER_MIN_PT * (1 - rng.random()) ** (-1 / OUTLIER_INDEX))

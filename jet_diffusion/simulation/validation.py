@@ -162,8 +162,8 @@ def _fragment_rows(measurement: Measurement) -> Iterator[Row]:
             None,
         )
         for probability, real in zip(facts.FRAGMENT_SHARES, quantiles, strict=True):
-            found = float(np.quantile(values, probability)) if len(values) else float("nan")
-            yield Row(Fact(f"{name} {probability:.0%} quantile, rows 0-30", real, FREE), found, None)
+            quantile = float(np.quantile(values, probability)) if len(values) else float("nan")
+            yield Row(Fact(f"{name} {probability:.0%} quantile, rows 0-30", real, FREE), quantile, None)
     grid = np.concatenate(measurement.grid)
     tracks = grid[grid > 0]
     found = [float((grid > 0).mean()), float((~(grid > 0).any(axis=(1, 2))).mean())]
