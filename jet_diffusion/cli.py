@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 
 COMMANDS = {
     "inspect": ("jet_diffusion.inspection", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
@@ -37,9 +38,13 @@ def main(argv: list[str] | None = None) -> None:
     if name not in COMMANDS:
         sys.stderr.write(f"jet-diffusion: no command {name!r}; there are {', '.join(COMMANDS)}\n")
         raise SystemExit(2)
-    module = importlib.import_module(COMMANDS[name][0])
+    run_command(name, importlib.import_module(COMMANDS[name][0]).main, rest)
+
+
+def run_command(name: str, command: Callable[[list[str]], object], argv: list[str]) -> None:
+    """Run one command's `main`, here or as a script by its path."""
     try:
-        module.main(rest)
+        command(argv)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"jet-diffusion {name}: {error}\n")
         raise SystemExit(2) from error

@@ -176,6 +176,11 @@ class JetWriter:
         write_atomically(self._folder / f"part-{start:09d}.hdf5", write)
 
     def complete(self) -> None:
+        """Write what is left and give the file its name; leaving the context manager does it too.
+
+        Raises:
+            ValueError: Fewer jets were appended than announced.
+        """
         self.flush()
         if self.num_written < self.num_jets:
             seen = f"only {self.num_written} of {self.num_jets} jets were written"

@@ -19,8 +19,6 @@ RC: dict[Any, Any] = {
     "ytick.direction": "in",
     "xtick.top": True,
     "ytick.right": True,
-    "xtick.minor.visible": True,
-    "ytick.minor.visible": True,
     "legend.frameon": False,
     "legend.fontsize": 9,
     "savefig.dpi": 150,

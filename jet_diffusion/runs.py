@@ -4,6 +4,7 @@ run/
   config.yaml       every setting; `--config run/config.yaml` repeats the run
   run.json          versions, git state, dataset and its fingerprint, and each time the run went on
   initial/          the pipeline before the first step: fitted representation and denoiser, seeded weights
+  marginal/         the one-pixel denoiser that a plain denoiser's loss is compared with
   checkpoints/      step-00000500/ ...: weights, averaged weights, optimiser, state.json
   metrics.jsonl     one line a log, validation or sample
   history.png       loss against steps
@@ -51,6 +52,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.record = self.path / "run.json"
         self.initial = self.path / "initial"
+        self.marginal = self.path / "marginal"
         self.checkpoints = self.path / "checkpoints"
         self.training_jets = self.path / TRAINING_JETS
         self.metrics = self.path / "metrics.jsonl"

@@ -93,7 +93,7 @@ def test_impossible_jets_are_counted_and_nothing_is_computed_wrongly(parts, tmp_
     reasons = {entry["name"]: entry["reason"] for entry in report.omitted}
     for name in ("fpd", "w1", "recall", "jetnet_kpd", "closure", "auc_observables"):
         assert "not finite" in reasons[name]
-    write_report(evaluation, tmp_path / "report")
+    write_report(evaluation, tmp_path / "report", pictures=False)
 
 
 def test_too_few_jets_leave_figures_out(parts):
@@ -114,9 +114,12 @@ def test_the_same_seed_gives_the_same_numbers(parts):
 
 
 def test_the_files_of_a_report(perfect, tmp_path):
+    row = {"scheduler": "ddim", "steps": 5, "evaluations": 5, "ms_per_jet": 20.0, "size": 100, "fpd": 0.2}
+    rest = ("fpd_error", "fpd_floor", "mean_w1", "mean_w1_error", "mean_w1_floor", "auc", "auc_error", "auc_floor")
+    perfect.report.tables["sweep"] = [{**row, **dict.fromkeys((*rest, "auc_floor_error"), 0.5)}]
     write_report(perfect, tmp_path / "new" / "report")
     written = {path.relative_to(tmp_path / "new" / "report").as_posix() for path in (tmp_path / "new").rglob("*.*")}
-    assert {"report.json", "report.md", "report.html", "pictures/roc.png", "pictures/roc.pdf"} <= written
+    assert {"report.json", "report.md", "report.html", "pictures/roc.png", "pictures/sweep.pdf"} <= written
     assert "pictures/observables_8.png" in written
     loaded = Report.load(tmp_path / "new" / "report")
     assert {f"{entry['file']}.png" for entry in loaded.pictures} <= written

@@ -260,6 +260,13 @@ def test_every_kind_of_training_runs(converted_folder, tmp_path, more):
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
+def test_a_plain_denoiser_is_compared_with_the_one_pixel_one(converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=2", "--denoiser.kind=v_prediction")
+    ratios = [line["loss_ratio"] for line in run.read_metrics("train") + run.read_metrics("validation")]
+    assert len(ratios) == 3
+    assert all(ratio > 1.5 for ratio in ratios)  # an untrained network is far worse than Bayes' rule
+
+
 def test_dry_run_writes_nothing(converted_folder, tmp_path, capsys):
     run_here(converted_folder, tmp_path / "run", "--dry-run")
     printed = capsys.readouterr().out

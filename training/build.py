@@ -141,6 +141,21 @@ def fit_denoiser(
             f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
             f"{type(representation).__name__}; set denoiser.kind: epsilon, sample or v_prediction"
         )
+    return fit_spike_and_slab(settings, jets, representation, noise)
+
+
+def fit_marginal(settings: TrainSettings, jets: JetDataset, pipeline: JetImagePipeline) -> SpikeAndSlabDenoiser | None:
+    """What a plain denoiser's loss is compared with: the one-pixel denoiser, where zeros stand apart from hits."""
+    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser) or not isinstance(pipeline.representation, LogValueMap):
+        return None
+    return fit_spike_and_slab(settings, jets, pipeline.representation, noise_schedule(settings.noise))
+
+
+def fit_spike_and_slab(
+    settings: TrainSettings, jets: JetDataset, representation: LogValueMap, noise: dict[str, Any]
+) -> SpikeAndSlabDenoiser:
+    """Fit spike and slab on the jets the representation was fitted on."""
+    chosen = settings.denoiser
     batches = energy_batches(jets, settings.representation.fit_jets)
     return SpikeAndSlabDenoiser.fit(
         (representation.encode(energies) for energies in batches),

@@ -9,6 +9,7 @@ import time
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.conversion import convert
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hdf5 import QuarkGluonFile
@@ -106,7 +107,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError, FileExistsError) as problem:
-        sys.exit(f"demo: {problem}")
+    run_command("demo", main, sys.argv[1:])

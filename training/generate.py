@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather
 from tqdm import tqdm
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
@@ -216,7 +217,4 @@ def _conditions_of(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError, FileExistsError) as problem:
-        sys.exit(f"generate: {problem}")
+    run_command("generate", main, sys.argv[1:])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.training.batches import NoisyBatch
 from jet_diffusion.training.settings import OptimizerSettings
@@ -33,13 +33,20 @@ class DenoisingLoss:
         denoiser: Gives target and weight of each timestep.
         representation: Gives the mask and the channel groups.
         settings: Which error, and how pixels are balanced.
+        marginal: The one-pixel denoiser to compare with, for denoisers that have none of their own.
         device: Where the loss is computed.
     """
 
     def __init__(
-        self, denoiser: Denoiser, representation: Representation, settings: OptimizerSettings, device: torch.device
+        self,
+        denoiser: Denoiser,
+        representation: Representation,
+        settings: OptimizerSettings,
+        device: torch.device,
+        marginal: SpikeAndSlabDenoiser | None = None,
     ) -> None:
         self.denoiser, self.settings = denoiser, settings
+        self.marginal = marginal if marginal is None else marginal.to(device)
         mask = representation.mask(device).float()
         group = torch.tensor(representation.channel_group, device=device)
         size = torch.bincount(group).float()
@@ -60,10 +67,13 @@ class DenoisingLoss:
         loss = self._mean(error, weight)
         with torch.no_grad():
             own = marginal = torch.zeros_like(loss)
-            if output.marginal is not None:
-                marginal = self._mean((output.marginal - batch.x_0).square(), weight)
-                squared = output.prediction is output.x0 and self.settings.loss == "l2"
-                own = loss.detach() if squared else self._mean((output.x0 - batch.x_0).square(), weight)
+            estimate = output.marginal
+            if estimate is None and self.marginal is not None:
+                estimate = self.marginal.marginal(self.noisy(batch), batch.timesteps)
+                weight = self.marginal.loss_weight(batch.timesteps)
+            if estimate is not None:
+                marginal = self._mean((estimate - batch.x_0).square(), weight)
+                own = self._mean((output.x0 - batch.x_0).square(), weight)
         return LossTerms(loss, torch.stack([loss.detach(), own, marginal]))
 
     def _mean(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
-from jet_diffusion.training.settings import TrainSettings
+from jet_diffusion.training.settings import TrainSettings, flatten
 from jet_diffusion.training_plots import plot_history
 
 if TYPE_CHECKING:
@@ -214,5 +216,6 @@ def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset
 
 
 def _tracker_config(settings: TrainSettings) -> dict[str, Any]:
-    """Scalars only: TensorBoard takes nothing else."""
-    return {name: value for name, value in vars(settings).items() if isinstance(value, int | float | str)}
+    """Dotted names; TensorBoard takes numbers and texts, nothing else."""
+    flat = flatten(asdict(settings))
+    return {name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in flat.items()}

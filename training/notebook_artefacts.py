@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.files import write_text_atomically
 from jet_diffusion.hits import Array
@@ -236,7 +237,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as problem:
-        sys.exit(f"notebook-artefacts: {problem}")
+    run_command("notebook-artefacts", main, sys.argv[1:])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
@@ -111,7 +112,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as problem:
-        sys.exit(f"plot-steps: {problem}")
+    run_command("plot-steps", main, sys.argv[1:])

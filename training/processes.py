@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import ProjectConfiguration
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.settings import TrainSettings
@@ -24,8 +24,7 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
         gradient_accumulation_steps=settings.accumulation,
         log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(run.path), logging_dir=str(run.logs)),
-        dataloader_config=DataLoaderConfiguration(),
-        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=settings.unet.network != "unet2d")],
     )
     check_processes(accelerator.num_processes, settings.expect_processes, os.environ)
     return accelerator

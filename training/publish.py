@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.files import partial_folder
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
@@ -250,7 +251,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError, FileExistsError) as problem:
-        sys.exit(f"publish: {problem}")
+    run_command("publish", main, sys.argv[1:])

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.evaluation import describe
 from jet_diffusion.hits import Array
 from jet_diffusion.hub import load_pipeline
@@ -206,7 +207,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError, FileExistsError) as problem:
-        sys.exit(f"reconstruct: {problem}")
+    run_command("reconstruct", main, sys.argv[1:])

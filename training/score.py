@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.evaluation import SIZE, Evaluation, evaluate_jets
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.jet_sample import JetSample
@@ -90,7 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> Evaluation:
             seed=arguments.seed,
             batch_size=arguments.batch_size,
         )
-    write_report(evaluation, out, progress=True)
+    write_report(evaluation, out, pictures=not arguments.no_pictures, progress=True)
     return evaluation
 
 
@@ -194,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("real", help="HDF5 file of real jets, or a converted dataset (folder or Hub name)")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the report")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+    parser.add_argument("--no-pictures", action="store_true", help="numbers only")
     parser.add_argument("--split", default="test", help="split of a dataset of real jets (default test)")
     parser.add_argument("--size", type=_count, default=SIZE, help=f"jets a side (default {SIZE})")
     parser.add_argument("--seed", type=int, default=0)
@@ -230,7 +232,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError, FileExistsError) as problem:
-        sys.exit(f"evaluate: {problem}")
+    run_command("evaluate", main, sys.argv[1:])

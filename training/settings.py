@@ -280,12 +280,13 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
 
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
     """Options, dotted, in which a run about to go on differs from the one begun, other than the resumable ones."""
-    before, after = _flatten(old), _flatten(asdict(settings))
+    before, after = flatten(old), flatten(asdict(settings))
     return [key for key in after if key in before and before[key] != after[key] and key not in RESUMABLE]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as one of dotted names."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

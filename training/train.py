@@ -21,12 +21,14 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline, trained_tensors
+from jet_diffusion.pipelines.denoiser import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
-from jet_diffusion.training.build import TrainedModule, build_pipeline, settings_as_dict
+from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, load_tensors, save_checkpoint
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.monitor import Monitor, describe
@@ -111,6 +113,8 @@ def begin_or_resume(
                 if settings.init_from:
                     start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
                 pipeline.save_pretrained(run.initial)
+                if (marginal := fit_marginal(settings, jets, pipeline)) is not None:
+                    marginal.save_pretrained(run.marginal)
                 np.save(run.training_jets, np.sort(jets.content_hash))
                 dataset = {
                     "path": settings.data,
@@ -229,7 +233,8 @@ def run_steps(  # noqa: PLR0915
     )
     loader = batch_loader(noisy_jets, batches, settings.num_workers, pin=device.type == "cuda")
     pipeline.to(device)
-    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, device)
+    marginal = SpikeAndSlabDenoiser.from_pretrained(run.marginal) if run.marginal.is_dir() else None
+    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, device, marginal)
     state.averaged.to(device)
     bare = state.model
     model, state.optimizer = accelerator.prepare(bare, state.optimizer)
@@ -286,7 +291,4 @@ def run_steps(  # noqa: PLR0915
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError) as problem:
-        sys.exit(f"train: {problem}")
+    run_command("train", main, sys.argv[1:])

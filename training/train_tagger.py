@@ -20,6 +20,7 @@ import numpy as np
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from jet_diffusion.cli import run_command
 from jet_diffusion.evaluation import describe
 from jet_diffusion.files import partial_folder
 from jet_diffusion.jet_sample import JetSample
@@ -152,7 +153,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, FileNotFoundError, FileExistsError) as problem:
-        sys.exit(f"train-tagger: {problem}")
+    run_command("train-tagger", main, sys.argv[1:])

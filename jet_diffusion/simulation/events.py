@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -36,7 +34,7 @@ HARD = {
     ANY: ("HardQCD:all = on", "HardQCD:nQuarkNew = 3"),
 }
 
-SPECTRUM_POWER = {GLUON: 0.6, QUARK: -0.7, ANY: 0.0}
+SPECTRUM_POWER = {GLUON: 0.8, QUARK: 0.0, ANY: 0.4}
 """Scatters are drawn with their cross section times pT-hat to this power, and no weight is kept. (tuned: mean and
 spread of the jets' pT, the same for both classes)"""
 
@@ -89,13 +87,15 @@ class HardScatters:
 
     def __init__(self, label: int, seed: int, settings: SimulationSettings) -> None:
         low, high = settings.pt_hat_range
-        power = SPECTRUM_POWER[label]
-        lines = [*HARD[label], f"PhaseSpace:pTHatMin = {low}", f"PhaseSpace:pTHatMax = {high}"]
-        if power > 0:
-            lines += ["PhaseSpace:bias2Selection = on", f"PhaseSpace:bias2SelectionRef = {low}"]
-            lines += [f"PhaseSpace:bias2SelectionPow = {power}"]
-        self._veto = _parton_veto(label, low, min(0.0, power), Random(seed))  # Pythia holds no reference of its own
-        self._pythia = _start(lines, seed, self._veto)
+        biased = (
+            f"PhaseSpace:pTHatMin = {low}",
+            f"PhaseSpace:pTHatMax = {high}",
+            "PhaseSpace:bias2Selection = on",
+            f"PhaseSpace:bias2SelectionPow = {SPECTRUM_POWER[label]}",
+            f"PhaseSpace:bias2SelectionRef = {low}",
+        )
+        self._veto = _parton_veto(label)  # Pythia holds no reference of its own
+        self._pythia = _start((*HARD[label], *biased), seed, self._veto)
 
     def batch(self, number: int) -> Events:
         """The next `number` collisions."""
@@ -113,7 +113,7 @@ class MinimumBias:
         return _final_particles(self._pythia.nextBatch(number), partons=False)
 
 
-def _start(lines: Iterable[str], seed: int, veto: Any) -> Any:
+def _start(lines: tuple[str, ...], seed: int, veto: Any) -> Any:
     pythia = load_pythia().Pythia("", False)
     for line in (*COMMON, f"Random:seed = {seed}", *lines):
         if not pythia.readString(line):
@@ -125,11 +125,8 @@ def _start(lines: Iterable[str], seed: int, veto: Any) -> Any:
     return pythia
 
 
-def _parton_veto(label: int, low: float, power: float, random: Random) -> Any:
-    """A Pythia hook that stops scatters into other partons, or out of the acceptance, before they cost time.
-
-    It keeps the others with probability (pT / low)^power, where `power` is not positive.
-    """
+def _parton_veto(label: int) -> Any:
+    """A Pythia hook that stops scatters into other partons, or out of the acceptance, before they cost time."""
     wanted = {GLUON: (GLUON_ID,), QUARK: LIGHT_FLAVOURS, ANY: (*LIGHT_FLAVOURS, GLUON_ID)}[label]
 
     class PartonVeto(load_pythia().UserHooks):  # type: ignore[misc]
@@ -138,9 +135,7 @@ def _parton_veto(label: int, low: float, power: float, random: Random) -> Any:
 
         def doVetoProcessLevel(self, process: Any) -> bool:  # noqa: N802
             pair = (process[5], process[6])
-            if any(abs(p.id()) not in wanted or abs(p.eta()) > MAX_PARTON_ETA for p in pair):
-                return True
-            return random.random() > (pair[0].pT() / low) ** power
+            return any(abs(p.id()) not in wanted or abs(p.eta()) > MAX_PARTON_ETA for p in pair)
 
     return PartonVeto()
 

@@ -17,7 +17,7 @@ class SimulationSettings:
         seed: Master seed, a non-negative integer.
         pileup: Mean number of further collisions in the same bunch crossing. (tuned: tracks and towers far from
             the jet)
-        pt_min: Lowest jet pT kept, in GeV; the hard scatters run from 78 to 170 GeV for 70, else in proportion.
+        pt_min: Lowest jet pT kept, in GeV; the hard scatters run from 77 to 170 GeV for 70, else in proportion.
         process: One of PROCESSES.
     """
 
@@ -47,7 +47,7 @@ class SimulationSettings:
     @property
     def pt_hat_range(self) -> tuple[float, float]:
         """Lowest and highest pT of the hard scatter, in GeV."""
-        return self.pt_min * 78 / 70, self.pt_min * 170 / 70
+        return self.pt_min * 77 / 70, self.pt_min * 170 / 70
 
     def attributes(self) -> dict[str, int | float | str]:
         """The settings as they are written into the file."""
