@@ -63,8 +63,8 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     torch.manual_seed(settings.seed)
     unet = build_network(settings, denoiser.unet_channels(), representation.shape[1:])
     if isinstance(denoiser, SpikeAndSlabDenoiser):
-        nn.init.zeros_(unet.conv_out.weight)
-        nn.init.zeros_(unet.conv_out.bias)
+        for parameter in unet.conv_out.parameters():
+            nn.init.zeros_(parameter)
     conditioner = None
     if settings.unet.conditional:
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))

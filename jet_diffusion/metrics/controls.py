@@ -16,7 +16,7 @@ from jet_diffusion.schema import CHANNELS, CLASS_NAMES, IMAGE_SHAPE
 Control = Callable[[JetSample, np.random.Generator], JetSample]
 """(real jets, random generator) -> as many wrong jets with the same labels."""
 
-ENERGY_SCALE = 1.2
+ENERGY_SCALE = 1.25
 BLUR_CRYSTALS = 3
 
 
@@ -51,7 +51,7 @@ def pixel_shuffled(real: JetSample, rng: np.random.Generator) -> JetSample:
 
 
 def energy_scaled(real: JetSample, rng: np.random.Generator) -> JetSample:
-    """All energies x 1.2."""
+    """All energies x 1.25."""
     scaled = real.voxels.copy()
     scaled.data *= np.float32(ENERGY_SCALE)
     return real.with_voxels(scaled)

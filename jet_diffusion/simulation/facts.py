@@ -56,6 +56,9 @@ HITS = (794.0, 693.0)
 TAILS = {"tracks": (0.60, 757.0, TUNED), "ecal": (0.20, 9.3, FREE), "hcal": (0.032, 0.433, FREE)}
 """99.9 % quantile of the energies that are not zero, and the largest of all jets; whether the first was tuned."""
 
+SMALLEST = {"tracks": 1.64e-3, "ecal": 1.73e-5, "hcal": 1.07e-5}
+"""Smallest energies that are not zero, of those in the fragments; the file has many more jets."""
+
 FRAGMENT_ROWS = 31
 """Rows of the fragments: 0 to 30. HCAL towers are those that lie in them whole."""
 
@@ -75,8 +78,8 @@ GRID = np.array((19, 24, 29, 35, 40, 46, 51, 57, 62, 67, 73, 78, 84, 89, 95, 100
 GRID_TRACKS = (
     Fact("share of pixels with a track", 0.00582, FREE, 0.1),
     Fact("share of images without any", 0.250, FREE, 0.1),
-    Fact("5 % quantile of them", 2.79e-3, FREE),
-    Fact("25 % quantile of them", 4.91e-3, FREE),
+    Fact("5 % quantile of them", 2.79e-3, TUNED),
+    Fact("25 % quantile of them", 4.91e-3, TUNED),
     Fact("50 % quantile of them", 7.68e-3, FREE, 0.1),
     Fact("75 % quantile of them", 1.49e-2, FREE, 0.1),
     Fact("95 % quantile of them", 7.64e-2, FREE),

@@ -147,7 +147,7 @@ def _channel_rows(tally: EnergyTally) -> Iterator[Row]:
         quantile, largest, use = facts.TAILS[name]
         yield Row(Fact(f"{name} 99.9 % of non-zero", quantile, use), tally.quantile([0, 1], channel, 0.999), None)
         yield Row(Fact(f"{name} largest", largest, TUNED), float(tally.largest[:, channel].max()), None)
-        yield Row(Fact(f"{name} smallest", float("nan"), FREE), float(tally.smallest[:, channel].min()), None)
+        yield Row(Fact(f"{name} smallest", facts.SMALLEST[name], TUNED), float(tally.smallest[:, channel].min()), None)
     for label, class_name in enumerate(CLASS_NAMES):
         fact = Fact(f"non-zero crystals a {class_name} jet", facts.HITS[label], TUNED, 0.1)
         yield _row(fact, float(hits[label].sum() / tally.num_jets[label]))
@@ -181,10 +181,10 @@ def _render(title: str, rows: list[Row]) -> str:
         "| --- | ---: | ---: | ---: | --- | --- |",
     ]
     for row in rows:
-        ratio = row.found / row.fact.value if row.fact.value else float("nan")
+        ratio = f"{row.found / row.fact.value:.2f}" if row.fact.value else ""
         verdict = {None: "", True: "met", False: "MISSED"}[row.accepted]
         use = "yes" if row.fact.use == TUNED else "no"
-        lines.append(f"| {row.fact.name} | {row.fact.value:.4g} | {row.found:.4g} | {ratio:.2f} | {use} | {verdict} |")
+        lines.append(f"| {row.fact.name} | {row.fact.value:.4g} | {row.found:.4g} | {ratio} | {use} | {verdict} |")
     asked = [row for row in rows if row.accepted is not None]
     met = sum(bool(row.accepted) for row in asked)
     lines.append(f"\n{met} of {len(asked)} targets met (means and occupancies within 10 %, and so on)\n")
