@@ -36,7 +36,7 @@ from jet_diffusion.plots import plot_side_by_side, save_figure
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.plot_steps import plot_denoising, plot_forward
 
-PRINTED_LOSSES = {
+PRINTED_LOSSES: dict[str, dict[str, tuple[float, ...]]] = {
     "deepfalcon_cnn": {
         "train": (1.0035, 0.9961, 0.9905, 0.9738, 0.9339),
         "validation": (0.9990, 0.9961, 0.9777, 0.9564, 0.9076),
@@ -70,8 +70,8 @@ def plot_history(losses: dict[str, list[float]], printed: dict[str, tuple[float,
     for kind, colour in (("train", "#e69f00"), ("validation", "#0072b2")):
         axes.plot(range(1, len(losses[kind]) + 1), losses[kind], "o-", color=colour, label=f"{kind}, this run")
         if printed.get(kind):
-            style = {"color": colour, "linestyle": ":", "marker": "x", "label": f"{kind}, as the notebook printed"}
-            axes.plot(range(1, len(printed[kind]) + 1), printed[kind], **style)
+            label = f"{kind}, as the notebook printed"
+            axes.plot(range(1, len(printed[kind]) + 1), printed[kind], "x:", color=colour, label=label)
     axes.set(xlabel="epoch", ylabel="error of the predicted noise")
     axes.grid(True, alpha=0.3)
     axes.legend()
@@ -173,7 +173,8 @@ def make_artefacts(run: RunFolder, out: Path, jets: JetDataset, count: int, seed
     original = reduced(pipeline, real[:count])
     last = len(pipeline.denoiser.alphas_cumprod) - 1
     denoised, _ = pipeline.reconstruct(real[:count], last, generator=torch.Generator().manual_seed(seed))
-    paired = unpaired_scores(*(pipeline.representation.encode(e) for e in (real[:count], denoised)), _range(pipeline))
+    encode = pipeline.representation.encode
+    paired = unpaired_scores(encode(real[:count]), encode(denoised), _range(pipeline))
     note = f"SSIM {paired['ssim']:.3f}, MSE {paired['mse']:.4g}, PSNR {paired['psnr']:.1f} dB"
     reference = reduced(pipeline, torch.from_numpy(jets.energies(np.arange(min(STANDARDISED_ON, len(jets))))))
     figures = {

@@ -140,12 +140,13 @@ def _channel_rows(tally: EnergyTally) -> Iterator[Row]:
             for label, class_name in enumerate(CLASS_NAMES):
                 fact = Fact(f"{name} {quantity} {class_name}", real[label], TUNED, 0.1)
                 yield _row(fact, float(found[label, channel]))
-            fact = Fact(f"{name} {quantity} gluon - quark", real[0] - real[1], FREE)
+            use = TUNED if channel == TRACKS and table is facts.OCCUPANCY else FREE
+            fact = Fact(f"{name} {quantity} gluon - quark", real[0] - real[1], use)
             difference = float(found[0, channel] - found[1, channel])
             agreed = 1 / facts.CLASS_FACTOR <= difference / fact.value <= facts.CLASS_FACTOR
             yield Row(fact, difference, agreed if table is facts.OCCUPANCY else None)
-        quantile, largest, use = facts.TAILS[name]
-        yield Row(Fact(f"{name} 99.9 % of non-zero", quantile, use), tally.quantile([0, 1], channel, 0.999), None)
+        quantile, largest = facts.TAILS[name]
+        yield Row(Fact(f"{name} 99.9 % of non-zero", quantile, TUNED), tally.quantile([0, 1], channel, 0.999), None)
         yield Row(Fact(f"{name} largest", largest, TUNED), float(tally.largest[:, channel].max()), None)
         yield Row(Fact(f"{name} smallest", facts.SMALLEST[name], TUNED), float(tally.smallest[:, channel].min()), None)
     for label, class_name in enumerate(CLASS_NAMES):
@@ -157,13 +158,13 @@ def _fragment_rows(measurement: Measurement) -> Iterator[Row]:
     for name, (share, quantiles, use) in facts.FRAGMENTS.items():
         values = np.concatenate(measurement.fragment[name])
         yield Row(
-            Fact(f"{name} non-zero share, rows 0-30", share, use),
+            Fact(f"{name} non-zero share, rows 0-30", share, TUNED),
             len(values) / measurement.fragment_cells[name],
             None,
         )
         for probability, real in zip(facts.FRAGMENT_SHARES, quantiles, strict=True):
             quantile = float(np.quantile(values, probability)) if len(values) else float("nan")
-            yield Row(Fact(f"{name} {probability:.0%} quantile, rows 0-30", real, FREE), quantile, None)
+            yield Row(Fact(f"{name} {probability:.0%} quantile, rows 0-30", real, use), quantile, None)
     grid = np.concatenate(measurement.grid)
     tracks = grid[grid > 0]
     found = [float((grid > 0).mean()), float((~(grid > 0).any(axis=(1, 2))).mean())]
