@@ -180,9 +180,9 @@ def test_parquet_is_a_third_of_the_original_compression(tmp_path, write_file):
 
 
 @pytest.mark.integration
-def test_conversion_does_not_load_torch():
+def test_conversion_does_not_load_torch(tmp_path):
     code = "import sys, jet_diffusion.conversion; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 CLIENT = """
@@ -210,10 +210,10 @@ def test_a_pushed_dataset_is_the_same_from_the_hub(tmp_path):
         environment = hub.environment(tmp_path / "home")
         options = ["--max-jets", "300", "--push-to", "user/jets", "--private"]
         for _ in range(2):  # the second time only pushes
-            subprocess.run([*command, *options], check=True, env=environment)
+            subprocess.run([*command, *options], check=True, env=environment, cwd=tmp_path)
         repo = hub.repo("datasets", "user/jets")
         assert repo.private
         assert {path.split("/")[0] for path in repo.files()} >= {"data", "README.md", "jet_diffusion.json"}
         card = repo.files()["README.md"].data.decode()
         assert 'load_dataset("user/jets", split="train")' in card
-        subprocess.run([sys.executable, "-c", CLIENT, str(out), "user/jets"], check=True, env=environment)
+        subprocess.run([sys.executable, "-c", CLIENT, str(out), "user/jets"], check=True, env=environment, cwd=tmp_path)
