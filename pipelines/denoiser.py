@@ -20,6 +20,9 @@ from diffusers.configuration_utils import register_to_config
 Network = Callable[..., Any]
 """A UNet2DModel, bare or wrapped for several processes: (inputs, timesteps, class_labels=...) -> .sample"""
 
+SHIFT_RANGE, SHIFT_NODES = 8.0, 65
+"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
+
 CONTEXT_SHARE = 0.92
 """Share of a step schedule's timesteps that `Denoiser.context_timesteps` puts where context matters."""
 
@@ -104,6 +107,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
+        hits: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
 
@@ -112,6 +116,7 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: (N, C, H, W) float32, scaled as the forward process above.
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
+            hits: (N, groups) hits of each channel group the jet is to have, where known; NaN where not.
         """
         raise NotImplementedError
 
@@ -168,6 +173,7 @@ class PlainDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
+        hits: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
         prediction = call_unet(unet, x_t, timesteps, class_labels)
@@ -212,6 +218,9 @@ class SpikeAndSlabDenoiser(Denoiser):
     s the slab's width); with its last layer at zero training starts at the marginal denoiser. A plain UNet cannot
     hold so many sharp thresholds that move with the noise level and needs far longer to find them.
 
+    Where the number of hits a channel group is to have is known, logit p of the whole group is shifted until the
+    prior expects just that number.
+
     Args:
         channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
         grid: Height and width of x.
@@ -245,6 +254,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
         self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
         group = torch.tensor(channel_group)
+        self.register_buffer("log_hits_bits", float_bits(torch.zeros(int(group.max()) + 1, SHIFT_NODES)))
         # The dtype is named: loading in half precision changes the default.
         slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
         weights, means, stds = slab
@@ -308,7 +318,31 @@ class SpikeAndSlabDenoiser(Denoiser):
         probability = (expected + 100 * average) / (jets + 100)
         denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability.double(), eps=1e-7)))
         denoiser.inside.copy_(mask.to(torch.int32))
+        denoiser.log_hits_bits.copy_(float_bits(denoiser._expected_hits().log()))
         return denoiser
+
+    def _expected_hits(self) -> torch.Tensor:
+        """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
+        group = torch.tensor(self.config.channel_group)
+        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
+        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
+        return torch.stack(
+            [
+                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
+                for g in range(int(group.max()) + 1)
+            ]
+        )
+
+    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) shift of the prior log-odds with which it expects hits (N, groups); 0 where those are NaN."""
+        nodes = self.log_hits_bits.view(torch.float32)
+        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (groups, N)
+        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
+        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
+        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
+        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
+        group = torch.tensor(self.config.channel_group, device=nodes.device)
+        return shift.T[:, group, None, None]
 
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
@@ -357,9 +391,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
+        hits: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Posterior mean given the pixel and, through the UNet, its context."""
-        probability, value = self.posterior(x_t, timesteps)
+        shift = 0.0 if hits is None else self.prior_shift(hits)
+        probability, value = self.posterior(x_t, timesteps, shift)
         _, mean, std = self.pixel_bits.view(torch.float32).view(3, -1, 1, 1)
         marginal = self.estimate(probability, value)
         blocks = {
@@ -374,7 +410,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             alpha, sigma = self.noise_level(timesteps)
             context = context * (sigma >= self.config.min_ratio * alpha)
         delta, eta = context.chunk(2, 1)
-        x_0 = self.estimate(*self.posterior(x_t, timesteps, delta, eta))
+        x_0 = self.estimate(*self.posterior(x_t, timesteps, shift + delta, eta))
         return DenoiserOutput(x_0, x_0, marginal)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

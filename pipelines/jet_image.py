@@ -142,6 +142,7 @@ class JetImagePipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         *,
+        totals: torch.Tensor | None = None,
         timesteps: list[int] | None = None,
         first_jet: int = 0,
         batch_size: int = 64,
@@ -161,6 +162,8 @@ class JetImagePipeline(DiffusionPipeline):
             num_inference_steps: Solver steps, one network evaluation each; by default the model's own number.
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
                 the batch size or on the jets beside it. A list gives each jet its own.
+            totals: For models conditioned on them: (N, 6) hits of tracks, ECAL and HCAL (towers) and their energies
+                in GeV; NaN, or by default all, for what is to be drawn.
             timesteps: Training timesteps to step through, for schedulers that accept them.
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
@@ -180,7 +183,7 @@ class JetImagePipeline(DiffusionPipeline):
         generators = self._generators(generator, first_jet, count)
         self._check_guidance(guidance_scale)
         self._check_timesteps(timesteps)
-        conditions = self._conditions(generators, given)
+        conditions = self._conditions(generators, given, totals)
         batch_size = min(batch_size, count)
         energies, held = [], []
         with self.progress_bar(total=-(-count // batch_size) * num_inference_steps) as progress:
@@ -194,6 +197,7 @@ class JetImagePipeline(DiffusionPipeline):
                 x, batch_held = self._denoise(  # a padded batch's last jets are nobody's
                     x,
                     self._embed(conditions, rows),
+                    self._hits(conditions, rows),
                     batch_generators,
                     self.scheduler.timesteps,
                     hold=hold,
@@ -202,7 +206,8 @@ class JetImagePipeline(DiffusionPipeline):
                     progress=progress,
                 )
                 held.append(batch_held[: count - start])
-                energies.append(self.representation.decode(x, batch_generators)[: count - start].cpu())
+                batch_energies = self.representation.decode(x, batch_generators)[: count - start].cpu()
+                energies.append(match_energies(batch_energies, conditions[3][rows][: count - start]))
         output = JetImagePipelineOutput(
             images=self._output(torch.cat(energies), output_type),
             labels=conditions[0].numpy().astype(np.int64),
@@ -231,7 +236,8 @@ class JetImagePipeline(DiffusionPipeline):
             energies: (N, 3, 125, 125) in GeV/100.
             timestep: How far to noise, 0 to T - 1. Schedulers that choose their own timesteps (DDIM, UniPC) start
                 from their highest one at or below it, or from their lowest.
-            labels, pt, m0: (N,) conditions; what is left out is drawn.
+            labels, pt, m0: (N,) conditions; what is left out is drawn. A model conditioned on totals is given those
+                of the jets.
             num_inference_steps: Steps of the whole schedule, by default the model's own number; those above
                 `timestep` are skipped.
             generator: Seeds the noise, jet by jet.
@@ -247,7 +253,7 @@ class JetImagePipeline(DiffusionPipeline):
         self.check_scheduler()
         num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         generators = self._generators(generator, 0, len(energies))
-        conditions = self._conditions(generators, (labels, pt, m0))
+        conditions = self._conditions(generators, (labels, pt, m0), self._totals_of(energies))
         clean, noisy = [], []
         for start in range(0, len(energies), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(energies)))
@@ -267,6 +273,7 @@ class JetImagePipeline(DiffusionPipeline):
             x, _ = self._denoise(
                 state,
                 self._embed(conditions, rows),
+                self._hits(conditions, rows),
                 [generators[row] for row in rows],
                 self.scheduler.timesteps[begin:],
                 callback=callback_on_step_end,
@@ -401,12 +408,32 @@ class JetImagePipeline(DiffusionPipeline):
         return jet_generators(seed, first_jet, count)
 
     def _conditions(
-        self, generators: list[torch.Generator], given: tuple[torch.Tensor | None, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self,
+        generators: list[torch.Generator],
+        given: tuple[torch.Tensor | None, ...],
+        totals: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        count = len(generators)
+        known = 0 if self.conditioner is None else self.conditioner.num_totals
+        if totals is not None and (not known or tuple(totals.shape) != (count, known)):
+            raise ValueError(
+                f"totals must be ({count}, {known}), got {tuple(totals.shape)}"
+                if known
+                else "this model is not conditioned on totals: they cannot be chosen"
+            )
         if self.conditioner is None:
-            unknown = torch.full((len(generators),), float("nan"))
-            return torch.full((len(generators),), -1), unknown, unknown
-        return self.conditioner.draw(generators, *given)
+            unknown = torch.full((count,), float("nan"))
+            return torch.full((count,), -1), unknown, unknown, torch.zeros(count, 0)
+        return self.conditioner.draw(generators, *given, totals)
+
+    def _totals_of(self, energies: torch.Tensor) -> torch.Tensor | None:
+        if self.conditioner is None or not self.conditioner.num_totals:
+            return None
+        return self.representation.totals(energies)
+
+    def _hits(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
+        totals = conditions[3][rows].to(self.unet.device)
+        return totals[:, : totals.shape[1] // 2] if totals.shape[1] else None
 
     def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         if self.conditioner is None:
@@ -434,6 +461,7 @@ class JetImagePipeline(DiffusionPipeline):
         self,
         x: torch.Tensor,
         embedding: torch.Tensor | None,
+        hits: torch.Tensor | None,
         generators: list[torch.Generator],
         timesteps: torch.Tensor,
         *,
@@ -453,7 +481,7 @@ class JetImagePipeline(DiffusionPipeline):
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding).x0
+            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits).x0
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
                 blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped).x0
@@ -479,6 +507,15 @@ class JetImagePipeline(DiffusionPipeline):
         gev = np.log10(np.maximum(images.numpy() * GEV_PER_UNIT, 10**low))
         pixels = np.clip((gev - low) / (high - low), 0, 1)
         return [Image.fromarray((255 * jet).round().astype(np.uint8)) for jet in pixels]
+
+
+def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+    """Energies (N, 3, H, W), each channel scaled to its total in GeV; as they are where there is none (N, 0)."""
+    if not totals.shape[1]:
+        return energies
+    sums = energies.sum((2, 3))
+    scale = torch.where(sums > 0, totals[:, 3:].to(sums) / GEV_PER_UNIT / sums, 1.0)
+    return energies * scale[:, :, None, None]
 
 
 def _source_of(cls: type) -> Path:

@@ -22,6 +22,8 @@ TOWER = 5
 TOWERS = SIDE // TOWER
 GROUPS = ("tracks", "ecal", "hcal")
 
+GEV_PER_UNIT = 100.0
+
 TAIL = 0.125
 """Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
 
@@ -105,6 +107,10 @@ class Representation(SchedulerMixin, ConfigMixin):
 
     def limits(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
+        raise NotImplementedError
+
+    def totals(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
         raise NotImplementedError
 
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
@@ -225,6 +231,12 @@ class LogValueMap(Representation):
             moments["mean"].append(mean)
             moments["std"].append(math.sqrt(raw.square().sum().item() / pixels[g] - mean**2))
         return cls(**settings, **fitted, **moments)
+
+    def totals(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
+        hits = (self.to_grid(energies) > 0).sum((2, 3), dtype=energies.dtype)
+        by_group = hits.new_zeros(len(hits), len(GROUPS)).index_add_(1, self._group(hits.device), hits)
+        return torch.cat([by_group, GEV_PER_UNIT * energies.sum((2, 3))], 1)
 
     def _group(self, device: torch.device | str) -> torch.Tensor:
         return torch.tensor(self.channel_group, device=device)

@@ -43,7 +43,7 @@ def test_the_table_is_exact_after_saving_and_in_half_precision(conditioner, tmp_
 
 def test_nothing_given_draws_whole_training_rows(conditioner):
     rows = set(zip(*(column.tolist() for column in conditioner.table()), strict=True))
-    drawn = conditioner.draw(jet_generators(0, 0, 300))
+    drawn = conditioner.draw(jet_generators(0, 0, 300))[:3]
     drawn_rows = list(zip(*(column.tolist() for column in drawn), strict=True))
     assert set(drawn_rows) <= rows
     assert len(set(drawn_rows)) > 200
@@ -52,11 +52,13 @@ def test_nothing_given_draws_whole_training_rows(conditioner):
 
 def test_the_missing_is_drawn_given_the_rest(conditioner):
     generators = jet_generators(0, 0, 50)
-    labels, pt, m0 = conditioner.draw(generators, labels=torch.ones(50, dtype=torch.int64), pt=torch.full((50,), 120.0))
+    labels, pt, m0, _ = conditioner.draw(
+        generators, labels=torch.ones(50, dtype=torch.int64), pt=torch.full((50,), 120.0)
+    )
     assert (labels == 1).all()
     assert (pt == 120).all()
     assert (m0 - (0.15 * 120 + 4 + 0.5)).abs().max() < 1.5  # the class's own masses at this pT
-    labels, pt, m0 = conditioner.draw(generators, m0=torch.full((50,), 25.0))
+    labels, pt, m0, _ = conditioner.draw(generators, m0=torch.full((50,), 25.0))
     assert (m0 == 25).all()
     assert 0 < labels.sum() < 50
     assert pt[labels == 1].mean() < pt[labels == 0].mean() - 10  # quarks are heavier here, so softer at one mass
@@ -71,7 +73,7 @@ def test_draws_belong_to_the_jet_not_the_batch(conditioner):
 
 def test_draws_come_from_the_nearest(conditioner):
     _, table_pt, _ = conditioner.table()
-    _, _, m0 = conditioner.draw(jet_generators(0, 0, 400), pt=torch.full((400,), 100.0))
+    _, _, m0, _ = conditioner.draw(jet_generators(0, 0, 400), pt=torch.full((400,), 100.0))
     nearest = (table_pt.log() - torch.tensor(100.0).log()).abs().topk(NEIGHBOURS, largest=False).indices
     assert set(m0.tolist()) <= set(conditioner.table()[2][nearest].tolist())
 
@@ -109,3 +111,45 @@ def test_a_class_without_training_jets_cannot_be_asked_for():
     gluons = Conditioner.fit(torch.zeros(5), torch.rand(5) + 80, torch.rand(5) + 9, embedding_dim=4)
     with pytest.raises(ValueError, match="no training jet has label 1"):
         gluons.draw(jet_generators(0, 0, 1), labels=torch.ones(1, dtype=torch.int64))
+
+
+@pytest.fixture
+def with_totals():
+    generator = torch.Generator().manual_seed(1)
+    pt = 70 + 100 * torch.rand(1000, generator=generator)
+    totals = torch.cat([torch.randint(0, 300, (1000, 3), generator=generator), torch.rand(1000, 3) * pt[:, None]], 1)
+    return Conditioner.fit(torch.arange(1000) % 2, pt, 0.2 * pt, totals, embedding_dim=16)
+
+
+def test_totals_are_drawn_with_the_rest_of_a_training_jet(with_totals, tmp_path):
+    with_totals.save_pretrained(tmp_path)
+    again = Conditioner.from_pretrained(tmp_path)
+    columns = (*again.table(), *again.totals_table().unbind(1))
+    rows = set(zip(*(column.tolist() for column in columns), strict=True))
+    drawn = again.draw(jet_generators(0, 0, 100))
+    drawn_columns = (*drawn[:3], *drawn.totals.unbind(1))
+    assert set(zip(*(column.tolist() for column in drawn_columns), strict=True)) <= rows
+
+
+def test_drawn_energies_follow_the_asked_pt_and_given_totals_stay(with_totals):
+    asked = torch.full((20, 6), torch.nan)
+    asked[:, 0] = 42.0
+    pt = torch.full((20,), 340.0)
+    drawn = with_totals.draw(jet_generators(0, 0, 20), torch.ones(20, dtype=torch.int64), pt, 0.2 * pt, asked)
+    assert torch.equal(drawn.totals[:, 0], asked[:, 0])
+    table_labels, table_pt, _ = with_totals.table()
+    shares = with_totals.totals_table()[:, 3:] / table_pt[:, None]
+    for jet in drawn.totals:
+        nearest = (shares[table_labels == 1] - jet[3:] / 340).abs().sum(1).min()
+        assert nearest < 1e-5
+    assert drawn.totals[:, 1].round().equal(drawn.totals[:, 1])
+
+
+def test_totals_move_the_embedding(with_totals):
+    conditions = torch.tensor([1]), torch.tensor([100.0]), torch.tensor([20.0])
+    totals = torch.tensor([[50.0, 200, 10, 60, 30, 10]])
+    base = with_totals(*conditions, totals)
+    for place in range(6):
+        changed = totals.clone()
+        changed[0, place] *= 1.5
+        assert not torch.allclose(with_totals(*conditions, changed), base, atol=1e-4)

@@ -214,3 +214,29 @@ def test_bad_settings_are_refused(representation, jets):
         fit(representation, jets, prior="class")
     with pytest.raises(ValueError, match="too few"):
         fit_mixture(torch.arange(15.0), 2)
+
+
+def test_asked_hits_are_what_the_prior_expects(representation, jets):
+    denoiser = fit(representation, jets)
+    hits = torch.tensor([[10.0, 300.0, 4.0], [150.0, torch.nan, 40.0]])
+    logit = denoiser.prior_logit_bits.view(torch.float32) + denoiser.prior_shift(hits)
+    expected = (torch.sigmoid(logit) * denoiser.inside).sum((2, 3))
+    group = torch.tensor(representation.channel_group)
+    found = torch.stack([expected[:, group == g].sum(1) for g in range(3)], 1)
+    average = (torch.sigmoid(denoiser.prior_logit_bits.view(torch.float32)) * denoiser.inside).sum((1, 2))
+    hits[1, 1] = average[group == 1].sum()  # unknown: the prior as it was fitted
+    torch.testing.assert_close(found, hits, rtol=0.02, atol=0)
+
+
+def test_asked_hits_move_the_estimate_of_their_own_channels_alone(representation, jets):
+    denoiser = fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:4])), 900)
+    unet = constant_unet(0.0, 2 * len(representation.channel_group))
+    few, many = (
+        denoiser(unet, x_t, timesteps, hits=torch.tensor([[n, torch.nan, torch.nan]]).expand(4, 3)).x0
+        for n in (5.0, 500.0)
+    )
+    group = torch.tensor(representation.channel_group)
+    inside = representation.mask()
+    assert (many[:, group == 0][..., inside] > few[:, group == 0][..., inside]).all()
+    assert torch.equal(many[:, group > 0], few[:, group > 0])

@@ -7,6 +7,7 @@ from diffusers import DDPMScheduler, HeunDiscreteScheduler
 from models import small_pipeline
 from PIL import Image
 
+from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, make_scheduler
 
 
@@ -267,3 +268,56 @@ def test_timesteps_can_be_chosen_where_the_scheduler_takes_them(pipeline, defaul
     pipeline.scheduler = make_scheduler("ddim", default_scheduler.config)
     with pytest.raises(ValueError, match="takes no timesteps"):
         pipeline(1, timesteps=[999, 500, 100])
+
+
+@pytest.fixture(scope="module")
+def totals_pipeline(converted_folder):
+    return small_pipeline(converted_folder, "--unet.totals=true", "--optimizer.condition_drop=0.1")
+
+
+def energies_of(output):
+    return 100 * output.images.sum((1, 2), dtype=np.float64)
+
+
+def test_jets_have_the_energies_drawn_for_them(totals_pipeline):
+    output = totals_pipeline(6, num_inference_steps=4, generator=seeded())
+    table = totals_pipeline.conditioner.totals_table()[:, 3:]
+    made = energies_of(output)
+    assert (made > 0).any(1).all()
+    for jet in made:
+        lit = jet > 0
+        assert (np.abs(table.numpy()[:, lit] / jet[lit] - 1).max(1) < 1e-4).any()
+
+
+def test_totals_can_be_asked_for(totals_pipeline):
+    asked = torch.tensor([[60.0, 250, 12, 50, 40, 20]]).expand(3, 6).clone()
+    asked[2] = torch.nan
+    output = totals_pipeline(3, totals=asked, num_inference_steps=4, generator=seeded())
+    made = energies_of(output)[:2]
+    np.testing.assert_allclose(made[made > 0], np.tile([50, 40, 20], (2, 1))[made > 0], rtol=1e-4)
+    few, many = (
+        totals_pipeline(4, totals=asked[:1].expand(4, 6) * scale, num_inference_steps=4, generator=seeded())
+        for scale in (0.3, 3.0)
+    )
+    assert (many.images > 0).sum() > 2 * (few.images > 0).sum()
+
+
+def test_totals_survive_saving(totals_pipeline, tmp_path):
+    totals_pipeline.save_pretrained(tmp_path)
+    again = load_pipeline(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    made, remade = (pipe(3, num_inference_steps=2, generator=seeded()) for pipe in (totals_pipeline, again))
+    np.testing.assert_array_equal(made.images, remade.images)
+
+
+def test_totals_of_the_wrong_shape_or_model_are_refused(totals_pipeline, pipeline):
+    with pytest.raises(ValueError, match=r"totals must be \(2, 6\), got \(1, 6\)"):
+        totals_pipeline(2, totals=torch.ones(1, 6))
+    with pytest.raises(ValueError, match="not conditioned on totals"):
+        pipeline(1, totals=torch.ones(1, 6))
+
+
+def test_lightly_noised_jets_come_back_from_a_model_with_totals(totals_pipeline, jets):
+    energies = torch.from_numpy(jets.energies[:4])
+    clean, _ = totals_pipeline.reconstruct(energies, 50, num_inference_steps=10, generator=seeded())
+    torch.testing.assert_close(clean.sum((2, 3)), energies.sum((2, 3)), rtol=0.3, atol=0.02)

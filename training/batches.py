@@ -34,6 +34,7 @@ class NoisyBatch(NamedTuple):
         x_0, noise: (N, C, H, W) clean jets in model space and unit Gaussian noise.
         timesteps: (N,) int64.
         labels, pt, m0: (N,) conditions, GeV.
+        totals: (N, 6) hits and energies (GeV) of each channel, or (N, 0).
         dropped: (N,) bool, whose conditions are hidden.
     """
 
@@ -43,6 +44,7 @@ class NoisyBatch(NamedTuple):
     labels: torch.Tensor
     pt: torch.Tensor
     m0: torch.Tensor
+    totals: torch.Tensor
     dropped: torch.Tensor
 
     def to(self, device: torch.device) -> NoisyBatch:
@@ -61,6 +63,7 @@ class NoisyJets(Dataset[NoisyBatch]):
         seed: Keys noise and timesteps.
         min_ratio: Smallest sigma/alpha trained on.
         condition_drop: Probability of hiding the conditions.
+        with_totals: Work out the jets' totals.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class NoisyJets(Dataset[NoisyBatch]):
         seed: int,
         min_ratio: float = 0.0,
         condition_drop: float = 0.0,
+        with_totals: bool = False,
     ) -> None:
+        self.with_totals = with_totals
         self.jets, self.representation, self.batch_size, self.seed = jets, representation, batch_size, seed
         self.condition_drop = condition_drop
         alphas_cumprod = denoiser.alphas_cumprod.cpu()
@@ -85,7 +90,9 @@ class NoisyJets(Dataset[NoisyBatch]):
     def __getitems__(self, positions: Sequence[Position]) -> NoisyBatch:
         """The batch of these positions, all of one step."""
         rows = np.array([position.jet for position in positions])
-        x_0 = self.representation.encode(torch.from_numpy(self.jets.energies(rows)))
+        energies = torch.from_numpy(self.jets.energies(rows))
+        x_0 = self.representation.encode(energies)
+        totals = self.representation.totals(energies) if self.with_totals else torch.zeros(len(rows), 0)
         noise = torch.empty_like(x_0)
         dropped = torch.zeros(len(rows), dtype=torch.bool)
         for i, position in enumerate(positions):
@@ -93,7 +100,7 @@ class NoisyJets(Dataset[NoisyBatch]):
             noise[i].normal_(generator=generator)
             dropped[i] = torch.rand((), generator=generator) < self.condition_drop
         labels, pt, m0 = (torch.from_numpy(column[rows]) for column in (self.jets.labels, self.jets.pt, self.jets.m0))
-        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, dropped)
+        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, totals, dropped)
 
     def _timesteps(self, positions: Sequence[Position]) -> torch.Tensor:
         """Evenly spread over the global batch with one random offset a step: uniform, of little variance."""

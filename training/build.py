@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DModel
 from torch import nn
+from tqdm import tqdm
 
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import LOADABLE, training_scheduler
@@ -42,11 +43,13 @@ class TrainedModule(nn.Module):
         labels: torch.Tensor,
         pt: torch.Tensor,
         m0: torch.Tensor,
+        totals: torch.Tensor,
         dropped: torch.Tensor,
     ) -> DenoiserOutput:
         """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions."""
-        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, dropped)
-        return self.denoiser(self.unet, x_t, timesteps, embedding)
+        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, totals, dropped)
+        hits = totals[:, : totals.shape[1] // 2].masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
+        return self.denoiser(self.unet, x_t, timesteps, embedding, hits)
 
 
 def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:
@@ -68,7 +71,10 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     conditioner = None
     if settings.unet.conditional:
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        conditioner = Conditioner.fit(*columns, embedding_dim=4 * unet.config.block_out_channels[0])
+        totals = all_totals(jets, representation) if settings.unet.totals else None
+        conditioner = Conditioner.fit(*columns, totals, embedding_dim=4 * unet.config.block_out_channels[0])
+    elif settings.unet.totals:
+        raise ValueError("unet.totals needs unet.conditional: true")
     return JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
@@ -236,6 +242,18 @@ def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[to
     rows = np.linspace(0, len(jets) - 1, min(count, len(jets))).round().astype(int)
     for start in range(0, len(rows), size):
         yield torch.from_numpy(jets.energies(rows[start : start + size]))
+
+
+def all_totals(jets: JetDataset, representation: Representation) -> torch.Tensor:
+    """(N, 6) hits and energies (GeV) of each channel, of every jet of the split.
+
+    Raises:
+        ValueError: If hits mean nothing in the representation.
+    """
+    if not isinstance(representation, LogValueMap):
+        raise ValueError(f"unet.totals needs hits, which {type(representation).__name__} does not have")
+    batches = tqdm(energy_batches(jets, len(jets)), desc="totals", total=-(-len(jets) // 256), leave=False)
+    return torch.cat([representation.totals(energies) for energies in batches])
 
 
 def settings_as_dict(settings: TrainSettings) -> dict[str, Any]:

@@ -79,6 +79,15 @@ def impute_hcal(pipeline: JetImagePipeline, jets: JetSample, draws: int, *, step
     return ImputedEnergy(truth, np.stack(found))
 
 
+def _known_totals(pipeline: JetImagePipeline, energies: Array) -> torch.Tensor | None:
+    """Totals of tracks and ECAL, with HCAL's unknown, for a model conditioned on them."""
+    if pipeline.conditioner is None or not pipeline.conditioner.num_totals:
+        return None
+    totals = pipeline.representation.totals(torch.from_numpy(energies))
+    totals[:, HCAL::3] = torch.nan
+    return totals
+
+
 def _draw(pipeline: JetImagePipeline, jets: JetSample, energies: Array, steps: int, seed: int) -> Array:
     """(N,) HCAL energy of one draw, GeV."""
     known = torch.tensor([group != HCAL for group in pipeline.representation.channel_group]).view(-1, 1, 1)
@@ -102,6 +111,7 @@ def _draw(pipeline: JetImagePipeline, jets: JetSample, energies: Array, steps: i
     output = pipeline(
         len(jets),
         **conditions,
+        totals=_known_totals(pipeline, energies),
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(seed),
         batch_size=len(jets),

@@ -64,6 +64,7 @@ class Monitor:
             batch_size=count,
             seed=settings.seed,
             min_ratio=settings.noise.min_ratio,
+            with_totals=settings.unet.totals,
         )
         positions = validation_positions(len(validation), count)
         mine = positions[accelerator.process_index :: accelerator.num_processes]
@@ -122,9 +123,7 @@ class Monitor:
             for batch in self.validation_batches:
                 moved = batch.to(self.accelerator.device)
                 with self.accelerator.autocast():
-                    output = self.bare(
-                        self.loss_of.noisy(moved), moved.timesteps, moved.labels, moved.pt, moved.m0, moved.dropped
-                    )
+                    output = self.bare(self.loss_of.noisy(moved), *moved[2:])
                 sums += self.loss_of(output, moved).sums * len(moved.labels)
                 jets += len(moved.labels)
         total = self.accelerator.reduce(torch.cat([sums, sums.new_tensor([jets])]), "sum")

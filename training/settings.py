@@ -30,6 +30,7 @@ class UNetSettings:
         norm_num_groups: Groups of the group normalisation; divides every entry of block_out_channels.
         dropout: Dropout within residual layers.
         conditional: Condition on class, pT and mass.
+        totals: Condition on each channel's hits and energy too; sampling draws them first, from training jets.
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
     """
 
@@ -41,6 +42,7 @@ class UNetSettings:
     norm_num_groups: int = 16
     dropout: float = 0.0
     conditional: bool = True
+    totals: bool = False
     gradient_checkpointing: bool = False
 
 

@@ -164,7 +164,7 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
     load_tensors(trained_tensors(pipeline.unet), trained_tensors(trained.unet))
     if pipeline.conditioner is not None and trained.conditioner is not None:
         load_tensors(trained_tensors(pipeline.conditioner), trained_tensors(trained.conditioner))
-        for name in ("log_pt_mean", "log_pt_std", "log_m0_mean", "log_m0_std"):
+        for name in (n for n in trained.conditioner.config if n.startswith("log_")):
             pipeline.conditioner.register_to_config(**{name: trained.conditioner.config[name]})
     pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
 
@@ -221,6 +221,7 @@ def run_steps(  # noqa: PLR0915
         seed=settings.seed,
         min_ratio=settings.noise.min_ratio,
         condition_drop=settings.optimizer.condition_drop,
+        with_totals=settings.unet.totals,
     )
     batches = GlobalBatches(
         len(jets),
@@ -255,7 +256,7 @@ def run_steps(  # noqa: PLR0915
             waited = clock.lap() if clock.jets else 0 * clock.lap()  # the loader's start is no waiting
             last = micro == settings.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                output = model(loss_of.noisy(batch), batch.timesteps, batch.labels, batch.pt, batch.m0, batch.dropped)
+                output = model(loss_of.noisy(batch), *batch[2:])
                 terms = loss_of(output, batch)
                 # accelerate divides by the number of micro-batches.
                 accelerator.backward(terms.loss)
