@@ -17,6 +17,7 @@ COMMANDS = {
     "plot-steps": ("jet_diffusion.training.plot_steps", "draw the noising and denoising of jets as strips"),
     "publish": ("jet_diffusion.training.publish", "stage a run for the Hub and push it"),
     "simulate": ("jet_diffusion.simulation.command", "make jets from physics: Pythia 8 and a fast detector"),
+    "quantum-report": ("jet_diffusion.training.quantum_report", "quantum models and their controls in one table"),
     "demo": ("jet_diffusion.training.demo", "the whole line on the bundled sample"),
 }
 """Subcommand -> (module with `main(argv) -> None`, one line of help)."""
@@ -24,7 +25,7 @@ COMMANDS = {
 
 def usage() -> str:
     """The command's help text."""
-    rows = "\n".join(f"  {name:<13} {text}" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<14} {text}" for name, (_, text) in COMMANDS.items())
     return f"usage: jet-diffusion COMMAND ...\n\n{rows}\n\n`jet-diffusion COMMAND --help` explains one.\n"
 
 

@@ -34,13 +34,14 @@ CRYSTAL_CENTRES = (np.arange(NUM_CRYSTALS) - NUM_CRYSTALS // 2) * CRYSTAL_PITCH
 TOWER_CENTRES = (np.arange(NUM_TOWERS) - NUM_TOWERS // 2) * TOWER_PITCH
 """eta and phi of the towers' rows and columns, from the image's central tower."""
 
-_CRYSTAL_TO_TOWER = (
+CRYSTAL_TO_TOWER = (
     np.add.outer(
         np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER * NUM_TOWERS, np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER
     )
     .ravel()
     .astype(np.int64)
 )
+"""(15625,) tower of each pixel."""
 
 
 def check_image_shape(energies: Array) -> Array:
@@ -120,7 +121,7 @@ class Hits:
     @cached_property
     def tower_energy(self) -> Array:
         """(N, 3, 625): energy in each tower, GeV."""
-        tower = self.channel * TOWERS + _CRYSTAL_TO_TOWER[self.pixel]
+        tower = self.channel * TOWERS + CRYSTAL_TO_TOWER[self.pixel]
         return self.sum(self.energy, tower, len(CHANNELS) * TOWERS).reshape(-1, len(CHANNELS), TOWERS)
 
     @cached_property

@@ -15,18 +15,32 @@ from torch import nn
 
 from jet_diffusion.pipelines.baselines import BASELINES
 from jet_diffusion.pipelines.conditioning import Conditioner
-from jet_diffusion.pipelines.denoiser import DENOISERS
+from jet_diffusion.pipelines.denoiser import PlainDenoiser
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
 from jet_diffusion.pipelines.representation import REPRESENTATIONS
 from jet_diffusion.pipelines.resized_representations import RESIZED_REPRESENTATIONS
+from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.quantum.class_conditioning import ClassConditioner
+from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
+from jet_diffusion.quantum.filter_denoiser import QuantumFilterDenoiser
+from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
+from jet_diffusion.quantum.pipeline import QuantumJetPipeline
+from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
+from jet_diffusion.quantum.state_denoiser import StateDenoiser
 from jet_diffusion.runs import RunFolder, read_state
 
+QUANTUM_NETWORKS = (QuantumFilterDenoiser, HybridUNet2DModel, AmplitudeCNN)
+
 LOADABLE: dict[str, dict[str, type]] = {
-    "unet": {"UNet2DModel": UNet2DModel, **{cls.__name__: cls for cls in BASELINES.values()}},
-    "scheduler": {cls.__name__: cls for cls, _ in SCHEDULERS.values()},
-    "representation": {**REPRESENTATIONS, **RESIZED_REPRESENTATIONS},
-    "denoiser": dict(DENOISERS),
-    "conditioner": {"Conditioner": Conditioner},
+    "unet": {"UNet2DModel": UNet2DModel, **{cls.__name__: cls for cls in (*BASELINES.values(), *QUANTUM_NETWORKS)}},
+    "scheduler": {cls.__name__: cls for cls in (*(cls for cls, _ in SCHEDULERS.values()), QuantumChannelScheduler)},
+    "representation": {**REPRESENTATIONS, **RESIZED_REPRESENTATIONS, "JetAmplitudeEncoder": JetAmplitudeEncoder},
+    "denoiser": {
+        "PlainDenoiser": PlainDenoiser,
+        "SpikeAndSlabDenoiser": SpikeAndSlabDenoiser,
+        "StateDenoiser": StateDenoiser,
+    },
+    "conditioner": {"Conditioner": Conditioner, "ClassConditioner": ClassConditioner},
 }
 """What each component of a pipeline may be."""
 
@@ -87,7 +101,8 @@ def load_folder(folder: Path) -> JetImagePipeline:
         if isinstance(part, torch.nn.Module):
             part.eval()
     settings = {name: index[name] for name in ("provenance", "context_ratio", "default_steps") if name in index}
-    return JetImagePipeline(**components, **settings)
+    quantum = isinstance(components["representation"], JetAmplitudeEncoder)
+    return (QuantumJetPipeline if quantum else JetImagePipeline)(**components, **settings)
 
 
 def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:

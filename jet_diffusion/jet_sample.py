@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from jet_diffusion.hits import Array, check_image_shape
+from jet_diffusion.hits import CRYSTAL_TO_TOWER, PIXELS, TOWERS, Array, check_image_shape
 from jet_diffusion.observables import BATCH_SIZE, OBSERVABLES, compute_observables
-from jet_diffusion.schema import CLASS_NAMES, IMAGE_SHAPE
+from jet_diffusion.schema import CHANNELS, CLASS_NAMES, GEV_PER_UNIT, IMAGE_SHAPE
 
 VOXELS = int(np.prod(IMAGE_SHAPE))
 """Values of one jet image, all channels."""
@@ -141,6 +141,14 @@ class JetSample:
         size = int(np.clip(BATCH_HITS // hits_per_jet, 1, BATCH_SIZE))
         for start in range(0, len(self), size):
             yield self.energies(slice(start, start + size))
+
+    @property
+    def tower_energies(self) -> csr_array:
+        """(N, 3 * 625) sparse energy in each tower of each channel, GeV."""
+        voxel = np.arange(VOXELS)
+        tower = voxel // PIXELS * TOWERS + CRYSTAL_TO_TOWER[voxel % PIXELS]
+        weights = np.full(VOXELS, GEV_PER_UNIT, dtype=np.float64)
+        return csr_array(self.voxels @ csr_array((weights, (voxel, tower)), shape=(VOXELS, len(CHANNELS) * TOWERS)))
 
     @property
     def observables(self) -> Array:

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from jet_diffusion.evaluation import Evaluation
-from jet_diffusion.hits import CRYSTAL_CENTRES, TOWER_PITCH, Array, Hits
+from jet_diffusion.hits import CRYSTAL_CENTRES, TOWER_PITCH, Array
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.report_style import GENERATED, RATIO_LIMITS, REAL, styled
 from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, GEV_PER_UNIT, NUM_TOWERS
@@ -24,11 +24,11 @@ def radial_profiles(evaluation: Evaluation) -> Figure:
     radius = np.hypot(CRYSTAL_CENTRES[:, None], CRYSTAL_CENTRES)
     edges = np.linspace(0, 1.1, 23)
     number = np.histogram(radius, edges)[0]
+    means = {"real": mean_images(evaluation.reference), "generated": mean_images(evaluation.generated)}
     for index, label in enumerate(CHANNEL_LABELS):
         profiles = {}
-        for name, sample in (("real", evaluation.reference), ("generated", evaluation.generated)):
-            mean = mean_images(sample)[index]
-            profiles[name] = np.histogram(radius, edges, weights=mean)[0] / number
+        for name, mean in means.items():
+            profiles[name] = np.histogram(radius, edges, weights=mean[index])[0] / number
             colour = REAL if name == "real" else GENERATED
             panels[0, index].stairs(profiles[name], edges, color=colour, lw=1.4, label=name)
         ratio = np.divide(
@@ -86,8 +86,10 @@ def mean_image_ratios(evaluation: Evaluation) -> Figure:
 
 def _tower_means(sample: JetSample) -> tuple[Array, Array]:
     """Mean tower energies, and which of them are known to `REAL_ERROR`: (3, 25, 25) each."""
-    towers = np.concatenate([Hits(batch).tower_energy for batch in sample.batches()])
-    mean, error = towers.mean(axis=0), towers.std(axis=0) / np.sqrt(len(towers))
+    towers = sample.tower_energies
+    mean = np.asarray(towers.mean(axis=0))
+    square = np.asarray(towers.multiply(towers).mean(axis=0))
+    error = np.sqrt(np.clip(square - mean**2, 0, None) / len(sample))
     shape = (len(CHANNEL_LABELS), NUM_TOWERS, NUM_TOWERS)
     return mean.reshape(shape), (error < REAL_ERROR * mean).reshape(shape)
 

@@ -230,9 +230,9 @@ SHOWN: dict[str, _Shown] = {
     ),
     "observables": (
         "Observables",
-        "W1 in the observable's unit; own band: 95 % of real-against-real values lie below; simultaneous band: in 95 % "
-        "of real-against-real comparisons all observables lie below theirs; separation: bins of equally many real "
-        "jets.",
+        "W1 in the observable's unit; own band: a perfect generator's W1 lies below in 95 % of all cases (real and "
+        "generated jets shuffled into two samples); simultaneous band: all of them do; separation: bins of equally "
+        "many real jets.",
         ("observable", "real", "gen.", "W1", "floor", "own band", "sim. band", "", "sep.", "floor"),
         _observable_row,
     ),

@@ -8,8 +8,7 @@ what the UNet's output means is written down once. Whatever it means, the schedu
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +19,8 @@ from diffusers.configuration_utils import register_to_config
 Network = Callable[..., Any]
 """A UNet2DModel, bare or wrapped for several processes: (inputs, timesteps, class_labels=...) -> .sample"""
 
-SHIFT_RANGE, SHIFT_NODES = 8.0, 65
-"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
-
 CONTEXT_SHARE = 0.92
 """Share of a step schedule's timesteps that `Denoiser.context_timesteps` puts where context matters."""
-
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value")
 
 
 @dataclass
@@ -37,11 +31,14 @@ class DenoiserOutput:
         x0: (N, C, H, W) estimate of the clean jet in model space.
         prediction: What the training loss compares with `Denoiser.target`.
         marginal: (N, C, H, W) what x0 would be from each pixel alone, where the denoiser knows it.
+        logit, value: (N, C, H, W) log-odds of a hit and its value if it is one, where the denoiser has them.
     """
 
     x0: torch.Tensor
     prediction: torch.Tensor
     marginal: torch.Tensor | None = None
+    logit: torch.Tensor | None = None
+    value: torch.Tensor | None = None
 
 
 def float_bits(values: torch.Tensor) -> torch.Tensor:
@@ -80,6 +77,11 @@ class Denoiser(ModelMixin, ConfigMixin):
             alpha_bar = alphas_cumprod[timesteps]
         alpha_bar = alpha_bar.view(-1, 1, 1, 1)
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def add_noise(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The forward process, x_t = alpha x_0 + sigma eps in closed form, at timesteps (N,)."""
+        alpha, sigma = self.noise_level(timesteps)
+        return alpha * x_0 + sigma * noise
 
     def context_timesteps(self, steps: int, context_ratio: float) -> list[int]:
         """Timesteps, descending, most of them where sigma/alpha lies above `context_ratio` and context matters.
@@ -201,257 +203,3 @@ class PlainDenoiser(Denoiser):
         snr = (alpha / sigma).square()
         weight = snr.clamp(max=self.config.snr_gamma)
         return {"epsilon": weight / snr, "sample": weight, "v_prediction": weight / (snr + 1)}[self.config.prediction]
-
-
-class SpikeAndSlabDenoiser(Denoiser):
-    r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
-
-    The marginal of a pixel is a spike at z_0 (no energy) of weight 1 - p and a slab of hits, a mixture of
-    Gaussians (w_k, m_k, s_k). With x_t = alpha x_0 + sigma eps the posterior mean is exact:
-
-        l   = log sum_k w_k N(x_t; alpha m_k', alpha^2 s_k^2 + sigma^2) - log N(x_t; alpha z_0, sigma^2)
-        h   = sigmoid(logit p + delta + l)                                     probability of a hit
-        a   = sum_k r_k (m_k' sigma^2 + alpha s_k^2 x_t) / (sigma^2 + alpha^2 s_k^2)    value of the hit
-        x_0 = z_0 + h (a - z_0)
-
-    The UNet, which sees x_t and that estimate, gives delta (contextual log-odds) and eta (m_k' = m_k + eta s, with
-    s the slab's width); with its last layer at zero training starts at the marginal denoiser. A plain UNet cannot
-    hold so many sharp thresholds that move with the noise level and needs far longer to find them.
-
-    Where the number of hits a channel group is to have is known, logit p of the whole group is shifted until the
-    prior expects just that number.
-
-    Args:
-        channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
-        grid: Height and width of x.
-        zero: Value of x without energy, per channel.
-        slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers.
-        noise_schedule: Configuration of the training DDPMScheduler.
-        inputs: What the UNet sees: x_t, estimate, hit_probability, hit_value (in units of s from m).
-        min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
-        min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
-    """
-
-    @register_to_config
-    def __init__(
-        self,
-        channel_group: tuple[int, ...],
-        grid: tuple[int, int],
-        zero: tuple[float, ...],
-        slab_weights: tuple[tuple[float, ...], ...],
-        slab_means: tuple[tuple[float, ...], ...],
-        slab_stds: tuple[tuple[float, ...], ...],
-        noise_schedule: dict[str, Any],
-        inputs: tuple[str, ...] = ("x_t", "estimate"),
-        min_variance: float = 0.05,
-        min_ratio: float = 0.0,
-    ) -> None:
-        super().__init__()
-        if not inputs or set(inputs) - set(INPUTS):
-            raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
-        self.set_noise_schedule(noise_schedule)
-        channels = len(channel_group)
-        self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
-        self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
-        group = torch.tensor(channel_group)
-        self.register_buffer("log_hits_bits", float_bits(torch.zeros(int(group.max()) + 1, SHIFT_NODES)))
-        # The dtype is named: loading in half precision changes the default.
-        slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
-        weights, means, stds = slab
-        mean = (weights * means).sum(1)
-        std = ((weights * (stds**2 + means**2)).sum(1) - mean**2).sqrt()
-        pixel = torch.stack([torch.tensor(zero, dtype=torch.float64), mean, std])
-        self.register_buffer("slab_bits", float_bits(slab), persistent=False)
-        self.register_buffer("pixel_bits", float_bits(pixel), persistent=False)
-
-    @classmethod
-    def fit(
-        cls,
-        batches: Iterable[torch.Tensor],
-        *,
-        channel_group: tuple[int, ...],
-        zero: torch.Tensor,
-        hit_threshold: torch.Tensor,
-        mask: torch.Tensor,
-        noise_schedule: dict[str, Any],
-        components: int = 1,
-        prior: str = "position",
-        **settings: Any,
-    ) -> SpikeAndSlabDenoiser:
-        """Fit spike and slab to training jets in model space.
-
-        Args:
-            batches: Tensors x (n, C, H, W).
-            channel_group, zero, hit_threshold, mask: As the representation declares them.
-            noise_schedule: Configuration of the training DDPMScheduler.
-            components: Gaussians of each group's slab.
-            prior: "position" for the occupancy at each pixel of each group's towers, "group" for one per group.
-            settings: Further arguments of the class.
-        """
-        if prior not in ("position", "group"):
-            raise ValueError(f"prior must be position or group, got {prior!r}")
-        group = torch.tensor(channel_group)
-        hits: list[list[torch.Tensor]] = [[] for _ in range(int(group.max()) + 1)]
-        counts, jets = torch.zeros(len(group), *mask.shape), 0
-        for x in batches:
-            hit = (x > hit_threshold.view(-1, 1, 1)) & mask
-            counts += hit.sum(0)
-            jets += len(x)
-            for g, group_hits in enumerate(hits):
-                group_hits.append(x[:, group == g][hit[:, group == g]])
-        slab = [fit_mixture(torch.cat(group_hits), components) for group_hits in hits]
-        denoiser = cls(
-            channel_group=tuple(channel_group),
-            grid=tuple(mask.shape),
-            zero=tuple(zero.tolist()),
-            slab_weights=[weights for weights, _, _ in slab],
-            slab_means=[means for _, means, _ in slab],
-            slab_stds=[stds for _, _, stds in slab],
-            noise_schedule=noise_schedule,
-            **settings,
-        )
-        average = torch.zeros_like(counts)
-        for g in range(len(hits)):
-            average[group == g] = (counts[group == g].sum() / ((group == g).sum() * mask.sum() * jets)).item()
-        # A hundred jets' worth of the group's average keeps rare positions from a prior of zero.
-        expected = average * jets if prior == "group" else counts
-        probability = (expected + 100 * average) / (jets + 100)
-        denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability.double(), eps=1e-7)))
-        denoiser.inside.copy_(mask.to(torch.int32))
-        denoiser.log_hits_bits.copy_(float_bits(denoiser._expected_hits().log()))
-        return denoiser
-
-    def _expected_hits(self) -> torch.Tensor:
-        """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
-        group = torch.tensor(self.config.channel_group)
-        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
-        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
-        return torch.stack(
-            [
-                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
-                for g in range(int(group.max()) + 1)
-            ]
-        )
-
-    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
-        """(N, C, 1, 1) shift of the prior log-odds with which it expects hits (N, groups); 0 where those are NaN."""
-        nodes = self.log_hits_bits.view(torch.float32)
-        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (groups, N)
-        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
-        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
-        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
-        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
-        group = torch.tensor(self.config.channel_group, device=nodes.device)
-        return shift.T[:, group, None, None]
-
-    def unet_channels(self) -> tuple[int, int]:
-        """In: one block of channels for each input; out: delta and eta."""
-        channels = len(self.config.channel_group)
-        return len(self.config.inputs) * channels, 2 * channels
-
-    def posterior(
-        self,
-        x_t: torch.Tensor,
-        timesteps: torch.Tensor,
-        delta: torch.Tensor | float = 0.0,
-        eta: torch.Tensor | float = 0.0,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probability h of a hit and its value a, each (N, C, H, W), by Bayes' rule (class docstring)."""
-        alpha, sigma = self.noise_level(timesteps)
-        zero, _, std = self.pixel_bits.view(torch.float32).view(3, -1, 1, 1)
-        variance = (sigma**2).clamp(min=1e-10)
-        log_spike = -(x_t - alpha * zero).square() / variance / 2 - variance.log() / 2
-        log_slabs, values = [], []
-        for weight, centre, width in self.slab_bits.view(torch.float32).permute(2, 0, 1).unsqueeze(-1).unsqueeze(-1):
-            mean = centre + eta * std
-            total = alpha**2 * width**2 + variance
-            log_slabs.append(weight.log() - (x_t - alpha * mean).square() / total / 2 - total.log() / 2)
-            values.append((mean * variance + alpha * width**2 * x_t) / total)
-        if len(log_slabs) == 1:
-            log_slab, value = log_slabs[0], values[0]
-        else:
-            stacked = torch.stack(log_slabs)
-            log_slab = stacked.logsumexp(0)
-            value = ((stacked - log_slab).exp() * torch.stack(values)).sum(0)
-        prior_logit = self.prior_logit_bits.view(torch.float32)
-        return torch.sigmoid(prior_logit + delta + log_slab - log_spike), value
-
-    def estimate(self, hit_probability: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Posterior mean of x_0; outside the image it is a zero for certain."""
-        zero = self.pixel_bits.view(torch.float32)[0].view(-1, 1, 1)
-        return zero + self.inside * hit_probability * (value - zero)
-
-    def marginal(self, x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The best estimate of x_0 from each pixel alone: what no context-blind network can beat."""
-        return self.estimate(*self.posterior(x_t, timesteps))
-
-    def forward(
-        self,
-        unet: Network,
-        x_t: torch.Tensor,
-        timesteps: torch.Tensor,
-        class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
-    ) -> DenoiserOutput:
-        """Posterior mean given the pixel and, through the UNet, its context."""
-        shift = 0.0 if hits is None else self.prior_shift(hits)
-        probability, value = self.posterior(x_t, timesteps, shift)
-        _, mean, std = self.pixel_bits.view(torch.float32).view(3, -1, 1, 1)
-        marginal = self.estimate(probability, value)
-        blocks = {
-            "x_t": x_t,
-            "estimate": marginal,
-            "hit_probability": probability,
-            "hit_value": (value - mean) / std,
-        }
-        inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
-        context = call_unet(unet, inputs, timesteps, class_labels)
-        if self.config.min_ratio:
-            alpha, sigma = self.noise_level(timesteps)
-            context = context * (sigma >= self.config.min_ratio * alpha)
-        delta, eta = context.chunk(2, 1)
-        x_0 = self.estimate(*self.posterior(x_t, timesteps, shift + delta, eta))
-        return DenoiserOutput(x_0, x_0, marginal)
-
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The clean jet."""
-        return x_0
-
-    def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """1 / max(sigma^2, min_variance)."""
-        return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
-
-
-def fit_mixture(
-    values: torch.Tensor, components: int, iterations: int = 100
-) -> tuple[list[float], list[float], list[float]]:
-    """Weights, means and standard deviations of a one-dimensional Gaussian mixture, by expectation maximisation.
-
-    Starts from equal slices of the sorted values, so the result is reproducible.
-
-    Raises:
-        ValueError: If there are fewer than ten values a component.
-    """
-    if values.numel() < 10 * components:
-        raise ValueError(f"{values.numel()} hits are too few for a slab of {components} components")
-    ordered = values.double().flatten().sort().values
-    ordered = ordered[:: max(1, len(ordered) // 100_000)]
-    slices = ordered.tensor_split(components)
-    weights = torch.full((components, 1), 1 / components, dtype=torch.float64)
-    means = torch.stack([part.mean() for part in slices])[:, None]
-    floor = 1e-2 * ordered.std().item()
-    stds = torch.stack([part.std() for part in slices])[:, None].clamp(min=floor)
-    for _ in range(iterations if components > 1 else 0):
-        log_density = weights.log() - (ordered - means).square() / (2 * stds**2) - stds.log()
-        share = (log_density - log_density.logsumexp(0)).exp()
-        total = share.sum(1, keepdim=True)
-        weights, means = total / len(ordered), (share * ordered).sum(1, keepdim=True) / total
-        stds = ((share * (ordered - means).square()).sum(1, keepdim=True) / total).sqrt().clamp(min=floor)
-    flat = [weights.flatten().tolist(), means.flatten().tolist(), stds.flatten().tolist()]
-    if not all(math.isfinite(value) for row in flat for value in row):
-        raise ValueError("the slab's mixture did not converge; choose fewer components")
-    return flat[0], flat[1], flat[2]
-
-
-DENOISERS = {"PlainDenoiser": PlainDenoiser, "SpikeAndSlabDenoiser": SpikeAndSlabDenoiser}
-"""Every denoiser by name."""

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -119,7 +120,7 @@ class JetImagePipeline(DiffusionPipeline):
         denoiser: ModelMixin,
         conditioner: ModelMixin | None,
         provenance: str = "",
-        context_ratio: float = 2.2,
+        context_ratio: float = 0.0,
         default_steps: int = 25,
     ) -> None:
         super().__init__()
@@ -262,8 +263,8 @@ class JetImagePipeline(DiffusionPipeline):
             begin = min(begin, len(self.scheduler.timesteps) - 1)
             x_0 = self.representation.encode(energies[rows].to(self.unet.device))
             noise = self._noise([generators[row] for row in rows])
-            alpha, sigma = self.denoiser.noise_level(self.scheduler.timesteps[begin].expand(len(rows)).to(x_0.device))
-            x_t = alpha * x_0 + sigma * noise
+            noised_to = self.scheduler.timesteps[begin].expand(len(rows)).to(x_0.device)
+            x_t = self.denoiser.add_noise(x_0, noise, noised_to)
             noisy.append(self.representation.decode(x_t).cpu())
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(begin)
@@ -376,7 +377,9 @@ class JetImagePipeline(DiffusionPipeline):
         folder = Path(save_directory)
         index_file = folder / "model_index.json"
         index = json.loads(index_file.read_text())
-        shutil.copyfile(_source_of(type(self)), folder / "pipeline.py")
+        own = _source_of(type(self))
+        for source in _sources_of(type(self)):
+            shutil.copyfile(source, folder / ("pipeline.py" if source == own else source.name))
         index["_class_name"] = ["pipeline", type(self).__name__]
         for name, component in self.components.items():
             if component is None or type(component).__module__.startswith("diffusers."):
@@ -523,8 +526,18 @@ def _source_of(cls: type) -> Path:
 
 
 def _sources_of(cls: type) -> set[Path]:
-    """The files of a class and of those it is derived from that stand beside its own."""
+    """The files of a class and of all that it imports relatively: they lie side by side where it is published.
+
+    A file that merely stands for the one a base class is defined in is replaced by that one.
+    """
+    bases = (Path(str(getattr(sys.modules[base.__module__], "__file__", None))) for base in cls.__mro__)
+    defined = {file.stem: file for file in bases}
     own = _source_of(cls)
-    modules = {base.__module__ for base in cls.__mro__}
-    files = {Path(str(getattr(sys.modules[module], "__file__", None))) for module in modules}
-    return {file for file in files if file.parent == own.parent}
+    found, waiting = {own.stem: own}, [own]
+    while waiting:
+        file = waiting.pop()
+        for name in re.findall(r"^from \.(\w+) import", file.read_text(), re.MULTILINE):
+            if name not in found:
+                found[name] = defined.get(name, file.with_name(f"{name}.py"))
+                waiting.append(found[name])
+    return set(found.values())

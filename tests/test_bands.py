@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import wasserstein_distance
 
-from jet_diffusion.metrics.bands import wasserstein_bands
+from jet_diffusion.metrics.bands import PooledPair, wasserstein_bands
 
 SIZE, OBSERVABLES = 300, 12
 
@@ -36,6 +37,27 @@ def test_a_single_wrong_observable_leaves_both_bands(rng):
     assert not bands.inside_simultaneous[4] and not bands.inside[4]
     assert bands.inside_simultaneous.sum() >= OBSERVABLES - 2
     assert bands.mean > bands.mean_floor
+
+
+@pytest.mark.parametrize("tail", [np.inf, 1.0], ids=["normal", "one jet a thousand times the usual"])
+def test_bands_hold_a_perfect_generator_whatever_the_tails(rng, tail):
+    def jets():
+        features = draw(rng)
+        return features if np.isinf(tail) else features + (rng.pareto(tail, size=(SIZE, 1)))
+
+    found = [wasserstein_bands(jets(), jets(), jets(), rng, replicas=100) for _ in range(60)]
+    assert np.mean([bands.inside_simultaneous.all() for bands in found]) > 0.87
+    assert np.mean([bands.inside.mean() >= bands.least_inside for bands in found]) > 0.87
+    assert np.mean([bands.floor_inside for bands in found]) > 0.9
+
+
+def test_a_pooled_pair_measures_w1(rng):
+    first, second = draw(rng, 40).round(), draw(rng, 40)
+    pair = PooledPair(first, second)
+    expected = [wasserstein_distance(*columns) for columns in zip(first.T, second.T, strict=True)]
+    np.testing.assert_allclose(pair.distance, expected)
+    assert (PooledPair(first, first).distance == 0).all()
+    assert pair.bootstrap(rng, 30).mean() > pair.shuffle(rng, 30).mean() * 0.5
 
 
 def test_errors_shrink_with_the_number_of_jets(rng):

@@ -319,5 +319,5 @@ def test_totals_of_the_wrong_shape_or_model_are_refused(totals_pipeline, pipelin
 
 def test_lightly_noised_jets_come_back_from_a_model_with_totals(totals_pipeline, jets):
     energies = torch.from_numpy(jets.energies[:4])
-    clean, _ = totals_pipeline.reconstruct(energies, 50, num_inference_steps=10, generator=seeded())
+    clean, _ = totals_pipeline.reconstruct(energies, 20, num_inference_steps=50, generator=seeded())
     torch.testing.assert_close(clean.sum((2, 3)), energies.sum((2, 3)), rtol=0.3, atol=0.02)

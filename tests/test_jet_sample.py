@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jet_diffusion.dataset import content_hashes
+from jet_diffusion.hits import Hits
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.jet_sources import load_jets
 from jet_diffusion.observables import OBSERVABLES, compute_observables
@@ -85,3 +86,9 @@ def test_impossible_energies_are_refused_of_real_jets_and_read_of_generated_ones
     with pytest.raises(ValueError, match="jet 3, channel tracks"):
         load_jets(path, None, rng)
     assert load_jets(path, None, rng, generated=True).voxels.data.min() == -1
+
+
+def test_tower_energies_are_those_of_the_images(stand_in):
+    sample = stand_in.take(np.arange(20))
+    expected = Hits(sample.energies()).tower_energy.reshape(20, -1)
+    np.testing.assert_allclose(sample.tower_energies.toarray(), expected, rtol=1e-6)

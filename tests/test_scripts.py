@@ -11,6 +11,9 @@ import pytest
 from jet_diffusion import cli
 
 ROOT = Path(__file__).parents[1]
+SHIPPING = ("pipelines", "quantum")
+"""Folders whose files ship to the Hub."""
+
 SCRIPTS = sorted(
     path for path in (ROOT / "training").glob("*.py") if "__main__" in path.read_text() and path.stem != "__init__"
 )
@@ -23,9 +26,7 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             # What ships lies side by side on the Hub, where diffusers follows relative imports.
-            assert node.level == (1 if path.parent.name == "pipelines" and node.level else 0), (
-                f"{path} imports relatively"
-            )
+            assert node.level == (1 if path.parent.name in SHIPPING and node.level else 0), f"{path} imports relatively"
             yield str(node.module)
 
 

@@ -69,7 +69,7 @@ def test_a_file_has_the_schema_says_it_is_simulated_and_holds_both_classes(file)
     assert np.all(energies.reshape(15, -1).max(axis=1) > 0.01)
     blocks = energies[:, 2].reshape(15, 25, 5, 25, 5)
     assert np.all(blocks == blocks[:, :, :1, :, :1])
-    assert simulated.startswith("stand-in jets")
+    assert simulated.startswith("Simulated stand-in jets, not CMS data: Pythia 8")
     assert "pythia8mc 8.317" in simulated
     assert (attrs["simulation_seed"], attrs["simulation_process"]) == (4, "qg")
     assert [path.name for path in file.parent.iterdir()] == ["jets.hdf5"]

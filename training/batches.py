@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.training.encoded import EncodedJets
 
 
 class Position(NamedTuple):
@@ -79,6 +80,7 @@ class NoisyJets(Dataset[NoisyBatch]):
         with_totals: bool = False,
     ) -> None:
         self.with_totals = with_totals
+        self.encoded = EncodedJets(jets, representation)
         self.jets, self.representation, self.batch_size, self.seed = jets, representation, batch_size, seed
         self.condition_drop = condition_drop
         alphas_cumprod = denoiser.alphas_cumprod.cpu()
@@ -90,9 +92,11 @@ class NoisyJets(Dataset[NoisyBatch]):
     def __getitems__(self, positions: Sequence[Position]) -> NoisyBatch:
         """The batch of these positions, all of one step."""
         rows = np.array([position.jet for position in positions])
-        energies = torch.from_numpy(self.jets.energies(rows))
-        x_0 = self.representation.encode(energies)
-        totals = self.representation.totals(energies) if self.with_totals else torch.zeros(len(rows), 0)
+        if self.with_totals:
+            energies = torch.from_numpy(self.jets.energies(rows))
+            x_0, totals = self.representation.encode(energies), self.representation.totals(energies)
+        else:
+            x_0, totals = self.encoded(rows), torch.zeros(len(rows), 0)
         noise = torch.empty_like(x_0)
         dropped = torch.zeros(len(rows), dtype=torch.bool)
         for i, position in enumerate(positions):

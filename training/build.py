@@ -16,9 +16,11 @@ from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import LOADABLE, training_scheduler
 from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioning import Conditioner
-from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser, SpikeAndSlabDenoiser
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
 from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
 from jet_diffusion.pipelines.representation import LogValueMap, Representation
+from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.training.build_quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
 SIGNAL_LIMIT = 1e-3
@@ -61,6 +63,11 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     noise = noise_schedule(settings.noise)
     scheduler = training_scheduler(noise)
     check_signal_at_end(scheduler.alphas_cumprod, settings.noise.allow_signal_at_T)
+    if settings.representation.name == "JetAmplitudeEncoder":
+        batches = energy_batches(jets, settings.representation.fit_jets)
+        return build_quantum_pipeline(settings, jets, noise, batches)
+    if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
+        raise ValueError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
     representation = fit_representation(settings, jets)
     denoiser = fit_denoiser(settings, jets, representation, noise)
     torch.manual_seed(settings.seed)

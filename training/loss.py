@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, SpikeAndSlabDenoiser
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput
 from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.quantum.states import fidelity
 from jet_diffusion.training.batches import NoisyBatch
 from jet_diffusion.training.settings import OptimizerSettings
 
@@ -47,6 +49,10 @@ class DenoisingLoss:
     ) -> None:
         self.denoiser, self.settings = denoiser, settings
         self.marginal = marginal if marginal is None else marginal.to(device)
+        if settings.loss == "likelihood":
+            if not isinstance(denoiser, SpikeAndSlabDenoiser):
+                raise ValueError("optimizer.loss likelihood needs denoiser.kind spike_and_slab, which knows of hits")
+            self.hit_threshold = representation.hit_threshold(device).view(-1, 1, 1)
         mask = representation.mask(device).float()
         group = torch.tensor(representation.channel_group, device=device)
         size = torch.bincount(group).float()
@@ -54,17 +60,23 @@ class DenoisingLoss:
         self.pixel_weight = share[group].view(-1, 1, 1) * mask / mask.sum()
 
     def noisy(self, batch: NoisyBatch) -> torch.Tensor:
-        """x_t = alpha x_0 + sigma eps, in closed form."""
-        alpha, sigma = self.denoiser.noise_level(batch.timesteps)
-        return alpha * batch.x_0 + sigma * batch.noise
+        """x_t by the denoiser's forward process, in closed form."""
+        return self.denoiser.add_noise(batch.x_0, batch.noise, batch.timesteps)
 
     def __call__(self, output: DenoiserOutput, batch: NoisyBatch) -> LossTerms:
         """The loss of the denoiser's output for the batch."""
         target = self.denoiser.target(batch.x_0, batch.noise, batch.timesteps)
-        difference = output.prediction - target
-        error = difference.abs() if self.settings.loss == "l1" else difference.square()
         weight = self.denoiser.loss_weight(batch.timesteps)
-        loss = self._mean(error, weight)
+        if self.settings.loss == "infidelity":
+            loss = (weight.flatten() * (1 - fidelity(output.prediction, target))).mean()
+        elif self.settings.loss == "likelihood":
+            hit = batch.x_0 > self.hit_threshold
+            surprise = self.denoiser.surprise(output, batch.x_0, hit, batch.timesteps)
+            loss = self._mean(surprise, torch.ones_like(weight))
+        else:
+            difference = output.prediction - target
+            error = difference.abs() if self.settings.loss == "l1" else difference.square()
+            loss = self._mean(error, weight)
         with torch.no_grad():
             own = marginal = torch.zeros_like(loss)
             estimate = output.marginal

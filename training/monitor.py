@@ -26,7 +26,7 @@ from jet_diffusion.training_plots import plot_history
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from jet_diffusion.training.train import Clock
+    from jet_diffusion.training.loop import Clock
 
 SHOWN_JETS = 6
 
@@ -203,7 +203,7 @@ def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset
             f"jets            {len(jets)} ({jets.simulated or 'no stand-in'})",
             f"representation  {type(pipeline.representation).__name__}, x {pipeline.representation.shape}",
             f"denoiser        {type(pipeline.denoiser).__name__}",
-            f"UNet            {parameters:,} parameters, channels {tuple(pipeline.unet.config.block_out_channels)}",
+            f"network         {type(pipeline.unet).__name__}, {parameters:,} parameters{widths(pipeline.unet)}",
             f"conditioning    {conditioning:,} parameters",
             f"steps           {settings.max_steps} of {settings.batch_size} jets: {seen:,} jets seen, "
             f"{seen / len(jets):.1f} epochs",
@@ -212,6 +212,12 @@ def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset
             f"run             {settings.run_dir} (nothing written)",
         ]
     )
+
+
+def widths(network: Any) -> str:
+    """What to add of a network's channels; nothing for one that has no levels."""
+    channels = network.config.get("block_out_channels")
+    return f", channels {list(channels)}" if channels else ""
 
 
 def _tracker_config(settings: TrainSettings) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from jet_diffusion.cli import run_command
 from jet_diffusion.files import partial_folder
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.report import REPORT_FILE, Report
 from jet_diffusion.report_tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
+from jet_diffusion.training.monitor import widths
 
 PICTURE = "jets.png"
 LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "bsd-3-clause", "other")
@@ -184,6 +186,7 @@ def make_model_card(
             repo=repo,
             provenance=dataset["simulated"],
             picture=PICTURE,
+            note=getattr(pipeline, "note", ""),
             facts=model_facts(run, pipeline, checkpoint),
             figures=figures,
             pt_range=_pt_range(pipeline),
@@ -199,7 +202,7 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
     return [
         (
             type(pipeline.unet).__name__,
-            f"{parameters:,} parameters, channels {list(pipeline.unet.config.block_out_channels)}",
+            f"{parameters:,} parameters{widths(pipeline.unet)}",
         ),
         ("representation", f"{type(pipeline.representation).__name__}, x of {pipeline.representation.shape}"),
         ("denoiser", type(pipeline.denoiser).__name__),
@@ -217,7 +220,7 @@ def was_staged(folder: Path) -> bool:
     if not index.is_file() or not (folder / TRAINING_JETS).is_file():
         return False
     name: object = json.loads(index.read_text()).get("_class_name")
-    return name == ["pipeline", JetImagePipeline.__name__]
+    return name in (["pipeline", JetImagePipeline.__name__], ["pipeline", QuantumJetPipeline.__name__])
 
 
 def main(argv: list[str] | None = None) -> None:

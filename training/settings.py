@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from jet_diffusion.training.quantum_settings import QuantumSettings
+
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"block_out_channels": [32, 48, 64], "layers_per_block": 1},
     "small": {"block_out_channels": [64, 96, 128], "layers_per_block": 1},
@@ -22,7 +24,8 @@ class UNetSettings:
 
     Attributes:
         network: unet2d, diffusers' UNet2DModel; or a baseline, deepfalcon_cnn or deepfalcon_unet, of which only
-            block_out_channels can be chosen, and which are unconditional.
+            block_out_channels can be chosen, and which are unconditional; or quantum_filter, quantum_hybrid or
+            quantum_cnn, see `quantum`.
         preset: tiny, small or base.
         block_out_channels: Channels of each level; every level but the last halves the grid.
         layers_per_block: Residual layers a level.
@@ -34,7 +37,9 @@ class UNetSettings:
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
     """
 
-    network: Literal["unet2d", "deepfalcon_cnn", "deepfalcon_unet"] = "unet2d"
+    network: Literal[
+        "unet2d", "deepfalcon_cnn", "deepfalcon_unet", "quantum_filter", "quantum_hybrid", "quantum_cnn"
+    ] = "unet2d"
     preset: Literal["tiny", "small", "base"] = "tiny"
     block_out_channels: list[int] | None = None
     layers_per_block: int | None = None
@@ -52,13 +57,15 @@ class RepresentationSettings:
 
     Attributes:
         name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64), which have no
-            further settings.
+            further settings; or JetAmplitudeEncoder, quantum states, see `quantum`.
         gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
         pool: PixelGrid only: crystals along each side of a summed cell.
         fit_jets: Training jets the value map, spike and slab are fitted on.
     """
 
-    name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid"] = "TowerPatches"
+    name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid", "JetAmplitudeEncoder"] = (
+        "TowerPatches"
+    )
     gap: float = 1.0
     pool: int = 1
     fit_jets: int = 10_000
@@ -70,7 +77,8 @@ class DenoiserSettings:
 
     Attributes:
         kind: spike_and_slab, or plain epsilon, sample or v_prediction.
-        prior: spike_and_slab: occupancy by position, or one per channel group.
+        prior: spike_and_slab: occupancy and hits' mean and width by position, the occupancy alone by position, or
+            one of all per channel group.
         components: spike_and_slab: Gaussians of a group's slab.
         inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value).
         min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
@@ -78,7 +86,7 @@ class DenoiserSettings:
     """
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
-    prior: Literal["position", "group"] = "position"
+    prior: Literal["position", "occupancy", "group"] = "position"
     components: int = 1
     inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
     min_variance: float = 0.05
@@ -111,15 +119,15 @@ class SamplingSettings:
     """How the model samples unless a call says otherwise; saved with it.
 
     Attributes:
-        scheduler: A name of `SCHEDULERS`.
+        scheduler: A name of `SCHEDULERS`, or quantum for quantum states.
         steps: Solver steps.
         context_ratio: Noise level sigma/alpha above which 92 % of the steps lie, where the scheduler lets us choose
             them; 0 spreads the steps as the scheduler does.
     """
 
-    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler"] = "dpm++"
+    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = "sde-dpm++"
     steps: int = 25
-    context_ratio: float = 2.2
+    context_ratio: float = 0.0
 
 
 @dataclass
@@ -132,7 +140,8 @@ class OptimizerSettings:
         max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
         fused: Use the fused implementation.
         balance: Average the loss over all pixels ("pixel") or over the three channel groups ("group").
-        loss: Squared ("l2") or absolute ("l1") error.
+        loss: Squared ("l2") or absolute ("l1") error; minus log-likelihood of the hits and their values ("likelihood",
+            spike_and_slab only); or, for quantum states, 1 - fidelity ("infidelity").
         condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
     """
 
@@ -144,7 +153,7 @@ class OptimizerSettings:
     max_grad_norm: float = 1.0
     fused: bool = True
     balance: Literal["pixel", "group"] = "pixel"
-    loss: Literal["l2", "l1"] = "l2"
+    loss: Literal["l2", "l1", "likelihood", "infidelity"] = "l2"
     condition_drop: float = 0.0
 
 
@@ -211,6 +220,7 @@ class TrainSettings:
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    quantum: QuantumSettings = field(default_factory=QuantumSettings)
 
 
 RESUMABLE = ("max_steps", "checkpoint_every", "keep_checkpoints", "validate_every", "sample_every", "sample_jets",

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +21,16 @@ from tqdm import tqdm
 from jet_diffusion.cli import run_command
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline, trained_tensors
-from jet_diffusion.pipelines.denoiser import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
-from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
+from jet_diffusion.training.allocator import keep_freed_memory
 from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, load_tensors, save_checkpoint
-from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.processes import make_accelerator
 from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
-
-
-@dataclass
-class Clock:
-    """Where a session's time goes.
-
-    Attributes:
-        started: When the first step began.
-        waiting: Seconds spent waiting for the loader after the first batch.
-        busy: Seconds spent in steps, waiting included; pictures, validation and checkpoints are left out.
-        jets: Jets trained on.
-    """
-
-    waiting: float = 0.0
-    busy: float = 0.0
-    jets: int = 0
-    mark: float = field(default_factory=time.perf_counter)
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.perf_counter()
-        elapsed, self.mark = now - self.mark, now
-        return elapsed
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,6 +48,8 @@ def train(settings: TrainSettings) -> RunFolder:
     run = RunFolder(settings.run_dir)
     accelerator = make_accelerator(settings, run)
     check_settings(settings, accelerator.num_processes)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device}")
     jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
     validation = JetDataset.load(settings.data, "validation")
@@ -172,6 +148,7 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
 def describe_choice(component: Any) -> dict[str, Any]:
     """What a user chose of a representation or denoiser: its class and settings, without the numbers fitted."""
     fitted = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
+    fitted |= {"channel_share", "mean_total"}
     config = {key: value for key, value in component.config.items() if not key.startswith("_")}
     chosen = {key: value for key, value in config.items() if key not in fitted and "range" not in key}
     return {"class": type(component).__name__, **json.loads(json.dumps(chosen))}
@@ -202,7 +179,7 @@ def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingS
     return TrainingState(model, optimizer, lr_scheduler, averaged)
 
 
-def run_steps(  # noqa: PLR0915
+def run_steps(
     settings: TrainSettings,
     accelerator: Accelerator,
     run: RunFolder,
@@ -211,74 +188,16 @@ def run_steps(  # noqa: PLR0915
     jets: JetDataset,
     validation: JetDataset,
 ) -> None:
-    """The training loop."""
-    device, processes = accelerator.device, accelerator.num_processes
-    noisy_jets = NoisyJets(
-        jets,
-        pipeline.representation,
-        pipeline.denoiser,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        min_ratio=settings.noise.min_ratio,
-        condition_drop=settings.optimizer.condition_drop,
-        with_totals=settings.unet.totals,
-    )
-    batches = GlobalBatches(
-        len(jets),
-        settings.batch_size,
-        settings.seed,
-        range(state.step, settings.max_steps),
-        process=accelerator.process_index,
-        processes=processes,
-        accumulation=settings.accumulation,
-    )
-    loader = batch_loader(noisy_jets, batches, settings.num_workers, pin=device.type == "cuda")
-    pipeline.to(device)
+    """Steps, and what is done between them: logging, validation, checkpoints, pictures."""
     marginal = SpikeAndSlabDenoiser.from_pretrained(run.marginal) if run.marginal.is_dir() else None
-    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, device, marginal)
-    state.averaged.to(device)
-    bare = state.model
-    model, state.optimizer = accelerator.prepare(bare, state.optimizer)
-    if settings.compile:
-        pipeline.unet.compile()
-    monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loss_of, len(jets))
-    parameters, clock = list(bare.parameters()), Clock()
-    sums = torch.zeros(3, device=device)
+    loop = TrainingLoop(settings, accelerator, pipeline, state, jets, marginal)
+    monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loop.loss_of, len(jets))
     progress = tqdm(total=settings.max_steps, initial=state.step, unit="step", disable=not accelerator.is_main_process)
-    model.train()
-    loading = iter(loader)
     while state.step < settings.max_steps:
-        # Dropout draws from the global state: key it, so that a resumed run draws the same.
-        torch.manual_seed(settings.seed * 1_000_003 + state.step * processes + accelerator.process_index)
-        clock.lap()
-        for micro in range(settings.accumulation):
-            batch = next(loading).to(device)
-            waited = clock.lap() if clock.jets else 0 * clock.lap()  # the loader's start is no waiting
-            last = micro == settings.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(model):
-                output = model(loss_of.noisy(batch), *batch[2:])
-                terms = loss_of(output, batch)
-                # accelerate divides by the number of micro-batches.
-                accelerator.backward(terms.loss)
-            sums += terms.sums / settings.accumulation
-            clock.waiting += waited
-            clock.busy += waited + clock.lap()
-        if settings.optimizer.max_grad_norm:
-            accelerator.clip_grad_norm_(parameters, settings.optimizer.max_grad_norm)
-        state.optimizer.step()
-        state.lr_scheduler.step()
-        state.optimizer.zero_grad()
-        state.averaged.step(parameters)
-        state.step += 1
-        state.epoch = state.step * settings.batch_size / len(jets)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the clock must see the step's end, not its launch
-        clock.busy += clock.lap()
-        clock.jets += settings.batch_size
+        loop.step()
         progress.update()
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
-            monitor.log(sums, clock, progress)
-            sums = torch.zeros(3, device=device)
+            monitor.log(loop.take_sums(), loop.clock, progress)
         save = state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps
         monitor.validate(due=save)
         if save:
@@ -288,7 +207,7 @@ def run_steps(  # noqa: PLR0915
             accelerator.wait_for_everyone()
         monitor.sample()
     progress.close()
-    monitor.finish(clock)
+    monitor.finish(loop.clock)
 
 
 if __name__ == "__main__":

@@ -89,4 +89,6 @@ def condition_mismatch(real: JetSample, generated: JetSample, level: float = 1e-
     from scipy.stats import ks_2samp
 
     columns = ("labels", "pt", "m0")
-    return [name for name in columns if ks_2samp(getattr(real, name), getattr(generated, name)).pvalue < level]
+    # The exact p-value overflows for thousands of jets with equal numbers in common, and a hundred are asymptotic.
+    tests = {name: ks_2samp(getattr(real, name), getattr(generated, name), method="asymp") for name in columns}
+    return [name for name, test in tests.items() if test.pvalue < level]

@@ -59,7 +59,8 @@ def attributes(settings: SimulationSettings) -> dict[str, Any]:
     versions = libraries.versions()
     made_by = ", ".join(f"{name} {version}" for name, version in versions.items())
     return {
-        "simulated": f"stand-in jets from jet-diffusion {__version__} with {made_by}; no CMS data",
+        "simulated": "Simulated stand-in jets, not CMS data: Pythia 8 events in a parametrised detector "
+        f"(jet-diffusion {__version__}, {made_by})",
         "simulation_sources": source_digest(),
         **{f"simulation_{name}": value for name, value in settings.attributes().items()},
     }

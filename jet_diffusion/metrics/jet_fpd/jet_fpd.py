@@ -12,7 +12,7 @@ from jet_diffusion.metrics.distances import check_features, frechet_distance
 from jet_diffusion.metrics.scaling import FeatureScale
 
 _DESCRIPTION = """Squared Frechet distance of Gaussians with the means and covariances of the features, after division
-by the 99.9 % quantile of their magnitude in the real sample.
+by the 95 % quantile of their magnitude in the real sample.
 
 Rows are jets, columns are features (such as `jet_diffusion.observables.compute_observables` gives) in one order for
 both samples. Two finite samples of the same jets do not give 0 exactly: compute the same number between two

@@ -12,7 +12,7 @@ from jet_diffusion.metrics.distances import KERNEL_DEGREE, check_features, kerne
 from jet_diffusion.metrics.scaling import FeatureScale
 
 _DESCRIPTION = """Unbiased squared maximum mean discrepancy with kernel (x.y / K + 1)^4, after division of the
-features by the 99.9 % quantile of their magnitude in the real sample.
+features by the 95 % quantile of their magnitude in the real sample.
 
 Rows are jets, columns are features (such as `jet_diffusion.observables.compute_observables` gives) in one order for
 both samples. Two finite samples of the same jets do not give 0 exactly: compute the same number between two

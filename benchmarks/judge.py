@@ -1,0 +1,66 @@
+"""Judge one model in a few lines, as the ablations of docs/ablations.md were judged.
+
+    python benchmarks/judge.py MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--context-ratio 0]
+
+MODEL is a run, a pipeline folder or a name on the Hub; REAL is an HDF5 file or converted dataset of held-out jets, at
+least three times `--size` of them. Jets are sampled for the conditions of real ones and compared with others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+from comparison import Candidate, judge
+from scipy.stats import wasserstein_distance
+
+from jet_diffusion.hub import load_pipeline
+from jet_diffusion.jet_sources import load_jets
+from jet_diffusion.observables import OBSERVABLES
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, make_scheduler
+from jet_diffusion.schema import CHANNELS
+from jet_diffusion.training.sampling import sample_like
+
+WORST = 6
+"""Observables named as the farthest from the real jets'."""
+
+
+def main() -> None:
+    """Judge as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a training run, a pipeline folder, or user/name on the Hub")
+    parser.add_argument("real", help="held-out jets: HDF5 file or converted dataset")
+    parser.add_argument("--size", type=int, default=1000, help="jets to sample (default 1000)")
+    parser.add_argument("--steps", type=int, help="solver steps (default: the model's own)")
+    parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
+    parser.add_argument("--context-ratio", type=float, help="where steps lie (default: the model's own)")
+    parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
+    parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
+    if options.scheduler:
+        pipeline.scheduler = make_scheduler(options.scheduler, pipeline.scheduler.config)
+    if options.context_ratio is not None:
+        pipeline.register_to_config(context_ratio=options.context_ratio)
+    if options.hold_hits:
+        pipeline.denoiser.register_to_config(hold_hits=options.hold_hits == "true")
+    rng = np.random.default_rng(options.seed)
+    conditions, real = load_jets(options.real, 3 * options.size, rng).split([options.size, 2 * options.size], rng)
+    steps = options.steps or pipeline.config.default_steps
+    sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
+    row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
+    ratios = {name: "/".join(f"{row[f'{name}_{c}']:.3f}" for c in CHANNELS) for name in ("occupancy", "energy")}
+    figures = {
+        name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_floor']:.3f})"
+        for name in ("mean_w1", "fpd", "auc_observables")
+    }
+    columns = zip(OBSERVABLES, sampled.jets.observables.T, real.observables.T, strict=True)
+    shifts = {name: round(float(wasserstein_distance(a, b) / b.std()), 2) for name, a, b in columns if b.std() > 0}
+    worst = dict(sorted(shifts.items(), key=lambda item: -item[1])[:WORST])
+    print(json.dumps({"steps": steps, "ms_per_jet": round(sampled.ms_per_jet), **ratios, **figures, "worst": worst}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The training step: what happens between two batches, and where a session's time goes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+
+from jet_diffusion.dataset import JetDataset
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
+from jet_diffusion.training.checkpoints import TrainingState
+from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.settings import TrainSettings
+
+
+@dataclass
+class Clock:
+    """Where a session's time goes.
+
+    Attributes:
+        waiting: Seconds spent waiting for the loader after the first batch.
+        busy: Seconds spent in steps, waiting included; pictures, validation and checkpoints are left out.
+        jets: Jets trained on.
+        mark: When the last lap ended.
+    """
+
+    waiting: float = 0.0
+    busy: float = 0.0
+    jets: int = 0
+    mark: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        elapsed, self.mark = now - self.mark, now
+        return elapsed
+
+
+class TrainingLoop:
+    """All that a step needs, on its device; made once a session, at the state's step.
+
+    Args:
+        settings, accelerator: Of the run.
+        pipeline: Whose components are trained; moved to the accelerator's device.
+        state: Model, optimiser and averages; its step is counted on.
+        jets: The training split.
+        marginal: The one-pixel denoiser that a plain denoiser's loss is compared with.
+
+    Attributes:
+        loader: The batches from the state's step on.
+        loss_of: The training loss.
+        clock: Where the time went.
+        sums: (3,) the loss terms of the steps since `take_sums`, added up.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        accelerator: Accelerator,
+        pipeline: JetImagePipeline,
+        state: TrainingState,
+        jets: JetDataset,
+        marginal: SpikeAndSlabDenoiser | None = None,
+    ) -> None:
+        self.settings, self.accelerator, self.state, self.num_jets = settings, accelerator, state, len(jets)
+        self.device = accelerator.device
+        self.loader = make_loader(settings, accelerator, pipeline, jets, state.step)
+        pipeline.to(self.device)
+        self.loss_of = DenoisingLoss(
+            pipeline.denoiser, pipeline.representation, settings.optimizer, self.device, marginal
+        )
+        state.averaged.to(self.device)
+        self.parameters = list(state.model.parameters())
+        self.model, state.optimizer = accelerator.prepare(state.model, state.optimizer)
+        if settings.compile:
+            pipeline.unet.compile()
+        self.clock, self.sums = Clock(), torch.zeros(3, device=self.device)
+        self.model.train()
+        self._batches = iter(self.loader)
+
+    def step(self) -> None:
+        """One optimiser step."""
+        settings, state, clock = self.settings, self.state, self.clock
+        # Dropout draws from the global state: key it, so that a resumed run draws the same.
+        accelerator = self.accelerator
+        key = settings.seed * 1_000_003 + state.step * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(key)
+        clock.lap()
+        for micro in range(settings.accumulation):
+            self._forward_and_backward(last=micro == settings.accumulation - 1)
+        if settings.optimizer.max_grad_norm:
+            accelerator.clip_grad_norm_(self.parameters, settings.optimizer.max_grad_norm)
+        state.optimizer.step()
+        state.lr_scheduler.step()
+        state.optimizer.zero_grad()
+        state.averaged.step(self.parameters)
+        state.step += 1
+        state.epoch = state.step * settings.batch_size / self.num_jets
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the clock must see the step's end, not its launch
+        clock.busy += clock.lap()
+        clock.jets += settings.batch_size
+
+    def _forward_and_backward(self, last: bool) -> None:
+        """One micro-batch; gradients are exchanged after the last alone."""
+        clock = self.clock
+        batch = next(self._batches).to(self.device)
+        waited = clock.lap() if clock.jets else 0 * clock.lap()  # the loader's start is no waiting
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            output = self.model(self.loss_of.noisy(batch), *batch[2:])
+            terms = self.loss_of(output, batch)
+            # accelerate divides by the number of micro-batches.
+            self.accelerator.backward(terms.loss)
+        self.sums += terms.sums / self.settings.accumulation
+        clock.waiting += waited
+        clock.busy += waited + clock.lap()
+
+    def take_sums(self) -> torch.Tensor:
+        """The loss terms added up since the last call, which begin again at zero."""
+        sums, self.sums = self.sums, torch.zeros_like(self.sums)
+        return sums
+
+
+def make_loader(
+    settings: TrainSettings, accelerator: Accelerator, pipeline: JetImagePipeline, jets: JetDataset, first_step: int
+) -> torch.utils.data.DataLoader:
+    """The batches of this process from a step on."""
+    noisy_jets = NoisyJets(
+        jets,
+        pipeline.representation,
+        pipeline.denoiser,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        min_ratio=settings.noise.min_ratio,
+        condition_drop=settings.optimizer.condition_drop,
+        with_totals=settings.unet.totals,
+    )
+    batches = GlobalBatches(
+        len(jets),
+        settings.batch_size,
+        settings.seed,
+        range(first_step, settings.max_steps),
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        accumulation=settings.accumulation,
+    )
+    return batch_loader(noisy_jets, batches, settings.num_workers, pin=accelerator.device.type == "cuda")
