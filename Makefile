@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo test lint types unit suite slow install clean
 
 demo: install
-	$(BIN)/jet-diffusion demo --out outputs/demo
+	$(BIN)/jet-diffusion demo --out outputs/demo --reference reference/model
 
 test: lint types suite
 

@@ -28,7 +28,7 @@ PYTHON=${PYTHON:-python3}
 CONFIG=${CONFIG:-configs/reference-base.yaml}
 PART_BYTES=16000000
 if [ "$SCALE" = tiny ]; then
-  NUM_JETS=${NUM_JETS:-0} HELDOUT_JETS=0 TRAIN_SECONDS=${TRAIN_SECONDS:-400} EVALUATE_JETS=${EVALUATE_JETS:-20}
+  NUM_JETS=${NUM_JETS:-0} HELDOUT_JETS=0 TRAIN_SECONDS=${TRAIN_SECONDS:-400} EVALUATE_JETS=${EVALUATE_JETS:-100}
   TRAINING=(--cpu=true --compile=false --batch_size=8 --max_steps=6 --checkpoint_every=2 --validate_every=3
     --validation_jets=8 --sample_jets=2 --num_workers=1 --log_every=1 --representation.fit_jets=200
     --unet.block_out_channels='[16,16,16]' --memory_format=contiguous --trackers=[])
@@ -88,13 +88,14 @@ simulate() { # name, number of jets, seed
 
 jets() {
   [ -d "$JETS" ] && return
-  local source=$WORK/train.hdf5
+  local source=$WORK/train.hdf5 test=0.1
   if [ "$NUM_JETS" -gt 0 ]; then
     simulate train "$NUM_JETS" 101 || return 1
   else
+    test=0.3 # of so few, enough to evaluate on
     source=$("$PYTHON" -c 'from jet_diffusion.sample import sample_path; print(sample_path())')
   fi
-  step "convert" jet convert "$source" "$JETS" --workers "$(cores)"
+  step "convert" jet convert "$source" "$JETS" --test "$test" --workers "$(cores)"
 }
 
 train() {

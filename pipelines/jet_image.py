@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import re
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,6 +50,8 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {}),
 }
 """Schedulers that are tested with the pipeline: name -> (class, settings beside the training schedule's)."""
+
+RELATIVE_IMPORT = re.compile(r"^from \.\w+ import (\([^)]*\)|[^\n]*)\n", re.MULTILINE)
 
 OUTPUT_TYPES = ("np", "pt", "pil")
 GEV_PER_UNIT = 100.0
@@ -377,16 +378,14 @@ class JetImagePipeline(DiffusionPipeline):
         folder = Path(save_directory)
         index_file = folder / "model_index.json"
         index = json.loads(index_file.read_text())
-        own = _source_of(type(self))
-        for source in _sources_of(type(self)):
-            shutil.copyfile(source, folder / ("pipeline.py" if source == own else source.name))
+        (folder / "pipeline.py").write_text(_one_file(type(self)))
         index["_class_name"] = ["pipeline", type(self).__name__]
         for name, component in self.components.items():
             if component is None or type(component).__module__.startswith("diffusers."):
                 continue
-            for source in _sources_of(type(component)):
-                shutil.copyfile(source, folder / name / source.name)
-            index[name] = [_source_of(type(component)).stem, type(component).__name__]
+            module = _source_of(type(component)).stem
+            (folder / name / f"{module}.py").write_text(_one_file(type(component)))
+            index[name] = [module, type(component).__name__]
         index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
         if push_to_hub:
             self._upload(folder, **kwargs)
@@ -525,19 +524,27 @@ def _source_of(cls: type) -> Path:
     return Path(str(sys.modules[cls.__module__].__file__))
 
 
-def _sources_of(cls: type) -> set[Path]:
-    """The files of a class and of all that it imports relatively: they lie side by side where it is published.
+def _one_file(cls: type) -> str:
+    """Source of a class with that of all it imports relatively before it: diffusers fetches one file a component.
 
     A file that merely stands for the one a base class is defined in is replaced by that one.
     """
     bases = (Path(str(getattr(sys.modules[base.__module__], "__file__", None))) for base in cls.__mro__)
     defined = {file.stem: file for file in bases}
-    own = _source_of(cls)
-    found, waiting = {own.stem: own}, [own]
-    while waiting:
-        file = waiting.pop()
-        for name in re.findall(r"^from \.(\w+) import", file.read_text(), re.MULTILINE):
-            if name not in found:
-                found[name] = defined.get(name, file.with_name(f"{name}.py"))
-                waiting.append(found[name])
-    return set(found.values())
+    parts: dict[str, str] = {}
+
+    def add(file: Path) -> None:
+        text = file.read_text()
+        parts[file.stem] = ""  # its place is taken: files that import each other end here
+        for name in re.findall(r"^from \.(\w+) import", text, re.MULTILINE):
+            if name not in parts:
+                add(defined.get(name, file.with_name(f"{name}.py")))
+        del parts[file.stem]
+        parts[file.stem] = text
+
+    add(_source_of(cls))
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    future = "from __future__ import annotations\n"
+    joined = "\n\n".join(RELATIVE_IMPORT.sub("", text).replace(future, "", 1) for text in parts.values())
+    return f'"""Made of {", ".join(f"{name}.py" for name in parts)}."""\n\n{future}\n{joined}'

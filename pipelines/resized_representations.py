@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 
-from .representation import SIDE, Representation  # noqa: TID251 - on the Hub the two files lie side by side
+from .representation import SIDE, Representation  # noqa: TID251 - on the Hub the two are one file
 
 MAX_RANGES = 2000
 """Ranges of training images that `ImageRangeGrid` keeps."""

@@ -1,6 +1,6 @@
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py` beside it and nothing else, so that both can travel to the Hub.
+This file needs `denoiser.py` beside it and nothing else, so that both can travel to the Hub, as one file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from .denoiser import (  # noqa: TID251 - on the Hub the two files lie side by side
+from .denoiser import (  # noqa: TID251 - on the Hub the two are one file
     Denoiser,
     DenoiserOutput,
     Network,

@@ -91,7 +91,7 @@ def test_what_is_staged(staged, run):
         "scheduler/scheduler_config.json",
         "representation/representation.py",
         "representation/representation_config.json",
-        "denoiser/denoiser.py",
+        "denoiser/spike_and_slab.py",
         "denoiser/config.json",
         "denoiser/diffusion_pytorch_model.safetensors",
         "conditioner/conditioning.py",
@@ -216,3 +216,12 @@ def test_a_stranger_loads_what_was_pushed(run, staged, tmp_path):
     assert np.array_equal(found["second"], expected)
     assert np.array_equal(np.load(tmp_path / "ours.npy"), expected)
     assert RunFolder.open(run.path).begun
+
+
+def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
+    folder = stage(run, tmp_path / "model", "user/jets", sampler={"scheduler": "ddim", "steps": 7})
+    published, own = load_pipeline(folder), load_pipeline(run.path)
+    assert type(published.scheduler).__name__ == "DDIMScheduler"
+    assert published.config.default_steps == 7
+    assert published.config.context_ratio == own.config.context_ratio
+    assert "DDIMScheduler, 7 steps" in (folder / "README.md").read_text()

@@ -181,6 +181,7 @@ def fit_spike_and_slab(
         prior=chosen.prior,
         inputs=tuple(chosen.inputs),
         min_variance=chosen.min_variance,
+        hold_hits=chosen.hold_hits,
         min_ratio=settings.noise.min_ratio,
     )
 

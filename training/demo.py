@@ -28,13 +28,14 @@ FRACTIONS = (0.6, 0.1, 0.3)
 """Of the bundled sample, for training, validation and test: the report needs enough real jets."""
 
 
-def run_demo(out: Path, max_steps: int | None, num_jets: int) -> Path:
+def run_demo(out: Path, max_steps: int | None, num_jets: int, reference: str | None = None) -> Path:
     """Run every stage into `out` and return the path of the picture.
 
     Args:
         out: Folder of the demo; what an earlier demo left there is replaced, except the converted dataset.
         max_steps: Training steps, by default those of the bundled configuration.
         num_jets: Jets to generate.
+        reference: A trained model to judge and draw beside the short training's; its picture is returned then.
 
     Raises:
         FileExistsError: If the folder holds anything but an earlier demo.
@@ -53,35 +54,35 @@ def run_demo(out: Path, max_steps: int | None, num_jets: int) -> Path:
     with as_file(files("jet_diffusion.sample") / "demo.yaml") as config:
         arguments = ["--config", str(config), "--data", str(dataset), "--run_dir", str(run_folder), "--cpu", "true"]
         run = train(parse_settings([*arguments, *(["--max_steps", str(max_steps)] if max_steps else [])]))
-    _say(f"{num_jets} jets -> {generated_file}")
-    generated_file.unlink(missing_ok=True)
     test = JetDataset.load(dataset, "test")
-    generate(load_pipeline(run.path), generated_file, num_jets, seed=1, like=test, attrs={"model": "demo"})
-    _say(f"report -> {run.evaluation}")
-    size = min(num_jets, len(test) // 2)
     training = [f"--training-hashes={run.training_jets}", f"--training={dataset}"]
-    score.main(
-        [
-            str(generated_file),
-            str(dataset),
-            f"--out={run.evaluation}",
-            f"--size={size}",
-            *training,
-            "--classifiers=observables",
-        ]
-    )
-    picture = draw(out, generated_file, test)
+    make_and_judge(str(run.path), generated_file, num_jets, test, [f"--out={run.evaluation}", *training])
+    picture = draw(out / "jets.png", generated_file, test)
     _say(f"staging for the Hub -> {out / 'published'}")
     stage(RunFolder.open(run_folder), out / "published", "user/jet-diffusion-demo")
+    if reference is not None:
+        reference_file, report = out / "reference.hdf5", out / "reference_report"
+        make_and_judge(reference, reference_file, num_jets, test, [f"--out={report}", "--overwrite"])
+        picture = draw(out / "reference.png", reference_file, test)
     return picture
 
 
-def draw(out: Path, generated_file: Path, test: JetDataset) -> Path:
+def make_and_judge(model: str, generated_file: Path, num_jets: int, test: JetDataset, options: list[str]) -> None:
+    """Generate jets for the conditions of test jets, and write a report of them against all test jets."""
+    _say(f"{num_jets} jets of {model} -> {generated_file}")
+    generated_file.unlink(missing_ok=True)
+    generate(load_pipeline(model), generated_file, num_jets, seed=1, like=test, attrs={"model": model})
+    _say(f"report of {generated_file}")
+    size = min(num_jets, len(test) // 2)
+    dataset = str(generated_file.parent / "dataset")
+    score.main([str(generated_file), dataset, f"--size={size}", "--classifiers=observables", *options])
+
+
+def draw(picture: Path, generated_file: Path, test: JetDataset) -> Path:
     """Draw real jets beside those generated for the same conditions."""
     with QuarkGluonFile(generated_file) as made:
         generated = made.energies(0, SHOWN_JETS)
     real, labels = test.energies(range(SHOWN_JETS)), test.labels[:SHOWN_JETS]
-    picture = out / "jets.png"
     save_figure(plot_side_by_side(real, generated, labels), picture)
     return picture
 
@@ -92,11 +93,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (default demo)")
     parser.add_argument("--max-steps", type=int, help="training steps (default: the bundled configuration's)")
     parser.add_argument("--num-jets", type=int, default=300, help="jets to generate, 6 to 300 (default 300)")
+    parser.add_argument("--reference", help="a trained model to draw and judge beside the short training's")
     arguments = parser.parse_args(argv)
     if not SHOWN_JETS <= arguments.num_jets <= 300 or (arguments.max_steps is not None and arguments.max_steps < 1):
         raise ValueError(f"--num-jets must be {SHOWN_JETS} to 300 and --max-steps at least 1")
     started = time.perf_counter()
-    picture = run_demo(arguments.out, arguments.max_steps, arguments.num_jets)
+    picture = run_demo(arguments.out, arguments.max_steps, arguments.num_jets, arguments.reference)
     _say(f"done in {time.perf_counter() - started:.0f} s; everything is in {arguments.out}")
     sys.stdout.write(f"picture: {picture.absolute()}\n")
 

@@ -9,13 +9,14 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from jet_diffusion.cli import run_command
 from jet_diffusion.files import partial_folder
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.report import REPORT_FILE, Report
 from jet_diffusion.report_tables import number
@@ -50,7 +51,13 @@ class Figures:
 
 
 def stage(
-    run: RunFolder, folder: str | Path, repo: str, *, checkpoint: str | int = "last", licence: str = "apache-2.0"
+    run: RunFolder,
+    folder: str | Path,
+    repo: str,
+    *,
+    checkpoint: str | int = "last",
+    licence: str = "apache-2.0",
+    sampler: dict[str, Any] | None = None,
 ) -> Path:
     """Write what is published of a run: pipeline with its source, card, pictures, configuration, report.
 
@@ -60,6 +67,8 @@ def stage(
         repo: Name on the Hub, for the card.
         checkpoint: "last", "best" or a step.
         licence: Of the weights.
+        sampler: scheduler (a name of `SCHEDULERS`), steps, context_ratio: another sampler than the run's to publish
+            as the model's own.
 
     Raises:
         FileNotFoundError: If the run has no such checkpoint or no picture of sampled jets.
@@ -71,6 +80,7 @@ def stage(
     step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
     figures = read_figures(run, step)
     pipeline = load_pipeline(run.path, checkpoint=checkpoint)
+    set_sampler(pipeline, **(sampler or {}))
     work = partial_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -89,6 +99,21 @@ def stage(
         shutil.rmtree(folder)
     work.rename(folder)
     return folder
+
+
+def set_sampler(
+    pipeline: JetImagePipeline,
+    scheduler: str | None = None,
+    steps: int | None = None,
+    context_ratio: float | None = None,
+) -> None:
+    """Make a solver, its number of steps and where they lie the pipeline's own; None leaves what is."""
+    if scheduler is not None:
+        pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
+    if steps is not None:
+        pipeline.register_to_config(default_steps=steps)
+    if context_ratio is not None:
+        pipeline.register_to_config(context_ratio=context_ratio)
 
 
 def push(folder: Path, repo: str, *, private: bool = False) -> str:
@@ -228,7 +253,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     run = RunFolder.open(arguments.run)
     folder = arguments.folder or run.path / "published"
-    stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence)
+    sampler = {name: getattr(arguments, name) for name in ("scheduler", "steps", "context_ratio")}
+    stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence, sampler=sampler)
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
         sys.stdout.write(f"published at {push(folder, arguments.repo, private=arguments.private)}\n")
@@ -248,6 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, help="where to stage (default: RUN/published)")
     parser.add_argument("--checkpoint", default="last", help="last, best or a step (default last)")
     parser.add_argument("--licence", default="apache-2.0", choices=LICENSES, help="of the weights")
+    parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="publish with this solver, not the run's own")
+    parser.add_argument("--steps", type=int, help="and so many steps")
+    parser.add_argument("--context-ratio", type=float, help="and this value of sampling.context_ratio")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--dry-run", action="store_true", help="stage only, push nothing")
     return parser

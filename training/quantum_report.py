@@ -270,7 +270,7 @@ def load_jets(test: JetDataset, training: JetDataset, denoised: int = 1000) -> J
     pooled = np.concatenate(list(cells(test)))
     count = min(denoised, len(test))
     energies = torch.from_numpy(test.energies(slice(0, count)))
-    labels = torch.from_numpy(test.labels[:count])
+    labels = torch.tensor(test.labels[:count])
     return Jets(np.concatenate(list(cells(training))), pooled, test.labels, energies, labels, cell_features(pooled))
 
 

@@ -79,6 +79,7 @@ class DenoiserSettings:
         kind: spike_and_slab, or plain epsilon, sample or v_prediction.
         prior: spike_and_slab: occupancy and hits' mean and width by position, the occupancy alone by position, or
             one of all per channel group.
+        hold_hits: spike_and_slab, with unet.totals: make the probabilities of hits add up to the number asked for.
         components: spike_and_slab: Gaussians of a group's slab.
         inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value).
         min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
@@ -87,6 +88,7 @@ class DenoiserSettings:
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
     prior: Literal["position", "occupancy", "group"] = "position"
+    hold_hits: bool = True
     components: int = 1
     inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
     min_variance: float = 0.05
