@@ -225,3 +225,13 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
     assert published.config.default_steps == 7
     assert published.config.context_ratio == own.config.context_ratio
     assert "DDIMScheduler, 7 steps" in (folder / "README.md").read_text()
+
+
+def test_published_settings_hold_no_local_paths(staged, run):
+    import yaml
+
+    published = yaml.safe_load((staged / "training_config.yaml").read_text())
+    assert published["run_dir"] == run.path.name
+    assert "/" not in published["data"]
+    own = yaml.safe_load(run.config.read_text())
+    assert {**published, "data": own["data"], "run_dir": own["run_dir"]} == own

@@ -11,6 +11,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from jet_diffusion.cli import run_command
@@ -88,10 +89,10 @@ def stage(
     for source, name in (
         (figures.picture, PICTURE),
         (run.history, "history.png"),
-        (run.config, "training_config.yaml"),
         (run.training_jets, TRAINING_JETS),
     ):
         shutil.copyfile(source, work / name)
+    (work / "training_config.yaml").write_text(yaml.safe_dump(public_config(run), sort_keys=False))
     if figures.report is not None:
         shutil.copyfile(figures.report, work / REPORT_FILE)
     make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
@@ -99,6 +100,15 @@ def stage(
         shutil.rmtree(folder)
     work.rename(folder)
     return folder
+
+
+def public_config(run: RunFolder) -> dict[str, Any]:
+    """The run's configuration with local paths cut to their last part: where things lay is nobody's business."""
+    config = dict(run.read_config())
+    for name in ("data", "run_dir", "init_from"):
+        if config.get(name) and Path(config[name]).is_absolute():
+            config[name] = Path(config[name]).name
+    return config
 
 
 def set_sampler(

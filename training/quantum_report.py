@@ -72,7 +72,7 @@ TRAINED = {
     "filter": Row("A: quantum filter", "quantum_filter", 1e-2),
     "filter_layers": Row("A with 4 entangling layers", "quantum_filter", 1e-2, {"layers": 4}),
     "filter_joint": Row("A, channels jointly (10 qubits)", "quantum_filter", 1e-2, {"channels": "joint"}),
-    "cnn": Row("classical CNN, as many parameters as A", "quantum_cnn", 1e-2, {"layout": "image"}),
+    "cnn": Row("classical CNN of A's size", "quantum_cnn", 1e-2, {"layout": "image"}),
     "pqc": Row("B: circuit", "quantum_hybrid", quantum=hybrid("pqc")),
     "frozen": Row("B: frozen random circuit", "quantum_hybrid", quantum=hybrid("pqc_frozen")),
     "conv": Row("B: convolution", "quantum_hybrid", quantum=hybrid("conv")),

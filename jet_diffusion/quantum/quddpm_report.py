@@ -39,7 +39,7 @@ TOYS = {
 """Name -> settings, scale of the data, training states; run for every seed. n=2 has fewer iterations than published."""
 
 AUTHORS_OWN = (QuDDPMSettings(first_size=0.5, iterations=2000, learning_rate=0.005), 0.06, 100)
-"""n=2 as published: data of scale .06, angles from .5 to 4, 2,000 iterations a circuit; one seed, a minute or two."""
+"""n=2 as published: data of scale .06, angles from .5 to 4, 2,000 iterations a circuit; one seed, minutes."""
 
 JETS = QuDDPMSettings(qubits=4, ancillas=2, layers=10, batch=200, iterations=200)
 TEST = 500
