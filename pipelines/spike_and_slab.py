@@ -292,7 +292,12 @@ class SpikeAndSlabDenoiser(Denoiser):
             x_0: (N, C, H, W) clean jets.
             hit: (N, C, H, W) bool, which of their pixels are hits.
             timesteps: (N,) at which they were noised.
+
+        Raises:
+            ValueError: If the output is not of a spike and slab.
         """
+        if output.logit is None or output.value is None:
+            raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
         alpha, sigma = self.noise_level(timesteps)
         spread = self.place_bits.view(torch.float32)[1].square()
         variance = spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)  # of a hit's value given x_t
