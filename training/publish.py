@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
 from jet_diffusion.cli import run_command
@@ -86,15 +86,17 @@ def stage(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     pipeline.save_pretrained(work)
+    for config in work.glob("*/config.json"):
+        config.write_text(without_folders(config.read_text()))
     for source, name in (
         (figures.picture, PICTURE),
         (run.history, "history.png"),
         (run.training_jets, TRAINING_JETS),
     ):
         shutil.copyfile(source, work / name)
-    (work / "training_config.yaml").write_text(yaml.safe_dump(public_config(run), sort_keys=False))
+    (work / "training_config.yaml").write_text(without_folders(run.config.read_text()))
     if figures.report is not None:
-        shutil.copyfile(figures.report, work / REPORT_FILE)
+        (work / REPORT_FILE).write_text(without_folders(figures.report.read_text()))
     make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
     if folder.exists():
         shutil.rmtree(folder)
@@ -102,13 +104,9 @@ def stage(
     return folder
 
 
-def public_config(run: RunFolder) -> dict[str, Any]:
-    """The run's configuration with local paths cut to their last part: where things lay is nobody's business."""
-    config = dict(run.read_config())
-    for name in ("data", "run_dir", "init_from"):
-        if config.get(name) and Path(config[name]).is_absolute():
-            config[name] = Path(config[name]).name
-    return config
+def without_folders(text: str) -> str:
+    """Text with absolute paths cut to their last part: where things lay on a machine is nobody's business."""
+    return re.sub(r"(?<![\w.:/~-])/(?:[^\s\"'/]+/)+([^\s\"'/]+)", r"\1", text)
 
 
 def set_sampler(

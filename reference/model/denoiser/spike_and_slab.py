@@ -1,0 +1,593 @@
+"""Made of denoiser.py, spike_and_slab.py."""
+
+from __future__ import annotations
+
+"""Denoisers: from the noisy jet x_t and a UNet's output to the estimate of the clean jet x_0.
+
+The forward process is the usual variance-preserving one, x_t = alpha x_0 + sigma eps with alpha^2 = alpha_bar_t.
+A denoiser owns the noise schedule it was trained with and is used by the trainer and the pipeline alike, so that
+what the UNet's output means is written down once. Whatever it means, the scheduler is always given x_0
+(`prediction_type="sample"`). This file is self-contained so that it can travel to the Hub.
+"""
+
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+
+Network = Callable[..., Any]
+"""A UNet2DModel, bare or wrapped for several processes: (inputs, timesteps, class_labels=...) -> .sample"""
+
+CONTEXT_SHARE = 0.92
+"""Share of a step schedule's timesteps that `Denoiser.context_timesteps` puts where context matters."""
+
+
+@dataclass
+class DenoiserOutput:
+    """What one call of a denoiser gives.
+
+    Attributes:
+        x0: (N, C, H, W) estimate of the clean jet in model space.
+        prediction: What the training loss compares with `Denoiser.target`.
+        marginal: (N, C, H, W) what x0 would be from each pixel alone, where the denoiser knows it.
+        logit, value: (N, C, H, W) log-odds of a hit and its value if it is one, where the denoiser has them.
+    """
+
+    x0: torch.Tensor
+    prediction: torch.Tensor
+    marginal: torch.Tensor | None = None
+    logit: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+
+
+def float_bits(values: torch.Tensor) -> torch.Tensor:
+    """Float32 values as int32 bit patterns: a buffer that `module.to(bfloat16)` leaves as it is."""
+    return values.to(torch.float32).contiguous().view(torch.int32)
+
+
+class Denoiser(ModelMixin, ConfigMixin):
+    """Base class: the noise schedule, and what the trainer and the pipeline ask of a denoiser."""
+
+    def set_noise_schedule(self, noise_schedule: dict[str, Any]) -> None:
+        """Keep alpha_bar for every training timestep of a DDPMScheduler of this configuration."""
+        alphas_cumprod = DDPMScheduler(**noise_schedule).alphas_cumprod
+        self.register_buffer("alphas_cumprod_bits", float_bits(alphas_cumprod))
+
+    @property
+    def alphas_cumprod(self) -> torch.Tensor:
+        """(T,) float32 alpha_bar of the training timesteps."""
+        return self.alphas_cumprod_bits.view(torch.float32)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Denoisers compute in float32, whatever the UNet's precision."""
+        return torch.float32
+
+    def noise_level(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Alpha and sigma, each (N, 1, 1, 1), at timesteps (N,); between two the logarithm of sigma/alpha is linear."""
+        alphas_cumprod = self.alphas_cumprod
+        if timesteps.is_floating_point():
+            log_ratio = torch.log(1 / alphas_cumprod - 1) / 2
+            low = timesteps.floor().long().clamp(0, len(alphas_cumprod) - 1)
+            high = (low + 1).clamp(max=len(alphas_cumprod) - 1)
+            between = log_ratio[low].lerp(log_ratio[high], (timesteps - low).to(log_ratio.dtype))
+            alpha_bar = torch.where(timesteps == low, alphas_cumprod[low], torch.sigmoid(-2 * between))
+        else:
+            alpha_bar = alphas_cumprod[timesteps]
+        alpha_bar = alpha_bar.view(-1, 1, 1, 1)
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def add_noise(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The forward process, x_t = alpha x_0 + sigma eps in closed form, at timesteps (N,)."""
+        alpha, sigma = self.noise_level(timesteps)
+        return alpha * x_0 + sigma * noise
+
+    def context_timesteps(self, steps: int, context_ratio: float) -> list[int]:
+        """Timesteps, descending, most of them where sigma/alpha lies above `context_ratio` and context matters.
+
+        Below it a pixel's own value decides whether it is a hit, and a few steps suffice.
+        """
+        ratio = (1 / self.alphas_cumprod.cpu().clamp(min=1e-12) - 1).sqrt()
+        last = len(ratio) - 1
+        border = min(int((ratio < context_ratio).sum()), last - 1)
+        above = max(2, min(round(CONTEXT_SHARE * steps), steps - 2))
+        high = torch.linspace(last, border, above)
+        low = torch.linspace(border, 0, steps - above + 2)[1:-1]
+        timesteps: list[int] = torch.cat([high, low]).round().long().unique().flip(0).tolist()
+        if len(timesteps) < steps:  # too many for the stretch above: spread them evenly
+            timesteps = torch.linspace(last, 0, steps).round().long().tolist()
+        return timesteps
+
+    def unet_channels(self) -> tuple[int, int]:
+        """Input and output channels the UNet must have."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        unet: Network,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        hits: torch.Tensor | None = None,
+    ) -> DenoiserOutput:
+        """Estimate x_0.
+
+        Args:
+            unet: The network, called once; its dtype decides the precision of that call alone.
+            x_t: (N, C, H, W) float32, scaled as the forward process above.
+            timesteps: (N,) training timesteps, whole or fractional.
+            class_labels: (N, E) embedding of the conditions, or None.
+            hits: (N, groups) hits of each channel group the jet is to have, where known; NaN where not.
+        """
+        raise NotImplementedError
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """What `DenoiserOutput.prediction` should be for this jet and noise."""
+        raise NotImplementedError
+
+    def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """(N, 1, 1, 1) weight of the squared error at each timestep."""
+        raise NotImplementedError
+
+
+def call_unet(
+    unet: Network, inputs: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor | None
+) -> torch.Tensor:
+    """Run the network in its own precision (outside autocast) and return float32."""
+    dtype = getattr(unet, "dtype", torch.float32)
+    labels = None if class_labels is None else class_labels.to(dtype)
+    return unet(inputs.to(dtype), timesteps, class_labels=labels).sample.to(torch.float32)
+
+
+class PlainDenoiser(Denoiser):
+    """The ordinary diffusion model: the UNet sees x_t alone and predicts epsilon, x_0 or v.
+
+    Args:
+        channels: Channels of x.
+        noise_schedule: Configuration of the training DDPMScheduler (betas, T).
+        prediction: "epsilon", "sample" or "v_prediction" (Salimans and Ho, arXiv:2202.00512).
+        snr_gamma: Min-SNR weighting (Hang et al., arXiv:2303.09556) if positive; 0 weighs every timestep alike.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int,
+        noise_schedule: dict[str, Any],
+        prediction: str = "v_prediction",
+        snr_gamma: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if prediction not in ("epsilon", "sample", "v_prediction"):
+            raise ValueError(f"prediction must be epsilon, sample or v_prediction, got {prediction!r}")
+        self.set_noise_schedule(noise_schedule)
+        if prediction == "epsilon" and self.alphas_cumprod[-1] == 0:
+            raise ValueError("epsilon says nothing of x_0 at zero terminal SNR; predict sample or v_prediction")
+
+    def unet_channels(self) -> tuple[int, int]:
+        """As many as x has, both ways."""
+        return self.config.channels, self.config.channels
+
+    def forward(
+        self,
+        unet: Network,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        hits: torch.Tensor | None = None,
+    ) -> DenoiserOutput:
+        """The UNet's prediction, and the x_0 it stands for."""
+        prediction = call_unet(unet, x_t, timesteps, class_labels)
+        alpha, sigma = self.noise_level(timesteps)
+        if self.config.prediction == "epsilon":
+            return DenoiserOutput((x_t - sigma * prediction) / alpha, prediction)
+        if self.config.prediction == "v_prediction":
+            return DenoiserOutput(alpha * x_t - sigma * prediction, prediction)
+        return DenoiserOutput(prediction, prediction)
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Noise, jet, or velocity alpha eps - sigma x_0."""
+        if self.config.prediction == "epsilon":
+            return noise
+        if self.config.prediction == "sample":
+            return x_0
+        alpha, sigma = self.noise_level(timesteps)
+        return alpha * noise - sigma * x_0
+
+    def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """One, or the min-SNR weight in the units of the prediction."""
+        alpha, sigma = self.noise_level(timesteps)
+        if not self.config.snr_gamma:
+            return torch.ones_like(alpha)
+        snr = (alpha / sigma).square()
+        weight = snr.clamp(max=self.config.snr_gamma)
+        return {"epsilon": weight / snr, "sample": weight, "v_prediction": weight / (snr + 1)}[self.config.prediction]
+
+
+"""Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
+
+This file needs `denoiser.py` beside it and nothing else, so that both can travel to the Hub, as one file.
+"""
+
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value")
+
+SHIFT_RANGE, SHIFT_NODES = 8.0, 65
+"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
+
+SHRINKAGE = 20
+"""Hits' worth of the group's moments that the moments of each position are mixed with."""
+
+HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 1.5, 4.0
+"""Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
+
+
+class SpikeAndSlabDenoiser(Denoiser):
+    r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
+
+    The marginal of a pixel is a spike at z_0 (no energy) of weight 1 - p and a slab of hits, a mixture of
+    Gaussians (w_k, m_k, s_k). With x_t = alpha x_0 + sigma eps the posterior mean is exact:
+
+        l   = log sum_k w_k N(x_t; alpha m_k', alpha^2 s_k^2 + sigma^2) - log N(x_t; alpha z_0, sigma^2)
+        h   = sigmoid(logit p + delta + l)                                     probability of a hit
+        a   = sum_k r_k (m_k' sigma^2 + alpha s_k^2 x_t) / (sigma^2 + alpha^2 s_k^2)    value of the hit
+        x_0 = z_0 + h (a - z_0)
+
+    p, and the mean and width of the slab in whose units w_k, m_k, s_k are, may differ from position to position: the
+    mean image's context costs the network nothing. The UNet, which sees x_t and that estimate, gives delta
+    (contextual log-odds) and eta (m_k' = m_k + eta); with its last layer at zero training starts at the marginal
+    denoiser. A plain UNet cannot hold so many sharp thresholds that move with the noise level and needs far longer to
+    find them.
+
+    Where the number n of hits a channel group is to have is known, logit p of the whole group is shifted until the
+    prior expects n; and, since the h of the exact posterior given n add up to n, the group's log-odds after the
+    network are shifted by one more number until they do.
+
+    Args:
+        channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
+        grid: Height and width of x.
+        zero: Value of x without energy, per channel.
+        slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers, in units of each
+            position's width from its mean.
+        noise_schedule: Configuration of the training DDPMScheduler.
+        inputs: What the UNet sees: x_t, estimate, hit_probability, hit_value (in units of the slab's width).
+        min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
+        min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
+        hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
+    """
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        channel_group: tuple[int, ...],
+        grid: tuple[int, int],
+        zero: tuple[float, ...],
+        slab_weights: tuple[tuple[float, ...], ...],
+        slab_means: tuple[tuple[float, ...], ...],
+        slab_stds: tuple[tuple[float, ...], ...],
+        noise_schedule: dict[str, Any],
+        inputs: tuple[str, ...] = ("x_t", "estimate"),
+        min_variance: float = 0.05,
+        min_ratio: float = 0.0,
+        hold_hits: bool = True,
+    ) -> None:
+        super().__init__()
+        if not inputs or set(inputs) - set(INPUTS):
+            raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
+        self.set_noise_schedule(noise_schedule)
+        channels = len(channel_group)
+        self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
+        self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
+        group = torch.tensor(channel_group)
+        self.register_buffer("log_hits_bits", float_bits(torch.zeros(int(group.max()) + 1, SHIFT_NODES)))
+        place = torch.stack([torch.zeros(channels, *grid), torch.ones(channels, *grid)])
+        self.register_buffer("place_bits", float_bits(place))
+        # The dtype is named: loading in half precision changes the default.
+        slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
+        self.register_buffer("slab_bits", float_bits(slab), persistent=False)
+        self.register_buffer("zero_bits", float_bits(torch.tensor(zero, dtype=torch.float64)), persistent=False)
+
+    @classmethod
+    def fit(
+        cls,
+        batches: Iterable[torch.Tensor],
+        *,
+        channel_group: tuple[int, ...],
+        zero: torch.Tensor,
+        hit_threshold: torch.Tensor,
+        mask: torch.Tensor,
+        noise_schedule: dict[str, Any],
+        components: int = 1,
+        prior: str = "position",
+        **settings: Any,
+    ) -> SpikeAndSlabDenoiser:
+        """Fit spike and slab to training jets in model space.
+
+        Args:
+            batches: Tensors x (n, C, H, W).
+            channel_group, zero, hit_threshold, mask: As the representation declares them.
+            noise_schedule: Configuration of the training DDPMScheduler.
+            components: Gaussians of each group's slab.
+            prior: "position" for an occupancy and the hits' mean and width at each pixel; "occupancy" for an
+                occupancy at each pixel and one mean and width per group; "group" for one of all per group.
+            settings: Further arguments of the class.
+        """
+        if prior not in ("position", "occupancy", "group"):
+            raise ValueError(f"prior must be position, occupancy or group, got {prior!r}")
+        group = torch.tensor(channel_group)
+        shape = (len(group), *mask.shape)
+        places, values, jets = [], [], 0
+        for x in batches:
+            hit = (x > hit_threshold.view(-1, 1, 1)) & mask
+            places.append(hit.flatten(1).nonzero()[:, 1])
+            values.append(x[hit].double())
+            jets += len(x)
+        hits = Hits(torch.cat(places), torch.cat(values), group, shape)
+        place = hits.moments(by_position=prior == "position")
+        scaled = (hits.values - place[0].flatten()[hits.places]) / place[1].flatten()[hits.places]
+        slab = [fit_mixture(scaled[hits.groups == g], components) for g in range(int(group.max()) + 1)]
+        denoiser = cls(
+            channel_group=tuple(channel_group),
+            grid=tuple(mask.shape),
+            zero=tuple(zero.tolist()),
+            slab_weights=[weights for weights, _, _ in slab],
+            slab_means=[means for _, means, _ in slab],
+            slab_stds=[stds for _, _, stds in slab],
+            noise_schedule=noise_schedule,
+            **settings,
+        )
+        counts = hits.sums(torch.ones_like(hits.values))
+        average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
+        average = average[group, None, None]
+        # A hundred jets' worth of the group's average keeps rare positions from a prior of zero.
+        expected = average * jets if prior == "group" else counts
+        probability = ((expected + 100 * average) / (jets + 100)).expand(shape)
+        denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
+        denoiser.place_bits.copy_(float_bits(place))
+        denoiser.inside.copy_(mask.to(torch.int32))
+        denoiser.log_hits_bits.copy_(float_bits(denoiser._expected_hits().log()))
+        return denoiser
+
+    def _expected_hits(self) -> torch.Tensor:
+        """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
+        group = torch.tensor(self.config.channel_group)
+        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
+        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
+        return torch.stack(
+            [
+                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
+                for g in range(int(group.max()) + 1)
+            ]
+        )
+
+    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) shift of the prior log-odds with which it expects hits (N, groups); 0 where those are NaN."""
+        nodes = self.log_hits_bits.view(torch.float32)
+        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (groups, N)
+        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
+        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
+        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
+        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
+        group = torch.tensor(self.config.channel_group, device=nodes.device)
+        return shift.T[:, group, None, None]
+
+    def unet_channels(self) -> tuple[int, int]:
+        """In: one block of channels for each input; out: delta and eta."""
+        channels = len(self.config.channel_group)
+        return len(self.config.inputs) * channels, 2 * channels
+
+    def posterior(
+        self,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        delta: torch.Tensor | float = 0.0,
+        eta: torch.Tensor | float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-odds of a hit and its value a, each (N, C, H, W), by Bayes' rule (class docstring)."""
+        alpha, sigma = self.noise_level(timesteps)
+        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
+        place, scale = self.place_bits.view(torch.float32)
+        variance = (sigma**2).clamp(min=1e-10)
+        log_spike = -(x_t - alpha * zero).square() / variance / 2 - variance.log() / 2
+        log_slabs, values = [], []
+        for weight, centre, width in self.slab_bits.view(torch.float32).permute(2, 0, 1).unsqueeze(-1).unsqueeze(-1):
+            mean = place + scale * (centre + eta)
+            spread = (scale * width) ** 2
+            total = alpha**2 * spread + variance
+            log_slabs.append(weight.log() - (x_t - alpha * mean).square() / total / 2 - total.log() / 2)
+            values.append((mean * variance + alpha * spread * x_t) / total)
+        if len(log_slabs) == 1:
+            log_slab, value = log_slabs[0], values[0]
+        else:
+            stacked = torch.stack(log_slabs)
+            log_slab = stacked.logsumexp(0)
+            value = ((stacked - log_slab).exp() * torch.stack(values)).sum(0)
+        prior_logit = self.prior_logit_bits.view(torch.float32)
+        return prior_logit + delta + log_slab - log_spike, value
+
+    def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+        """Log-odds (N, C, H, W), each group's shifted until its probabilities add up to hits (N, groups).
+
+        The shift is found by Newton's method and kept within HOLD_LIMIT: where the noise is so weak that every
+        pixel has decided, no other pixel is forced. Its last step carries the gradient of the implicit function.
+        """
+        group = torch.tensor(self.config.channel_group, device=logit.device)
+        total = torch.zeros(len(logit), hits.shape[1], device=logit.device)
+
+        def step(shifted: torch.Tensor) -> torch.Tensor:
+            probability = torch.sigmoid(shifted) * self.inside
+            expected = total.index_add(1, group, probability.sum((2, 3)))
+            slope = total.index_add(1, group, (probability * (1 - probability)).detach().sum((2, 3)))
+            return ((hits - expected) / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP).nan_to_num(0.0)
+
+        shift = total
+        with torch.no_grad():
+            for _ in range(HOLD_ITERATIONS):
+                shift = (shift + step(logit + shift[:, group, None, None])).clamp(-HOLD_LIMIT, HOLD_LIMIT)
+        free = shift.abs() < HOLD_LIMIT
+        last = step(logit + shift[:, group, None, None]) * free
+        return logit + (shift + last)[:, group, None, None]
+
+    def estimate(self, logit: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of x_0 by log-odds and values of hits; outside the image it is a zero for certain."""
+        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
+        return zero + self.inside * torch.sigmoid(logit) * (value - zero)
+
+    def marginal(self, x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The best estimate of x_0 from each pixel alone: what no context-blind network can beat."""
+        return self.estimate(*self.posterior(x_t, timesteps))
+
+    def forward(
+        self,
+        unet: Network,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        hits: torch.Tensor | None = None,
+    ) -> DenoiserOutput:
+        """Posterior mean given the pixel and, through the UNet, its context."""
+        shift = 0.0 if hits is None else self.prior_shift(hits)
+        logit, value = self.posterior(x_t, timesteps, shift)
+        place, scale = self.place_bits.view(torch.float32)
+        marginal = self.estimate(logit, value)
+        blocks = {
+            "x_t": x_t,
+            "estimate": marginal,
+            "hit_probability": torch.sigmoid(logit),
+            "hit_value": (value - place) / scale,
+        }
+        inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
+        context = call_unet(unet, inputs, timesteps, class_labels)
+        if self.config.min_ratio:
+            alpha, sigma = self.noise_level(timesteps)
+            context = context * (sigma >= self.config.min_ratio * alpha)
+        delta, eta = context.chunk(2, 1)
+        logit, value = self.posterior(x_t, timesteps, shift + delta, eta)
+        if hits is not None and self.config.hold_hits:
+            logit = self.held(logit, hits)
+        x_0 = self.estimate(logit, value)
+        return DenoiserOutput(x_0, x_0, marginal, logit, value)
+
+    def surprise(
+        self, output: DenoiserOutput, x_0: torch.Tensor, hit: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """(N, C, H, W) minus log-likelihood in nats, up to a constant, of which pixels are hit and of the hits' values.
+
+        Its optimum is that of the squared error of x_0, h and a being the exact posterior's; but a hit's value, whose
+        spread is small beside its distance from zero, counts by its own width.
+
+        Args:
+            output: Of `forward`.
+            x_0: (N, C, H, W) clean jets.
+            hit: (N, C, H, W) bool, which of their pixels are hits.
+            timesteps: (N,) at which they were noised.
+
+        Raises:
+            ValueError: If the output is not of a spike and slab.
+        """
+        if output.logit is None or output.value is None:
+            raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+        alpha, sigma = self.noise_level(timesteps)
+        spread = self.place_bits.view(torch.float32)[1].square()
+        variance = spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)  # of a hit's value given x_t
+        truth = hit.to(x_0.dtype)
+        pattern = nn.functional.binary_cross_entropy_with_logits(output.logit, truth, reduction="none")
+        return pattern + truth * (x_0 - output.value).square() / variance.clamp(min=1e-10) / 2
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The clean jet."""
+        return x_0
+
+    def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """1 / max(sigma^2, min_variance)."""
+        return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
+
+
+class Hits(NamedTuple):
+    """The hits of many jets in model space.
+
+    Attributes:
+        places: (n,) index of each hit's pixel in a flattened (C, H, W).
+        values: (n,) x, float64.
+        group: (C,) group of each channel.
+        shape: (C, H, W).
+    """
+
+    places: torch.Tensor
+    values: torch.Tensor
+    group: torch.Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def groups(self) -> torch.Tensor:
+        """(n,) group of each hit."""
+        return self.group[self.places // math.prod(self.shape[1:])]
+
+    def sums(self, weights: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) sums of weights (n,) over the hits of each pixel."""
+        return torch.bincount(self.places, weights, minlength=math.prod(self.shape)).view(self.shape)
+
+    def by_group(self, weights: torch.Tensor) -> torch.Tensor:
+        """(groups,) sums of weights (n,) over the hits of each group."""
+        return torch.bincount(self.groups, weights, minlength=int(self.group.max()) + 1)
+
+    def moments(self, by_position: bool) -> torch.Tensor:
+        """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.
+
+        Each pixel's are those of its own hits and SHRINKAGE more with the group's moments.
+        """
+        ones = torch.ones_like(self.values)
+        number = self.by_group(ones)
+        mean = self.by_group(self.values) / number
+        variance = self.by_group((self.values - mean[self.groups]).square()) / number
+        mean, variance = (moment[self.group, None, None].expand(self.shape) for moment in (mean, variance))
+        if not by_position:
+            return torch.stack([mean, variance.sqrt()])
+        counts = self.sums(ones)
+        place = (self.sums(self.values) + SHRINKAGE * mean) / (counts + SHRINKAGE)
+        squares = self.sums((self.values - place.flatten()[self.places]).square())
+        return torch.stack([place, ((squares + SHRINKAGE * variance) / (counts + SHRINKAGE)).sqrt()])
+
+
+def fit_mixture(
+    values: torch.Tensor, components: int, iterations: int = 100
+) -> tuple[list[float], list[float], list[float]]:
+    """Weights, means and standard deviations of a one-dimensional Gaussian mixture, by expectation maximisation.
+
+    Starts from equal slices of the sorted values, so the result is reproducible.
+
+    Raises:
+        ValueError: If there are fewer than ten values a component.
+    """
+    if values.numel() < 10 * components:
+        raise ValueError(f"{values.numel()} hits are too few for a slab of {components} components")
+    ordered = values.double().flatten().sort().values
+    ordered = ordered[:: max(1, len(ordered) // 100_000)]
+    slices = ordered.tensor_split(components)
+    weights = torch.full((components, 1), 1 / components, dtype=torch.float64)
+    means = torch.stack([part.mean() for part in slices])[:, None]
+    floor = 1e-2 * ordered.std().item()
+    stds = torch.stack([part.std() for part in slices])[:, None].clamp(min=floor)
+    for _ in range(iterations if components > 1 else 0):
+        log_density = weights.log() - (ordered - means).square() / (2 * stds**2) - stds.log()
+        share = (log_density - log_density.logsumexp(0)).exp()
+        total = share.sum(1, keepdim=True)
+        weights, means = total / len(ordered), (share * ordered).sum(1, keepdim=True) / total
+        stds = ((share * (ordered - means).square()).sum(1, keepdim=True) / total).sqrt().clamp(min=floor)
+    flat = [weights.flatten().tolist(), means.flatten().tolist(), stds.flatten().tolist()]
+    if not all(math.isfinite(value) for row in flat for value in row):
+        raise ValueError("the slab's mixture did not converge; choose fewer components")
+    return flat[0], flat[1], flat[2]

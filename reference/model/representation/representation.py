@@ -1,0 +1,397 @@
+"""Representations: the two directions between `energies` and the model space `x`, in one object each.
+
+`energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32, here with zeros
+at a value of their own, well below the smallest hit, and each channel group (tracks, ECAL, HCAL) at zero mean and
+unit variance over the pixels that lie inside the image. A representation is fitted on training jets only, is
+saved inside the pipeline, and this file is self-contained so that it can travel to the Hub.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+
+SIDE = 125
+TOWER = 5
+TOWERS = SIDE // TOWER
+GROUPS = ("tracks", "ecal", "hcal")
+
+GEV_PER_UNIT = 100.0
+
+TAIL = 0.125
+"""Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
+
+RENDER_DECADES = 3.0
+
+
+class Representation(SchedulerMixin, ConfigMixin):
+    """Base class: what every representation declares, and the checks of its two directions.
+
+    Attributes:
+        lossless: Whether decode(encode(energies)) gives the energies back (to float32 rounding).
+        conserves_energy: Whether the energy per channel survives decode(encode(energies)).
+        needs_hcal_towers: Whether HCAL must be constant in its 5x5 blocks.
+        zeros_stand_apart: Whether a pixel without energy has a value of its own in x, well below any hit's.
+    """
+
+    config_name = "representation_config.json"
+    lossless: ClassVar[bool]
+    conserves_energy: ClassVar[bool]
+    needs_hcal_towers: ClassVar[bool]
+    zeros_stand_apart: ClassVar[bool]
+
+    @property
+    def channel_group(self) -> tuple[int, ...]:
+        """Calorimeter channel (0 tracks, 1 ECAL, 2 HCAL) of each model channel."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one jet in model space."""
+        raise NotImplementedError
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) of the pixels that hold data, at the top left of (H, W); all of them by default."""
+        return self.shape[1:]
+
+    @classmethod
+    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> Representation:
+        """Fit the representation to training jets.
+
+        Args:
+            batches: Tensors of energies (n, 3, 125, 125).
+            settings: The representation's own settings.
+        """
+        raise NotImplementedError
+
+    def encode(self, energies: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) in GeV/100 to x (N, C, H, W).
+
+        Raises:
+            ValueError: If the shape is wrong or the representation needs HCAL towers and has none.
+        """
+        if energies.ndim != 4 or tuple(energies.shape[1:]) != (3, SIDE, SIDE):
+            raise ValueError(f"energies must be (N, 3, {SIDE}, {SIDE}), got {tuple(energies.shape)}")
+        return self._encode(energies.to(torch.float32))
+
+    def decode(self, x: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
+        """Model space x (N, C, H, W) to energies (N, 3, 125, 125) in GeV/100.
+
+        Args:
+            x: Jets in model space.
+            generators: One a jet, for representations that draw what encoding dropped; the others need none.
+
+        Raises:
+            ValueError: If the shape is not the representation's.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x must be (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        return self._decode(x.to(torch.float32), generators)
+
+    def render(self, x: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone."""
+        return self.decode(x)
+
+    def mask(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(H, W) bool: True where a pixel lies inside the image."""
+        mask = torch.zeros(self.shape[1:], dtype=torch.bool, device=device)
+        mask[: self.grid[0], : self.grid[1]] = True
+        return mask
+
+    def limits(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
+        raise NotImplementedError
+
+    def totals(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
+        raise NotImplementedError
+
+    def _encode(self, energies: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class LogValueMap(Representation):
+    """Base class of representations that map crystal by crystal, by the logarithm of a hit's energy.
+
+    The value map of a group g sends zero to 0 and an energy E > 0 to ``gap + u``, where ``u`` is 0 at the lower
+    and 1 at the upper quantile of the training hits and linear in log E from the lower one upwards (a log tail
+    without end); below, ``u = -d / (1 + d / c)`` with ``d`` the continued line and ``c = TAIL * gap`` bends it so
+    that every positive energy stays above zero's threshold. It is a bijection of [0, inf) onto its image. The
+    result is then standardised by the group's mean and standard deviation over all pixels, zeros included;
+    padding holds the value of a zero. Decoding never clamps an energy.
+    """
+
+    zeros_stand_apart = True
+
+    def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
+        """Rearrange or sum energies (N, 3, 125, 125) into (N, C, *grid), still energies."""
+        raise NotImplementedError
+
+    def from_grid(self, grid_energies: torch.Tensor) -> torch.Tensor:
+        """Undo `to_grid`: (N, C, *grid) into energies (N, 3, 125, 125)."""
+        raise NotImplementedError
+
+    def _encode(self, energies: torch.Tensor) -> torch.Tensor:
+        grid_energies = self.to_grid(energies)
+        x = self.zero(energies.device).view(-1, 1, 1).expand(len(energies), *self.shape).contiguous()
+        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)  # hits are few: work on them alone
+        group = self._group(energies.device)[channel]
+        hits = grid_energies[jet, channel, row, column]
+        if not (hits > 0).all():
+            raise ValueError(f"energies must not be negative or NaN; the smallest is {hits.min().item()}")
+        raw = self._raw(hits.log(), group)
+        x[jet, channel, row, column] = (raw - self._fitted("mean", raw)[group]) / self._fitted("std", raw)[group]
+        return x
+
+    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+        inside = x[:, :, : self.grid[0], : self.grid[1]]
+        hit = ~(inside <= self.hit_threshold(x.device).view(-1, 1, 1))  # a NaN stays visible
+        jet, channel, row, column = hit.nonzero(as_tuple=True)
+        group = self._group(x.device)[channel]
+        values = inside[jet, channel, row, column]
+        raw = values * self._fitted("std", values)[group] + self._fitted("mean", values)[group]
+        grid_energies = torch.zeros_like(inside)
+        grid_energies[jet, channel, row, column] = self._log_energy(raw, group).exp()
+        return self.from_grid(grid_energies)
+
+    def render(self, x: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone.
+
+        As `decode`, but a value between that of a zero and the hit threshold, which decodes to nothing, is shown as
+        a faint energy: RENDER_DECADES below the smallest fitted hit at zero, rising evenly in x.
+        """
+        group = self._group(x.device)
+        threshold, zero = (limit.view(-1, 1, 1) for limit in (self.hit_threshold(x.device), self.zero(x.device)))
+        climb = ((x - zero) / (threshold - zero))[:, :, : self.grid[0], : self.grid[1]]
+        low = torch.tensor(self.config.log_low, device=x.device)[group].view(-1, 1, 1)
+        faint = (low + math.log(10) * RENDER_DECADES * (climb - 1)).exp()
+        faint = self.from_grid(torch.where((climb > 0.02) & (climb <= 1), faint, 0))
+        return self.decode(x) + faint
+
+    def zero(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C,) the value in x of a pixel without energy."""
+        return self._standardise(torch.zeros(len(GROUPS), device=device))
+
+    def hit_threshold(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C,) the value in x at and below which `decode` gives exactly zero."""
+        return self._standardise(torch.full((len(GROUPS),), self.config.gap * (1 - TAIL), device=device))
+
+    def limits(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
+        log_max = torch.tensor(self.config.log_max, dtype=torch.float32, device=device)
+        return self.zero(device), self._standardise(self._raw(log_max, torch.arange(len(GROUPS), device=device)))
+
+    @classmethod
+    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> LogValueMap:
+        """Fit the value map to training jets.
+
+        Args:
+            batches: Tensors of energies (n, 3, 125, 125); a few thousand jets suffice.
+            settings: The representation's own settings (`gap`, `pool`, ...).
+
+        Raises:
+            ValueError: If a channel holds no energy at all.
+        """
+        blank = cls(**settings)
+        hits: list[list[torch.Tensor]] = [[] for _ in GROUPS]
+        pixels = [0] * len(GROUPS)
+        group = torch.tensor(blank.channel_group)
+        for energies in batches:
+            grid = blank.to_grid(energies.to(torch.float32))
+            for g in range(len(GROUPS)):
+                values = grid[:, group == g]
+                hits[g].append(values[values > 0])
+                pixels[g] += values.numel()
+        fitted: dict[str, list[float]] = {name: [] for name in ("log_low", "log_high", "log_max")}
+        log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
+        for name, values in zip(GROUPS, log_hits, strict=True):
+            if values.numel() < 2 or values.max() == values.min():
+                raise ValueError(f"channel {name} holds no spread of energies in the jets to fit on")
+            low, high = values.sort().values[[int(q * (len(values) - 1)) for q in (0.001, 0.999)]].tolist()
+            if low == high:
+                low, high = values.min().item(), values.max().item()
+            fitted["log_low"].append(low)
+            fitted["log_high"].append(high)
+            fitted["log_max"].append(values.max().item())
+        scaled = cls(**settings, **fitted)
+        moments: dict[str, list[float]] = {"mean": [], "std": []}
+        for g, values in enumerate(log_hits):
+            raw = scaled._raw(values, torch.full(values.shape, g))
+            mean = raw.sum().item() / pixels[g]
+            moments["mean"].append(mean)
+            moments["std"].append(math.sqrt(raw.square().sum().item() / pixels[g] - mean**2))
+        return cls(**settings, **fitted, **moments)
+
+    def totals(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
+        hits = (self.to_grid(energies) > 0).sum((2, 3), dtype=energies.dtype)
+        by_group = hits.new_zeros(len(hits), len(GROUPS)).index_add_(1, self._group(hits.device), hits)
+        return torch.cat([by_group, GEV_PER_UNIT * energies.sum((2, 3))], 1)
+
+    def _group(self, device: torch.device | str) -> torch.Tensor:
+        return torch.tensor(self.channel_group, device=device)
+
+    def _fitted(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """A fitted value per group, on the device and in the precision of `like`."""
+        return torch.tensor(self.config[name], dtype=like.dtype, device=like.device)
+
+    def _standardise(self, raw: torch.Tensor) -> torch.Tensor:
+        """Raw values, one a group, to x values, one a model channel."""
+        x = (raw - self._fitted("mean", raw)) / self._fitted("std", raw)
+        return x[self._group(raw.device)]
+
+    def _raw(self, log_energy: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Log energies of hits, with the group of each, to raw values above `gap * (1 - TAIL)`."""
+        low, high = (self._fitted(name, log_energy)[group] for name in ("log_low", "log_high"))
+        line = (log_energy - low) / (high - low)
+        below = line.clamp(max=0)
+        return self.config.gap + line.clamp(min=0) + below / (1 - below / (TAIL * self.config.gap))
+
+    def _log_energy(self, raw: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `_raw`."""
+        low, high = (self._fitted(name, raw)[group] for name in ("log_low", "log_high"))
+        u = raw - self.config.gap
+        below = u.clamp(max=0)
+        return low + (u.clamp(min=0) + below / (1 + below / (TAIL * self.config.gap))) * (high - low)
+
+
+class TowerPatches(LogValueMap):
+    """25x25 towers of 51 channels: 25 track and 25 ECAL crystals of each tower, and its one HCAL value.
+
+    A space-to-depth rearrangement: a bijection for every jet whose HCAL is constant in its 5x5 blocks (as all of
+    the real file's are), so the HCAL constraint holds exactly in whatever is decoded. Padded from 25 to 28 so
+    that a UNet can halve it twice.
+
+    Args:
+        gap: Distance in x's raw scale between a zero and the smallest fitted hit; the fitted hits span 1.
+        log_low, log_high: Per group, log energy at the 0.1 % and 99.9 % quantile of the hits.
+        log_max: Per group, log energy of the most energetic hit.
+        mean, std: Per group, moments of the raw values over all pixels.
+    """
+
+    lossless = True
+    conserves_energy = True
+    needs_hcal_towers = True
+
+    @register_to_config
+    def __init__(
+        self,
+        gap: float = 1.0,
+        log_low: tuple[float, ...] = (-5.0, -5.0, -5.0),
+        log_high: tuple[float, ...] = (0.0, 0.0, 0.0),
+        log_max: tuple[float, ...] = (0.0, 0.0, 0.0),
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    ) -> None:
+        pass
+
+    @property
+    def channel_group(self) -> tuple[int, ...]:
+        """25 track crystals, 25 ECAL crystals, one HCAL tower."""
+        return (0,) * TOWER**2 + (1,) * TOWER**2 + (2,)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(51, 28, 28)."""
+        return 2 * TOWER**2 + 1, 28, 28
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(25, 25) towers."""
+        return TOWERS, TOWERS
+
+    def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
+        """Space to depth; refuses HCAL that differs within a tower."""
+        patches = F.pixel_unshuffle(energies, TOWER)  # (N, 75, 25, 25)
+        hcal = patches[:, 2 * TOWER**2 :]
+        broken = (hcal != hcal[:, :1]).flatten(1).any(1)
+        if broken.any():
+            raise ValueError(
+                f"HCAL is not constant in 5x5 towers in {int(broken.sum())} of {len(broken)} jets, which "
+                "TowerPatches needs; choose the representation PixelGrid for such files"
+            )
+        return patches[:, : 2 * TOWER**2 + 1]
+
+    def from_grid(self, grid_energies: torch.Tensor) -> torch.Tensor:
+        """Depth to space, each HCAL tower spread evenly over its 25 crystals."""
+        hcal = grid_energies[:, -1:].expand(-1, TOWER**2, -1, -1)
+        return F.pixel_shuffle(torch.cat([grid_energies[:, :-1], hcal], 1), TOWER)
+
+
+class PixelGrid(LogValueMap):
+    """The image itself, 125 padded to 128, or sum-pooled to cells of `pool` x `pool` crystals.
+
+    Pooling sums energies and decoding spreads a cell's energy evenly over its crystals inside the image, so the
+    energy per channel is conserved; with `pool` = 1 nothing is lost.
+
+    Args:
+        pool: Crystals along each side of a cell; divides 128.
+        gap, log_low, log_high, log_max, mean, std: As in `TowerPatches`.
+    """
+
+    conserves_energy = True
+    needs_hcal_towers = False
+
+    @register_to_config
+    def __init__(
+        self,
+        pool: int = 1,
+        gap: float = 1.0,
+        log_low: tuple[float, ...] = (-5.0, -5.0, -5.0),
+        log_high: tuple[float, ...] = (0.0, 0.0, 0.0),
+        log_max: tuple[float, ...] = (0.0, 0.0, 0.0),
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    ) -> None:
+        if pool < 1 or 128 % pool:
+            raise ValueError(f"pool must divide 128, got {pool}")
+
+    @property
+    def lossless(self) -> bool:  # type: ignore[override]
+        """True without pooling."""
+        return self.config.pool == 1
+
+    @property
+    def channel_group(self) -> tuple[int, ...]:
+        """Tracks, ECAL, HCAL."""
+        return 0, 1, 2
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, 128 / pool, 128 / pool)."""
+        return 3, 128 // self.config.pool, 128 // self.config.pool
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The cells that hold at least one crystal of the image."""
+        return (-(-SIDE // self.config.pool),) * 2
+
+    def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
+        """Sum the crystals of each cell."""
+        pool = self.config.pool
+        if pool == 1:
+            return energies
+        extra = self.grid[0] * pool - SIDE
+        return F.avg_pool2d(F.pad(energies, (0, extra, 0, extra)), pool, divisor_override=1)
+
+    def from_grid(self, grid_energies: torch.Tensor) -> torch.Tensor:
+        """Spread each cell's energy evenly over its crystals inside the image."""
+        pool = self.config.pool
+        cell = torch.arange(SIDE, device=grid_energies.device) // pool
+        width = torch.bincount(cell).to(grid_energies.dtype)
+        spread = grid_energies / (width[:, None] * width[None, :])
+        return spread[:, :, cell][:, :, :, cell]
+
+
+REPRESENTATIONS = {"TowerPatches": TowerPatches, "PixelGrid": PixelGrid}
+"""The representations of this file by name; `jet_diffusion.hub.LOADABLE` holds all."""
