@@ -21,6 +21,9 @@ from jet_diffusion.schema import CHANNELS
 PAIRS = 64
 """Jets compared one to one, unpaired as they are."""
 
+LEAST_FOR_AUC = 200
+"""Jets a side below which the classifier learns nothing, so that its AUC of .5 would praise the worst generator."""
+
 DISTANCES = ("fpd", "mean_w1", "auc_observables")
 
 
@@ -100,6 +103,8 @@ def judge(candidate: Candidate, real: JetSample, training: JetSample, *, draws: 
             row[f"{name}_{channel}"] = float(means[0] / means[1])
     finite = bool(np.isfinite(made.observables).all())
     for name in DISTANCES if finite else ():
+        if name == "auc_observables" and size < LEAST_FOR_AUC:
+            continue
         rng = np.random.default_rng(seed)
         found = estimate(HEADLINE[name].compute, real.observables, made.observables, rng, size=size, draws=draws)
         row |= {name: found.value, f"{name}_error": found.error, f"{name}_floor": found.floor}

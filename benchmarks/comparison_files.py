@@ -115,7 +115,7 @@ def winners(rows: Sequence[dict[str, Any]]) -> list[str]:
         if not competing:
             continue
         best = {
-            label: min(competing, key=lambda row, key=key: row[key])["name"]  # type: ignore[misc]
+            label: min(competing, key=lambda row, key=key: row.get(key) or math.inf)["name"]  # type: ignore[misc]
             for label, key in (("FPD", "fpd_over_floor"), ("mean W1", "mean_w1"), ("AUC", "auc_observables"))
         }
         names = dict.fromkeys(best.values())
