@@ -452,6 +452,9 @@ class JetImagePipeline(DiffusionPipeline):
             raise ValueError(f"{type(self.scheduler).__name__} takes no timesteps; give num_inference_steps")
         if accepts and timesteps is None and self.config.context_ratio and steps >= 4:
             timesteps = self.denoiser.context_timesteps(steps, self.config.context_ratio)
+        if accepts and timesteps is None and highest is not None:
+            self.scheduler.set_timesteps(steps)
+            timesteps = sorted({int(timestep) for timestep in self.scheduler.timesteps}, reverse=True)
         if accepts and timesteps is not None:
             if highest is not None:
                 timesteps = [highest, *(t for t in timesteps if t < highest)]

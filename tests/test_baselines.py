@@ -160,7 +160,7 @@ def test_steps_without_noise_are_left_out(converted_folder, tmp_path):
 def test_a_stranger_and_our_loader_agree(run, name, tmp_path):
     staged = stage(run, tmp_path / "model", "user/jets")
     names = {path.name for path in staged.rglob("*.py")}
-    assert {"baselines.py", "resized_representations.py", "representation.py", "pipeline.py"} <= names
+    assert {"baselines.py", "resized_representations.py", "pipeline.py"} <= names
     assert np.array_equal(sampled(load_pipeline(staged)), sampled(load_pipeline(run.path)))
     assert type(load_pipeline(staged).unet).__name__ in (staged / "README.md").read_text()
 
