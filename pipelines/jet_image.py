@@ -7,6 +7,7 @@ are components that save themselves, and the pipeline knows them by their method
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -50,8 +51,6 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {}),
 }
 """Schedulers that are tested with the pipeline: name -> (class, settings beside the training schedule's)."""
-
-RELATIVE_IMPORT = re.compile(r"^from \.\w+ import (\([^)]*\)|[^\n]*)\n", re.MULTILINE)
 
 OUTPUT_TYPES = ("np", "pt", "pil")
 GEV_PER_UNIT = 100.0
@@ -528,26 +527,23 @@ def _source_of(cls: type) -> Path:
 
 
 def _one_file(cls: type) -> str:
-    """Source of a class with that of all it imports relatively before it: diffusers fetches one file a component.
-
-    A file that merely stands for the one a base class is defined in is replaced by that one.
-    """
-    bases = (Path(str(getattr(sys.modules[base.__module__], "__file__", None))) for base in cls.__mro__)
-    defined = {file.stem: file for file in bases}
+    """Source of a class after that of all it imports from its own package: diffusers fetches one file a component."""
+    package = cls.__module__.split(".")[0]
+    own_import = re.compile(rf"^from (\.\w+|{package}\.[\w.]+) import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
     parts: dict[str, str] = {}
 
-    def add(file: Path) -> None:
-        text = file.read_text()
-        parts[file.stem] = ""  # its place is taken: files that import each other end here
-        for name in re.findall(r"^from \.(\w+) import", text, re.MULTILINE):
-            if name not in parts:
-                add(defined.get(name, file.with_name(f"{name}.py")))
-        del parts[file.stem]
-        parts[file.stem] = text
+    def add(module: str) -> None:
+        text = Path(str(sys.modules[module].__file__)).read_text()
+        for name in own_import.findall(text):
+            needed = importlib.util.resolve_name(name, module.rpartition(".")[0])
+            if needed not in parts:
+                add(needed)
+        parts[module] = own_import.sub("", text)
 
-    add(_source_of(cls))
+    add(cls.__module__)
     if len(parts) == 1:
         return next(iter(parts.values()))
     future = "from __future__ import annotations\n"
-    joined = "\n\n".join(RELATIVE_IMPORT.sub("", text).replace(future, "", 1) for text in parts.values())
-    return f'"""Made of {", ".join(f"{name}.py" for name in parts)}."""\n\n{future}\n{joined}'
+    names = ", ".join(f"{module.rpartition('.')[2]}.py" for module in parts)
+    joined = "\n\n".join(text.replace(future, "", 1) for text in parts.values())
+    return f'"""Made of {names}."""\n\n{future}\n{joined}'

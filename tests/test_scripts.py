@@ -25,7 +25,7 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            # What ships lies side by side on the Hub, where diffusers follows relative imports.
+            # What ships is one file a component on the Hub: what it imports of its package is put into it.
             assert node.level == (1 if path.parent.name in SHIPPING and node.level else 0), f"{path} imports relatively"
             yield str(node.module)
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 
-from .representation import Representation
+from jet_diffusion.pipelines.representation import Representation
+
 from .states import to_images, to_states
 
 SIDE = 125

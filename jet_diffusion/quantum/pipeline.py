@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .jet_image import JetImagePipeline, JetImagePipelineOutput
+from jet_diffusion.pipelines.jet_image import JetImagePipeline, JetImagePipelineOutput
 
 
 class QuantumJetPipeline(JetImagePipeline):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .denoiser import Denoiser, DenoiserOutput, call_unet
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, call_unet
+
 from .states import UNRAVELLINGS, mix, unit_norm
 
 
