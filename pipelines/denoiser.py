@@ -99,6 +99,11 @@ class Denoiser(ModelMixin, ConfigMixin):
             timesteps = torch.linspace(last, 0, steps).round().long().tolist()
         return timesteps
 
+    @property
+    def sees_previous(self) -> bool:
+        """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
+        return False
+
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -110,6 +115,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         hits: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
 
@@ -119,6 +125,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
             hits: (N, groups) hits of each channel group the jet is to have, where known; NaN where not.
+            previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
+                to denoisers with `sees_previous`.
         """
         raise NotImplementedError
 
@@ -176,6 +184,7 @@ class PlainDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         hits: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
         prediction = call_unet(unet, x_t, timesteps, class_labels)

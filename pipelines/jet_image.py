@@ -482,13 +482,15 @@ class JetImagePipeline(DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
+        previous = None
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits).x0
+            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits, previous).x0
+            seen, previous = previous, x_0
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
-                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped).x0
+                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen).x0
                 x_0 = blind + guidance_scale * (x_0 - blind)
             if hold:
                 inside = x_0.clamp(low, high)

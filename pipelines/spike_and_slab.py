@@ -21,7 +21,7 @@ from .denoiser import (  # noqa: TID251 - on the Hub the two are one file
     float_bits,
 )
 
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value")
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous")
 
 SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 """Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
@@ -61,7 +61,9 @@ class SpikeAndSlabDenoiser(Denoiser):
         slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers, in units of each
             position's width from its mean.
         noise_schedule: Configuration of the training DDPMScheduler.
-        inputs: What the UNet sees: x_t, estimate, hit_probability, hit_value (in units of the slab's width).
+        inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
+            pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
+            arXiv:2208.04202).
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
@@ -182,6 +184,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         group = torch.tensor(self.config.channel_group, device=nodes.device)
         return shift.T[:, group, None, None]
 
+    @property
+    def sees_previous(self) -> bool:
+        """Whether previous is among the inputs."""
+        return "previous" in self.config.inputs
+
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
         channels = len(self.config.channel_group)
@@ -255,6 +262,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         hits: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Posterior mean given the pixel and, through the UNet, its context."""
         shift = 0.0 if hits is None else self.prior_shift(hits)
@@ -266,6 +274,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             "estimate": marginal,
             "hit_probability": torch.sigmoid(logit),
             "hit_value": (value - place) / scale,
+            "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
         }
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
         context = call_unet(unet, inputs, timesteps, class_labels)

@@ -313,3 +313,24 @@ def test_the_likelihood_is_best_where_the_squared_error_is(timestep):
         squared, surprise = losses(*moved)
         assert squared > best[0]
         assert surprise > best[1]
+
+
+def test_the_network_sees_its_previous_estimate_or_the_pixels_own(representation, jets):
+    denoiser = fit(representation, jets, inputs=("x_t", "previous"))
+    channels = len(representation.channel_group)
+    assert denoiser.sees_previous
+    assert denoiser.unet_channels() == (2 * channels, 2 * channels)
+    seen = []
+
+    def unet(inputs, timesteps, class_labels=None):
+        seen.append(inputs[:, channels:])
+        return SimpleNamespace(sample=torch.zeros_like(inputs))
+
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 700)
+    marginal = denoiser.marginal(x_t, timesteps)
+    previous = torch.stack([torch.full_like(marginal[0], 3.0), torch.full_like(marginal[0], torch.nan)])
+    denoiser(unet, x_t, timesteps)
+    denoiser(unet, x_t, timesteps, previous=previous)
+    assert torch.equal(seen[0], marginal)
+    assert torch.equal(seen[1][0], previous[0])
+    assert torch.equal(seen[1][1], marginal[1])

@@ -12,12 +12,16 @@ import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from models import small_settings
+from models import small_pipeline, small_settings
 from safetensors.torch import load_file
 
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.batches import NoisyJets, Position
+from jet_diffusion.training.build import TrainedModule
+from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.train import train
 
 TRAIN = Path(__file__).parents[1] / "training" / "train.py"
@@ -279,3 +283,28 @@ def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder
     with pytest.raises(ValueError, match="signal's amplitude"):
         run_here(converted_folder, tmp_path / "run", "--noise.num_train_timesteps=50")
     assert not RunFolder(tmp_path / "run").begun
+
+
+def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder, "--denoiser.inputs=[x_t,estimate,previous]")
+    settings = small_settings(converted_folder, tmp_path)
+    jets = JetDataset.load(converted_folder, "train")
+    noisy_jets = NoisyJets(jets, pipeline.representation, pipeline.denoiser, batch_size=8, seed=0)
+    batch = noisy_jets.__getitems__([Position(0, place, place) for place in range(8)])
+    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
+    model, x_t = TrainedModule(pipeline), loss_of.noisy(batch)
+    assert batch.refined.tolist() == [False, True] * 4
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x_t, *batch[2:])
+        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.totals, batch.dropped)
+        first = model.denoiser(model.unet, x_t, batch.timesteps, embedding).x0
+        previous = torch.where(batch.refined[:, None, None, None], first, torch.nan).detach()
+        expected = model.denoiser(model.unet, x_t, batch.timesteps, embedding, None, previous).x0
+    torch.testing.assert_close(output.x0, expected, rtol=1e-3, atol=1e-3)
+    loss_of(output, batch).loss.backward()
+    found = {name: parameter.grad for name, parameter in model.unet.named_parameters()}
+    model.zero_grad()
+    loss_of(DenoiserOutput(expected, expected, output.marginal), batch).loss.backward()
+    for name, parameter in model.unet.named_parameters():
+        assert parameter.grad.abs().sum() > 0
+        torch.testing.assert_close(found[name], parameter.grad, rtol=0.05, atol=1e-4, msg=name)

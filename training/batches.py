@@ -37,6 +37,7 @@ class NoisyBatch(NamedTuple):
         labels, pt, m0: (N,) conditions, GeV.
         totals: (N, 6) hits and energies (GeV) of each channel, or (N, 0).
         dropped: (N,) bool, whose conditions are hidden.
+        refined: (N,) bool, every other one: those a self-conditioned denoiser sees twice.
     """
 
     x_0: torch.Tensor
@@ -47,6 +48,7 @@ class NoisyBatch(NamedTuple):
     m0: torch.Tensor
     totals: torch.Tensor
     dropped: torch.Tensor
+    refined: torch.Tensor
 
     def to(self, device: torch.device) -> NoisyBatch:
         """The batch on another device."""
@@ -104,7 +106,9 @@ class NoisyJets(Dataset[NoisyBatch]):
             noise[i].normal_(generator=generator)
             dropped[i] = torch.rand((), generator=generator) < self.condition_drop
         labels, pt, m0 = (torch.from_numpy(column[rows]) for column in (self.jets.labels, self.jets.pt, self.jets.m0))
-        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, totals, dropped)
+        # Timesteps rise with the place: every other place has all noise levels.
+        refined = torch.tensor([(position.step + position.place) % 2 == 1 for position in positions])
+        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, totals, dropped, refined)
 
     def _timesteps(self, positions: Sequence[Position]) -> torch.Tensor:
         """Evenly spread over the global batch with one random offset a step: uniform, of little variance."""

@@ -47,11 +47,21 @@ class TrainedModule(nn.Module):
         m0: torch.Tensor,
         totals: torch.Tensor,
         dropped: torch.Tensor,
+        refined: torch.Tensor,
     ) -> DenoiserOutput:
-        """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions."""
+        """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions.
+
+        Of the jets that are `refined`, a denoiser that sees its previous estimate is first asked for one.
+        """
         embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, totals, dropped)
         hits = totals[:, : totals.shape[1] // 2].masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
-        return self.denoiser(self.unet, x_t, timesteps, embedding, hits)
+        previous = None
+        if self.denoiser.sees_previous:
+            previous = torch.full_like(x_t, torch.nan)
+            with torch.no_grad():
+                seen = (None if given is None else given[refined] for given in (embedding, hits))
+                previous[refined] = self.denoiser(self.unet, x_t[refined], timesteps[refined], *seen).x0
+        return self.denoiser(self.unet, x_t, timesteps, embedding, hits, previous)
 
 
 def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:

@@ -81,7 +81,7 @@ class DenoiserSettings:
             one of all per channel group.
         hold_hits: spike_and_slab, with unet.totals: make the probabilities of hits add up to the number asked for.
         components: spike_and_slab: Gaussians of a group's slab.
-        inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value).
+        inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value, previous).
         min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
         snr_gamma: plain: min-SNR weighting of the loss if positive.
     """
