@@ -13,14 +13,15 @@ import json
 
 import numpy as np
 from comparison import Candidate, judge
-from scipy.stats import wasserstein_distance
 
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.jet_sources import load_jets
+from jet_diffusion.metrics.distances import wasserstein
+from jet_diffusion.metrics.scaling import central_width
 from jet_diffusion.observables import OBSERVABLES
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, make_scheduler
+from jet_diffusion.pipelines.jet_image import SCHEDULERS
 from jet_diffusion.schema import CHANNELS
-from jet_diffusion.training.sampling import sample_like
+from jet_diffusion.training.sampling import sample_like, set_sampler
 
 WORST = 6
 """Observables named as the farthest from the real jets'."""
@@ -40,15 +41,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
-    if options.scheduler:
-        pipeline.scheduler = make_scheduler(options.scheduler, pipeline.scheduler.config)
-    if options.context_ratio is not None:
-        pipeline.register_to_config(context_ratio=options.context_ratio)
+    set_sampler(pipeline, options.scheduler, options.steps, options.context_ratio)
     if options.hold_hits:
         pipeline.denoiser.register_to_config(hold_hits=options.hold_hits == "true")
     rng = np.random.default_rng(options.seed)
     conditions, real = load_jets(options.real, 3 * options.size, rng).split([options.size, 2 * options.size], rng)
-    steps = options.steps or pipeline.config.default_steps
+    steps = pipeline.config.default_steps
     sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
     row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
     ratios = {name: "/".join(f"{row[f'{name}_{c}']:.3f}" for c in CHANNELS) for name in ("occupancy", "energy")}
@@ -56,9 +54,10 @@ def main() -> None:
         name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_floor']:.3f})"
         for name in ("mean_w1", "fpd", "auc_observables")
     }
-    columns = zip(OBSERVABLES, sampled.jets.observables.T, real.observables.T, strict=True)
-    shifts = {name: round(float(wasserstein_distance(a, b) / b.std()), 2) for name, a, b in columns if b.std() > 0}
-    worst = dict(sorted(shifts.items(), key=lambda item: -item[1])[:WORST])
+    distances = wasserstein(real.observables, sampled.jets.observables) / central_width(real.observables)
+    order = np.argsort(-distances)[:WORST]
+    names = list(OBSERVABLES)
+    worst = {names[i]: round(float(distances[i]), 2) for i in order}
     print(json.dumps({"steps": steps, "ms_per_jet": round(sampled.ms_per_jet), **ratios, **figures, "worst": worst}))
 
 

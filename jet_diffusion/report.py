@@ -17,6 +17,16 @@ SCHEMA_VERSION = 1
 REPORT_FILE = "report.json"
 
 
+def refuse_existing(folder: Path, *, overwrite: bool) -> None:
+    """Keep a report from being written over another unless that was asked for.
+
+    Raises:
+        FileExistsError: If the folder holds a report already.
+    """
+    if (folder / REPORT_FILE).exists() and not overwrite:
+        raise FileExistsError(f"{folder} holds a report already; choose another folder or --overwrite")
+
+
 @dataclass(frozen=True)
 class Goal:
     """What a figure should reach.

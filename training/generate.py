@@ -22,8 +22,9 @@ from tqdm import tqdm
 from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
 from jet_diffusion.runs import versions
+from jet_diffusion.training.sampling import set_sampler
 
 
 class Conditioned(Protocol):
@@ -152,8 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     """Generate as the command line says."""
     arguments = _parser().parse_args(argv)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
-    if arguments.scheduler:
-        pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler.config)
+    set_sampler(pipeline, arguments.scheduler)
     given = {"labels": arguments.label, "pt": arguments.pt, "m0": arguments.m0}
     generate(
         pipeline,

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
 from jet_diffusion.plots import save_figure
 from jet_diffusion.sample import sample_path
+from jet_diffusion.training.sampling import set_sampler
 from jet_diffusion.training_plots import plot_strip
 
 
@@ -77,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
     pipeline.set_progress_bar_config(disable=True)
-    if arguments.scheduler:
-        pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler.config)
+    set_sampler(pipeline, arguments.scheduler)
     if arguments.columns < 2 or arguments.steps < 1:
         raise ValueError(f"--columns must be at least 2 and --steps 1, got {arguments.columns} and {arguments.steps}")
     with QuarkGluonFile(arguments.data or sample_path()) as file:

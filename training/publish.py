@@ -17,12 +17,13 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from jet_diffusion.cli import run_command
 from jet_diffusion.files import partial_folder
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.report import REPORT_FILE, Report
 from jet_diffusion.report_tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
 from jet_diffusion.training.monitor import widths
+from jet_diffusion.training.sampling import set_sampler
 
 PICTURE = "jets.png"
 LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "bsd-3-clause", "other")
@@ -107,21 +108,6 @@ def stage(
 def without_folders(text: str) -> str:
     """Text with absolute paths cut to their last part: where things lay on a machine is nobody's business."""
     return re.sub(r"(?<![\w.:/~-])/(?:[^\s\"'/]+/)+([^\s\"'/]+)", r"\1", text)
-
-
-def set_sampler(
-    pipeline: JetImagePipeline,
-    scheduler: str | None = None,
-    steps: int | None = None,
-    context_ratio: float | None = None,
-) -> None:
-    """Make a solver, its number of steps and where they lie the pipeline's own; None leaves what is."""
-    if scheduler is not None:
-        pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
-    if steps is not None:
-        pipeline.register_to_config(default_steps=steps)
-    if context_ratio is not None:
-        pipeline.register_to_config(context_ratio=context_ratio)
 
 
 def push(folder: Path, repo: str, *, private: bool = False) -> str:

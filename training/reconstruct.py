@@ -28,7 +28,7 @@ from jet_diffusion.leaks import find_training_hashes, refuse_training_jets
 from jet_diffusion.metrics.pairs import PAIR_SCORES
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.plots import plot_side_by_side
-from jet_diffusion.report import Report
+from jet_diffusion.report import Report, refuse_existing
 from jet_diffusion.report_curves import imputation_chart, reconstruction_chart
 from jet_diffusion.report_files import PICTURES, save_drawing, write_texts
 from jet_diffusion.runs import versions
@@ -115,8 +115,7 @@ def reconstruct(arguments: argparse.Namespace) -> Report:
         FileExistsError: if the output folder holds a report already.
     """
     out: Path = arguments.out
-    if (out / "report.json").exists() and not arguments.overwrite:
-        raise FileExistsError(f"{out} holds a report already; choose another folder or --overwrite")
+    refuse_existing(out, overwrite=arguments.overwrite)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
     last = len(pipeline.denoiser.alphas_cumprod) - 1
     if not all(0 <= timestep <= last for timestep in arguments.timesteps):

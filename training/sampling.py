@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from jet_diffusion.jet_sample import JetSample
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,21 @@ class SampledJets:
     def ms_per_jet(self) -> float:
         """Milliseconds a jet."""
         return 1000 * self.seconds / len(self.jets)
+
+
+def set_sampler(
+    pipeline: JetImagePipeline,
+    scheduler: str | None = None,
+    steps: int | None = None,
+    context_ratio: float | None = None,
+) -> None:
+    """Make a solver, its number of steps and where they lie the pipeline's own; None leaves what is."""
+    if scheduler is not None:
+        pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
+    if steps is not None:
+        pipeline.register_to_config(default_steps=steps)
+    if context_ratio is not None:
+        pipeline.register_to_config(context_ratio=context_ratio)
 
 
 def sample_like(

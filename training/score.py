@@ -24,12 +24,12 @@ from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.jet_sources import HDF5_SUFFIXES, load_jets
 from jet_diffusion.leaks import find_training_hashes, read_hashes, refuse_training_jets
 from jet_diffusion.metrics.classifiers import CLASSIFIERS
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline, make_scheduler
-from jet_diffusion.report import Figure, Goal, Report
+from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.report import Figure, Goal, Report, refuse_existing
 from jet_diffusion.report_files import write_report
 from jet_diffusion.report_tables import number, verdict
 from jet_diffusion.runs import versions
-from jet_diffusion.training.sampling import SampledJets, sample_like
+from jet_diffusion.training.sampling import SampledJets, sample_like, set_sampler
 from jet_diffusion.training.sweep import parse_steps, run_sweep
 
 MS_PER_JET = Goal(high=10)
@@ -45,8 +45,7 @@ def evaluate(arguments: argparse.Namespace) -> Evaluation:
         FileExistsError: if the output folder holds a report already.
     """
     out: Path = arguments.out
-    if (out / "report.json").exists() and not arguments.overwrite:
-        raise FileExistsError(f"{out} holds a report already; choose another folder or --overwrite")
+    refuse_existing(out, overwrite=arguments.overwrite)
     steps = parse_steps(arguments.sweep) if arguments.sweep else []
     is_file = Path(arguments.generated).suffix in HDF5_SUFFIXES
     if is_file and steps:
@@ -109,8 +108,7 @@ def split_conditions(real: JetSample, size: int, rng: np.random.Generator) -> tu
 
 def _load_model(arguments: argparse.Namespace) -> JetImagePipeline:
     pipeline = load_pipeline(arguments.generated, checkpoint=arguments.checkpoint)
-    if arguments.scheduler:
-        pipeline.scheduler = make_scheduler(arguments.scheduler, pipeline.scheduler.config)
+    set_sampler(pipeline, arguments.scheduler)
     pipeline.check_inputs(arguments.size, None, None, None, arguments.steps, arguments.batch_size, "np")
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     return pipeline
