@@ -168,7 +168,7 @@ def test_several_processes_make_the_same_jets(model, tmp_path):
             [*launcher, str(GENERATE), str(model), str(tmp_path / f"{name}.hdf5"), *arguments],
             check=True,
             capture_output=True,
-            timeout=240,
+            timeout=900,
             env={**os.environ, "ACCELERATE_USE_CPU": "true"},
         )
     with QuarkGluonFile(tmp_path / "one.hdf5") as one, QuarkGluonFile(tmp_path / "two.hdf5") as two:

@@ -69,7 +69,7 @@ def run_stranger(source, tmp_path, environment, conditions='{"labels": 1}'):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -193,7 +193,7 @@ def test_a_stranger_loads_what_was_pushed(run, staged, tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -208,7 +208,7 @@ def test_a_stranger_loads_what_was_pushed(run, staged, tmp_path):
             env={**os.environ, **hub.environment(tmp_path / "ours"), "HF_HUB_OFFLINE": "0"},
             cwd=tmp_path,
             check=True,
-            timeout=240,
+            timeout=900,
             capture_output=True,
         )
     expected = our_jets(run.path)

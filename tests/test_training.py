@@ -58,14 +58,14 @@ def launch(processes, arguments):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 
 
 def kill_at(process, checkpoint):
     """SIGKILL the launcher and all its processes as soon as the checkpoint exists."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not checkpoint.exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -130,7 +130,7 @@ def test_a_launch_that_lost_processes_is_refused(converted_folder, tmp_path):
         [*command, *options(converted_folder, tmp_path / "run")],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode != 0
