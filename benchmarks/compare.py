@@ -33,6 +33,7 @@ from jet_diffusion.jet_sources import load_jets
 from jet_diffusion.metrics.controls import blank, mean_image
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.sampling import sample_like
 
 ROOT = Path(__file__).parents[1]
@@ -175,10 +176,9 @@ class Comparison:
 
 def training_cost(run: RunFolder, pipeline: JetImagePipeline) -> dict[str, Any]:
     """Parameters, jets seen and speed of a run."""
-    parts = [part for part in (pipeline.unet, pipeline.conditioner) if part is not None]
     last = run.read_metrics("train")[-1]
     return {
-        "parameters": sum(parameter.numel() for part in parts for parameter in part.parameters()),
+        "parameters": sum(count_parameters(pipeline).values()),
         "training_jets": last["jets"],
         "jets_per_second": last["jets_per_second"],
         "training_seconds": last["jets"] / last["jets_per_second"],

@@ -106,10 +106,10 @@ def load_folder(folder: Path) -> JetImagePipeline:
 
 
 def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:
-    """Put a checkpoint's averaged weights, and the statistics of normalisations, into UNet and conditioner."""
+    """Put a checkpoint's averaged weights, and the statistics of normalisations, into the components."""
     read_state(checkpoint)
     weights = load_file(checkpoint / "averaged.safetensors")
-    for name in ("unet", "conditioner"):
+    for name in ("unet", "conditioner", "denoiser"):
         component = getattr(pipeline, name)
         if component is None:
             continue

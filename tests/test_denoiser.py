@@ -334,3 +334,20 @@ def test_the_network_sees_its_previous_estimate_or_the_pixels_own(representation
     assert torch.equal(seen[0], marginal)
     assert torch.equal(seen[1][0], previous[0])
     assert torch.equal(seen[1][1], marginal[1])
+
+
+def test_the_position_network_starts_at_nothing_and_keeps_to_its_position(representation, jets):
+    denoiser = fit(representation, jets, position_hidden=8)
+    plain = fit(representation, jets)
+    unet = constant_unet(0.3, 2 * len(representation.channel_group))
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 700)
+    assert torch.equal(denoiser(unet, x_t, timesteps).x0, plain(unet, x_t, timesteps).x0)
+    torch.nn.init.normal_(denoiser.position_network.last.weight, generator=torch.Generator().manual_seed(0))
+    before = denoiser(unet, x_t, timesteps)
+    moved = x_t.clone()
+    moved[:, 3, 12, 14] += 5.0
+    after = denoiser(unet, moved, timesteps)
+    changed = (before.logit != after.logit).any(0)
+    assert changed[:, 12, 14].sum() > 1  # the other channels of the position learn of it
+    changed[:, 12, 14] = False
+    assert not changed.any()

@@ -193,8 +193,11 @@ def test_unconditional_models_sample_and_say_so(converted_folder):
         pipeline(2, labels=1)
 
 
-def test_half_precision_leaves_jets_nearly_as_they_are(converted_folder):
-    pipeline = small_pipeline(converted_folder)
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_half_precision_leaves_jets_nearly_as_they_are(converted_folder, hidden):
+    pipeline = small_pipeline(converted_folder, f"--denoiser.position_hidden={hidden}")
+    if hidden:
+        torch.nn.init.normal_(pipeline.denoiser.position_network.last.weight, std=0.02)
     x, _ = final_x(pipeline, 2, num_inference_steps=3, generator=seeded())
     x_half, output = final_x(pipeline.to(torch.bfloat16), 2, num_inference_steps=3, generator=seeded())
     assert output.images.dtype == np.float32
@@ -300,6 +303,16 @@ def test_totals_can_be_asked_for(totals_pipeline):
         for scale in (0.3, 3.0)
     )
     assert (many.images > 0).sum() > 2 * (few.images > 0).sum()
+
+
+def test_a_position_network_survives_saving(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder, "--denoiser.position_hidden=8")
+    torch.nn.init.normal_(pipeline.denoiser.position_network.last.weight, std=0.5)
+    pipeline.save_pretrained(tmp_path)
+    again = load_pipeline(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    made, remade = (pipe(2, num_inference_steps=2, generator=seeded()) for pipe in (pipeline, again))
+    np.testing.assert_array_equal(made.images, remade.images)
 
 
 def test_totals_survive_saving(totals_pipeline, tmp_path):

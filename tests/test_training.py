@@ -16,7 +16,7 @@ from models import small_pipeline, small_settings
 from safetensors.torch import load_file
 
 from jet_diffusion.dataset import JetDataset
-from jet_diffusion.hub import load_pipeline
+from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyJets, Position
@@ -83,6 +83,8 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     more = ["--max_steps=7", "--checkpoint_every=1", "--keep_checkpoints=9", "--max_jets=20", "--unet.dropout=0.2"]
     if processes == 1:
         more += ["--accumulation=2", "--memory_format=channels_last"]
+    else:
+        more += ["--denoiser.inputs=[x_t,estimate,previous]", "--denoiser.position_hidden=8"]
     whole = launch(processes, options(converted_folder, tmp_path / "whole", *more))
     assert f"{processes} process(es) take part" in finish(whole)
     broken = launch(processes, options(converted_folder, tmp_path / "broken", *more))
@@ -283,6 +285,16 @@ def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder
     with pytest.raises(ValueError, match="signal's amplitude"):
         run_here(converted_folder, tmp_path / "run", "--noise.num_train_timesteps=50")
     assert not RunFolder(tmp_path / "run").begun
+
+
+def test_a_position_network_is_trained_and_loaded(converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=3", "--denoiser.position_hidden=8")
+    begun = load_folder(run.initial).denoiser.position_network
+    trained = load_pipeline(run.path).denoiser.position_network
+    averaged = load_file(run.checkpoint("last") / "averaged.safetensors")
+    for name, parameter in trained.named_parameters():
+        assert torch.equal(parameter, averaged[f"denoiser.position_network.{name}"])
+    assert not torch.equal(trained.last.weight, begun.last.weight)
 
 
 def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_folder, tmp_path):

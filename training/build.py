@@ -79,8 +79,8 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
         raise ValueError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
     representation = fit_representation(settings, jets)
-    denoiser = fit_denoiser(settings, jets, representation, noise)
     torch.manual_seed(settings.seed)
+    denoiser = fit_denoiser(settings, jets, representation, noise)
     unet = build_network(settings, denoiser.unet_channels(), representation.shape[1:])
     if isinstance(denoiser, SpikeAndSlabDenoiser):
         for parameter in unet.conv_out.parameters():
@@ -192,6 +192,7 @@ def fit_spike_and_slab(
         inputs=tuple(chosen.inputs),
         min_variance=chosen.min_variance,
         hold_hits=chosen.hold_hits,
+        position_hidden=chosen.position_hidden,
         min_ratio=settings.noise.min_ratio,
     )
 
@@ -272,6 +273,13 @@ def all_totals(jets: JetDataset, representation: Representation) -> torch.Tensor
         raise ValueError(f"unet.totals needs hits, which {type(representation).__name__} does not have")
     batches = tqdm(energy_batches(jets, len(jets)), desc="totals", total=-(-len(jets) // 256), leave=False)
     return torch.cat([representation.totals(energies) for energies in batches])
+
+
+def count_parameters(pipeline: JetImagePipeline) -> dict[str, int]:
+    """Trained parameters of each component that has some."""
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    counts = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def settings_as_dict(settings: TrainSettings) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.plots import plot_side_by_side, save_figure
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
+from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.settings import TrainSettings, flatten
@@ -192,19 +193,18 @@ def format_table(table: list[dict[str, Any]]) -> str:
 
 def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset, pipeline: JetImagePipeline) -> str:
     """What `--dry-run` prints: model size, steps, batches, memory."""
-    parameters = sum(p.numel() for p in pipeline.unet.parameters())
-    conditioning = 0 if pipeline.conditioner is None else sum(p.numel() for p in pipeline.conditioner.parameters())
+    parameters = count_parameters(pipeline)
     share = settings.batch_size // accelerator.num_processes
     # Weights, gradients, averages and AdamW's two moments in float32.
-    state_mb = 5 * 4 * (parameters + conditioning) / 2**20
+    state_mb = 5 * 4 * sum(parameters.values()) / 2**20
     seen = settings.max_steps * settings.batch_size
     return "\n".join(
         [
             f"jets            {len(jets)} ({jets.simulated or 'no stand-in'})",
             f"representation  {type(pipeline.representation).__name__}, x {pipeline.representation.shape}",
-            f"denoiser        {type(pipeline.denoiser).__name__}",
-            f"network         {type(pipeline.unet).__name__}, {parameters:,} parameters{widths(pipeline.unet)}",
-            f"conditioning    {conditioning:,} parameters",
+            f"denoiser        {type(pipeline.denoiser).__name__}, {parameters.get('denoiser', 0):,} parameters",
+            f"network         {type(pipeline.unet).__name__}, {parameters['unet']:,} parameters{widths(pipeline.unet)}",
+            f"conditioning    {parameters.get('conditioner', 0):,} parameters",
             f"steps           {settings.max_steps} of {settings.batch_size} jets: {seen:,} jets seen, "
             f"{seen / len(jets):.1f} epochs",
             f"a process       {share} jets a step in {settings.accumulation} micro-batch(es)",

@@ -22,6 +22,7 @@ from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.report import REPORT_FILE, Report
 from jet_diffusion.report_tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
+from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.monitor import widths
 from jet_diffusion.training.sampling import set_sampler
 
@@ -217,11 +218,11 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
     """What the card says of the model: name and value, in order."""
     state = json.loads((run.checkpoints / checkpoint / "state.json").read_text())
     config, record = run.read_config(), run.read_record()
-    parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    parameters = count_parameters(pipeline)
     return [
         (
             type(pipeline.unet).__name__,
-            f"{parameters:,} parameters{widths(pipeline.unet)}",
+            f"{parameters['unet']:,} parameters{widths(pipeline.unet)}; {sum(parameters.values()):,} in all",
         ),
         ("representation", f"{type(pipeline.representation).__name__}, x of {pipeline.representation.shape}"),
         ("denoiser", type(pipeline.denoiser).__name__),
