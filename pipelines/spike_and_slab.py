@@ -1,6 +1,6 @@
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py` beside it and nothing else, so that both can travel to the Hub, as one file.
+This file needs `denoiser.py` and `crystal_network.py` beside it, so that they can travel to the Hub, as one file.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import Timesteps
 from torch import nn
 
-from .denoiser import (  # noqa: TID251 - on the Hub the two are one file
+from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub the three are one file
+from .denoiser import (  # noqa: TID251
     Denoiser,
     DenoiserOutput,
     Network,
@@ -68,7 +68,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
-        position_hidden: Hidden channels of a `PositionNetwork` beside the UNet; 0 for none.
+        crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
+        window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
     """
 
     @register_to_config
@@ -85,7 +86,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_variance: float = 0.05,
         min_ratio: float = 0.0,
         hold_hits: bool = True,
-        position_hidden: int = 0,
+        crystal_channels: tuple[int, ...] = (),
+        window: tuple[int, int, int, int] | None = None,
     ) -> None:
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
@@ -102,8 +104,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
         self.register_buffer("slab_bits", float_bits(slab), persistent=False)
         self.register_buffer("zero_bits", float_bits(torch.tensor(zero, dtype=torch.float64)), persistent=False)
-        seen, given = self.unet_channels()
-        self.position_network = PositionNetwork(seen + given, given, position_hidden) if position_hidden else None
+        self.crystal_network: CrystalNetwork | None = None
+        if crystal_channels:
+            seen, given = (count // channels for count in self.unet_channels())
+            window = window or (0, grid[0], 0, grid[1])
+            self.crystal_network = CrystalNetwork(channel_group, (seen + given, given), crystal_channels, window)
 
     @classmethod
     def fit(
@@ -152,6 +157,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             slab_means=[means for _, means, _ in slab],
             slab_stds=[stds for _, _, stds in slab],
             noise_schedule=noise_schedule,
+            window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
             **settings,
         )
         counts = hits.sums(torch.ones_like(hits.values))
@@ -283,8 +289,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         }
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
         context = call_unet(unet, inputs, timesteps, class_labels)
-        if self.position_network is not None:
-            context = context + self.position_network(torch.cat([inputs, context], 1), timesteps)
+        if self.crystal_network is not None:
+            context = context + self.crystal_network(torch.cat([inputs, context], 1), timesteps)
         if self.config.min_ratio:
             alpha, sigma = self.noise_level(timesteps)
             context = context * (sigma >= self.config.min_ratio * alpha)
@@ -330,33 +336,10 @@ class SpikeAndSlabDenoiser(Denoiser):
         return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
 
 
-class PositionNetwork(nn.Module):
-    """A perceptron over the channels of each position, steered by the timestep.
-
-    A UNet has fewer features at a position than x has channels there, and what the pixels of one tower say of one
-    another (tracks lie on clusters) does not fit through it. This costs a few per cent of the UNet.
-
-    Args:
-        in_channels, out_channels: As the UNet's.
-        hidden: Hidden channels.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, hidden: int) -> None:
-        super().__init__()
-        self.timestep = nn.Sequential(Timesteps(32, True, 0), nn.Linear(32, 2 * hidden))
-        self.first = nn.Conv2d(in_channels, hidden, 1)
-        self.last = nn.Conv2d(hidden, out_channels, 1)
-        for parameter in self.last.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, inputs: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """(N, out_channels, H, W) float32 of inputs (N, in_channels, H, W) and timesteps (N,)."""
-        dtype = self.first.weight.dtype
-        embedding = self.timestep[0](timesteps).to(dtype)
-        scale, shift = self.timestep[1](embedding)[:, :, None, None].chunk(2, 1)
-        hidden = nn.functional.silu(self.first(inputs.to(dtype)) * (1 + scale) + shift)
-        out: torch.Tensor = self.last(hidden)
-        return out.to(torch.float32)
+def _extent(flags: torch.Tensor) -> tuple[int, int]:
+    """First and last + 1 place that is true."""
+    places = flags.nonzero()
+    return int(places[0]), int(places[-1]) + 1
 
 
 class Hits(NamedTuple):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from jet_diffusion.pipelines.crystal_network import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
 from jet_diffusion.pipelines.representation import TowerPatches
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser, fit_mixture
@@ -336,18 +337,37 @@ def test_the_network_sees_its_previous_estimate_or_the_pixels_own(representation
     assert torch.equal(seen[1][1], marginal[1])
 
 
-def test_the_position_network_starts_at_nothing_and_keeps_to_its_position(representation, jets):
-    denoiser = fit(representation, jets, position_hidden=8)
+def test_the_crystal_network_starts_at_nothing_and_keeps_to_its_neighbourhood(representation, jets):
+    denoiser = fit(representation, jets, crystal_channels=(8,))
     plain = fit(representation, jets)
     unet = constant_unet(0.3, 2 * len(representation.channel_group))
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 700)
     assert torch.equal(denoiser(unet, x_t, timesteps).x0, plain(unet, x_t, timesteps).x0)
-    torch.nn.init.normal_(denoiser.position_network.last.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(denoiser.crystal_network.layers[-1].weight, generator=torch.Generator().manual_seed(0))
     before = denoiser(unet, x_t, timesteps)
     moved = x_t.clone()
-    moved[:, 3, 12, 14] += 5.0
+    moved[0, 24, 12, 14] += 5.0  # the last track crystal of tower (12, 14), at (64, 74) of the image
     after = denoiser(unet, moved, timesteps)
-    changed = (before.logit != after.logit).any(0)
-    assert changed[:, 12, 14].sum() > 1  # the other channels of the position learn of it
-    changed[:, 12, 14] = False
-    assert not changed.any()
+    changed = (before.logit != after.logit)[..., :25, :25]
+    assert not changed[1].any()
+    tracks, ecal = (torch.nn.functional.pixel_shuffle(changed[0, 25 * g : 25 * g + 25].float(), 5)[0] for g in (0, 1))
+    for plane in (tracks, ecal):
+        assert plane[62:67, 72:77].all()  # two 3x3 convolutions, across towers
+        plane[62:67, 72:77] = 0
+        assert not plane.any()
+    assert changed[0, 50].nonzero().tolist() == [[12, 14], [12, 15], [13, 14], [13, 15]]
+
+
+def test_crystals_and_towers_are_rearranged_there_and_back(representation):
+    network = CrystalNetwork(representation.channel_group, (2, 2), (4,), (0, 25, 0, 25))
+    x = torch.randn(3, 102, 28, 28, generator=torch.Generator().manual_seed(0))
+    planes = network.to_crystals(x)
+    assert planes.shape == (3, 6, 125, 125)
+    image = representation.from_grid(x[:, 51:, :25, :25])  # the second block
+    torch.testing.assert_close(planes[:, 1::2], image)
+    torch.testing.assert_close(network.to_towers(planes), x[..., :25, :25])
+
+
+def test_crystals_must_tile_their_towers():
+    with pytest.raises(ValueError, match=r"a square number of them, got \[2, 1\]"):
+        CrystalNetwork((0, 0, 1), (1, 1), (4,), (0, 4, 0, 4))

@@ -193,11 +193,11 @@ def test_unconditional_models_sample_and_say_so(converted_folder):
         pipeline(2, labels=1)
 
 
-@pytest.mark.parametrize("hidden", [0, 8])
-def test_half_precision_leaves_jets_nearly_as_they_are(converted_folder, hidden):
-    pipeline = small_pipeline(converted_folder, f"--denoiser.position_hidden={hidden}")
-    if hidden:
-        torch.nn.init.normal_(pipeline.denoiser.position_network.last.weight, std=0.02)
+@pytest.mark.parametrize("widths", ["[]", "[4]"])
+def test_half_precision_leaves_jets_nearly_as_they_are(converted_folder, widths):
+    pipeline = small_pipeline(converted_folder, f"--denoiser.crystal_channels={widths}")
+    if pipeline.denoiser.crystal_network is not None:
+        torch.nn.init.normal_(pipeline.denoiser.crystal_network.layers[-1].weight, std=0.02)
     x, _ = final_x(pipeline, 2, num_inference_steps=3, generator=seeded())
     x_half, output = final_x(pipeline.to(torch.bfloat16), 2, num_inference_steps=3, generator=seeded())
     assert output.images.dtype == np.float32
@@ -305,9 +305,9 @@ def test_totals_can_be_asked_for(totals_pipeline):
     assert (many.images > 0).sum() > 2 * (few.images > 0).sum()
 
 
-def test_a_position_network_survives_saving(converted_folder, tmp_path):
-    pipeline = small_pipeline(converted_folder, "--denoiser.position_hidden=8")
-    torch.nn.init.normal_(pipeline.denoiser.position_network.last.weight, std=0.5)
+def test_a_crystal_network_survives_saving(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder, "--denoiser.crystal_channels=[4]")
+    torch.nn.init.normal_(pipeline.denoiser.crystal_network.layers[-1].weight, std=0.5)
     pipeline.save_pretrained(tmp_path)
     again = load_pipeline(tmp_path)
     again.set_progress_bar_config(disable=True)

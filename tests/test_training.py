@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     if processes == 1:
         more += ["--accumulation=2", "--memory_format=channels_last"]
     else:
-        more += ["--denoiser.inputs=[x_t,estimate,previous]", "--denoiser.position_hidden=8"]
+        more += ["--denoiser.inputs=[x_t,estimate,previous]", "--denoiser.crystal_channels=[4]"]
     whole = launch(processes, options(converted_folder, tmp_path / "whole", *more))
     assert f"{processes} process(es) take part" in finish(whole)
     broken = launch(processes, options(converted_folder, tmp_path / "broken", *more))
@@ -287,14 +287,14 @@ def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder
     assert not RunFolder(tmp_path / "run").begun
 
 
-def test_a_position_network_is_trained_and_loaded(converted_folder, tmp_path):
-    run = run_here(converted_folder, tmp_path / "run", "--max_steps=3", "--denoiser.position_hidden=8")
-    begun = load_folder(run.initial).denoiser.position_network
-    trained = load_pipeline(run.path).denoiser.position_network
+def test_a_crystal_network_is_trained_and_loaded(converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=3", "--denoiser.crystal_channels=[4]")
+    begun = load_folder(run.initial).denoiser.crystal_network
+    trained = load_pipeline(run.path).denoiser.crystal_network
     averaged = load_file(run.checkpoint("last") / "averaged.safetensors")
     for name, parameter in trained.named_parameters():
-        assert torch.equal(parameter, averaged[f"denoiser.position_network.{name}"])
-    assert not torch.equal(trained.last.weight, begun.last.weight)
+        assert torch.equal(parameter, averaged[f"denoiser.crystal_network.{name}"])
+    assert not torch.equal(trained.layers[-1].weight, begun.layers[-1].weight)
 
 
 def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_folder, tmp_path):

@@ -56,7 +56,7 @@ class TrainedModule(nn.Module):
         embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, totals, dropped)
         hits = totals[:, : totals.shape[1] // 2].masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
         previous = None
-        if self.denoiser.sees_previous:
+        if self.denoiser.sees_previous and refined.any():
             previous = torch.full_like(x_t, torch.nan)
             with torch.no_grad():
                 seen = (None if given is None else given[refined] for given in (embedding, hits))
@@ -192,7 +192,7 @@ def fit_spike_and_slab(
         inputs=tuple(chosen.inputs),
         min_variance=chosen.min_variance,
         hold_hits=chosen.hold_hits,
-        position_hidden=chosen.position_hidden,
+        crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=settings.noise.min_ratio,
     )
 

@@ -80,8 +80,8 @@ class DenoiserSettings:
         prior: spike_and_slab: occupancy and hits' mean and width by position, the occupancy alone by position, or
             one of all per channel group.
         hold_hits: spike_and_slab, with unet.totals: make the probabilities of hits add up to the number asked for.
-        position_hidden: spike_and_slab: hidden channels of a perceptron over the channels of each position, beside the
-            UNet; 0 for none.
+        crystal_channels: spike_and_slab: hidden channels of each layer of small convolutions at the image's own
+            resolution, after the UNet; [] for none.
         components: spike_and_slab: Gaussians of a group's slab.
         inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value, previous).
         min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
@@ -91,7 +91,7 @@ class DenoiserSettings:
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
     prior: Literal["position", "occupancy", "group"] = "position"
     hold_hits: bool = True
-    position_hidden: int = 0
+    crystal_channels: list[int] = field(default_factory=list)
     components: int = 1
     inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
     min_variance: float = 0.05
