@@ -104,6 +104,12 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
         return False
 
+    def hold_energies(
+        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
+    ) -> torch.Tensor:
+        """The estimate of x_0 made to agree with the energies (N, groups), GeV, where the denoiser knows how."""
+        return output.x0
+
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError

@@ -198,7 +198,7 @@ class JetImagePipeline(DiffusionPipeline):
                 x, batch_held = self._denoise(  # a padded batch's last jets are nobody's
                     x,
                     self._embed(conditions, rows),
-                    self._hits(conditions, rows),
+                    self._totals(conditions, rows),
                     batch_generators,
                     self.scheduler.timesteps,
                     hold=hold,
@@ -274,7 +274,7 @@ class JetImagePipeline(DiffusionPipeline):
             x, _ = self._denoise(
                 state,
                 self._embed(conditions, rows),
-                self._hits(conditions, rows),
+                self._totals(conditions, rows),
                 [generators[row] for row in rows],
                 self.scheduler.timesteps[begin:],
                 callback=callback_on_step_end,
@@ -432,9 +432,9 @@ class JetImagePipeline(DiffusionPipeline):
             return None
         return self.representation.totals(energies)
 
-    def _hits(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
+    def _totals(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         totals = conditions[3][rows].to(self.unet.device)
-        return totals[:, : totals.shape[1] // 2] if totals.shape[1] else None
+        return totals if totals.shape[1] else None
 
     def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         if self.conditioner is None:
@@ -465,7 +465,7 @@ class JetImagePipeline(DiffusionPipeline):
         self,
         x: torch.Tensor,
         embedding: torch.Tensor | None,
-        hits: torch.Tensor | None,
+        totals: torch.Tensor | None,
         generators: list[torch.Generator],
         timesteps: torch.Tensor,
         *,
@@ -482,12 +482,15 @@ class JetImagePipeline(DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
+        hits, energies = (None, None) if totals is None else totals.chunk(2, 1)
+        line = None if totals is None else self.representation.log_energy_line(x.device)
         previous = None
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits, previous).x0
-            seen, previous = previous, x_0
+            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits, previous)
+            seen, previous = previous, output.x0
+            x_0 = output.x0 if line is None else self.denoiser.hold_energies(output, batch_timesteps, energies, line)
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
                 blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen).x0

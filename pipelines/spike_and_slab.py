@@ -33,6 +33,9 @@ SHRINKAGE = 20
 HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 1.5, 4.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
+HOLD_DEVIATIONS = 2.0
+"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
+
 
 class SpikeAndSlabDenoiser(Denoiser):
     r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
@@ -257,6 +260,46 @@ class SpikeAndSlabDenoiser(Denoiser):
         last = step(logit + shift[:, group, None, None]) * free
         return logit + (shift + last)[:, group, None, None]
 
+    def hold_energies(
+        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
+    ) -> torch.Tensor:
+        """The estimate of x_0 (N, C, H, W) whose hits add up to the energy each group is to have.
+
+        Given x_t a hit's value is Gaussian of mean a and variance v, its energy log-normal. That the energies add up
+        to a known sum moves the means as in a Kalman filter, by v times the energy's slope, times one number for all:
+        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
+        found by Newton's method, and no mean is moved by more than HOLD_DEVIATIONS of its standard deviation.
+
+        Args:
+            output: Of `forward`.
+            timesteps: (N,) at which it was called.
+            energies: (N, groups) GeV; NaN where not known.
+            log_energy_line: (2, C) offset and slope of log(energy / GeV) in x.
+        """
+        if output.logit is None or output.value is None:
+            raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+        group = torch.tensor(self.config.channel_group, device=energies.device)
+        offset, slope = log_energy_line.to(output.value)[:, :, None, None]
+        variance = self.value_variance(timesteps)
+        limit = HOLD_DEVIATIONS * variance.sqrt()
+        log_hit = nn.functional.logsigmoid(output.logit) + self.inside.log() + offset + slope.square() * variance / 2
+        total, value = torch.zeros_like(energies), output.value
+        for _ in range(HOLD_ITERATIONS):
+            energy = (log_hit + slope * value).exp()
+            gain = variance * slope * energy
+            missing = energies - total.index_add(1, group, energy.sum((2, 3)))
+            reach = total.index_add(1, group, (slope * energy * gain).sum((2, 3)))
+            number = (missing / reach.clamp(min=1e-12)).nan_to_num(0.0)[:, group, None, None]
+            step = (gain * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
+            value = output.value + (value + step - output.value).clamp(-limit, limit)
+        return self.estimate(output.logit, value)
+
+    def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) variance of a hit's value given x_t."""
+        alpha, sigma = self.noise_level(timesteps)
+        spread = self.place_bits.view(torch.float32)[1].square()
+        return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
+
     def estimate(self, logit: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Posterior mean of x_0 by log-odds and values of hits; outside the image it is a zero for certain."""
         zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
@@ -320,9 +363,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         """
         if output.logit is None or output.value is None:
             raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
-        alpha, sigma = self.noise_level(timesteps)
-        spread = self.place_bits.view(torch.float32)[1].square()
-        variance = spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)  # of a hit's value given x_t
+        variance = self.value_variance(timesteps)
         truth = hit.to(x_0.dtype)
         pattern = nn.functional.binary_cross_entropy_with_logits(output.logit, truth, reduction="none")
         return pattern + truth * (x_0 - output.value).square() / variance.clamp(min=1e-10) / 2

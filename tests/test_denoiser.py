@@ -371,3 +371,34 @@ def test_crystals_and_towers_are_rearranged_there_and_back(representation):
 def test_crystals_must_tile_their_towers():
     with pytest.raises(ValueError, match=r"a square number of them, got \[2, 1\]"):
         CrystalNetwork((0, 0, 1), (1, 1), (4,), (0, 4, 0, 4))
+
+
+@pytest.mark.parametrize("timestep", [100, 400])
+def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep):
+    denoiser = fit(representation, jets)
+    energies = torch.from_numpy(jets.energies[:6])
+    x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
+    output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
+    asked = representation.totals(energies)[:, 3:]
+    asked[0, 1] = torch.nan
+    line = representation.log_energy_line()
+    held = denoiser.hold_energies(output, timesteps, asked, line)
+    group = torch.tensor(representation.channel_group)
+    assert torch.equal(held[0, group == 1], output.x0[0, group == 1])  # not known: as it was
+    offset, slope = line[:, :, None, None]
+    variance = denoiser.value_variance(timesteps)
+    probability = torch.sigmoid(output.logit) * denoiser.inside
+    zero = representation.zero().view(-1, 1, 1)
+    value = torch.where(probability > 0, zero + (held - zero) / probability, 0)
+    shift = ((value - output.value) / variance.sqrt())[probability > 0.1]
+    assert shift.abs().max() < 2.01
+    assert shift.abs().max() > 0.1
+
+    def total(values):
+        energy = probability * (offset + slope * values + slope.square() * variance / 2).exp()
+        return torch.zeros(6, 3).index_add(1, group, energy.sum((2, 3)))
+
+    before, after = ((total(values) / asked).log().abs() for values in (output.value, value))
+    known = ~asked.isnan() & (asked > 0)
+    assert after[known].mean() < 0.3 * before[known].mean()
+    assert after[known].median() < 0.01

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -271,3 +273,16 @@ def test_the_range_of_an_image_is_drawn_from_training_images(jets):
 def test_a_blank_image_has_no_range():
     x = ImageRangeGrid().encode(torch.zeros(2, 3, 125, 125))
     assert (x == -1).all()
+
+
+@pytest.mark.parametrize("make", [TowerPatches.fit, PixelGrid.fit, partial(PixelGrid.fit, pool=4)])
+def test_the_log_energy_line_gives_the_energies(make, jets):
+    energies = torch.from_numpy(jets.energies)
+    representation = make([energies])
+    x = representation.encode(energies)
+    offset, slope = representation.log_energy_line()[:, :, None, None]
+    hit = x > representation.hit_threshold().view(-1, 1, 1)
+    group = torch.tensor(representation.channel_group)
+    sums = torch.where(hit, (offset + slope * x).exp(), 0).sum((2, 3))
+    found = torch.zeros(len(x), 3).index_add(1, group, sums)
+    torch.testing.assert_close(found, representation.totals(energies)[:, 3:], rtol=1e-3, atol=1e-3)

@@ -142,13 +142,15 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
         load_tensors(trained_tensors(pipeline.conditioner), trained_tensors(trained.conditioner))
         for name in (n for n in trained.conditioner.config if n.startswith("log_")):
             pipeline.conditioner.register_to_config(**{name: trained.conditioner.config[name]})
+    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser):  # the noise levels to train on may be others than before
+        trained.denoiser.register_to_config(min_ratio=pipeline.denoiser.config.min_ratio)
     pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
 
 
 def describe_choice(component: Any) -> dict[str, Any]:
-    """What a user chose of a representation or denoiser: its class and settings, without the numbers fitted."""
+    """What ties weights to a representation or denoiser: its class and settings, without the numbers fitted."""
     fitted = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
-    fitted |= {"channel_share", "mean_total"}
+    fitted |= {"channel_share", "mean_total", "min_ratio"}
     config = {key: value for key, value in component.config.items() if not key.startswith("_")}
     chosen = {key: value for key, value in config.items() if key not in fitted and "range" not in key}
     return {"class": type(component).__name__, **json.loads(json.dumps(chosen))}
