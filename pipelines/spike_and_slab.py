@@ -276,14 +276,13 @@ class SpikeAndSlabDenoiser(Denoiser):
             energies: (N, groups) GeV; NaN where not known.
             log_energy_line: (2, C) offset and slope of log(energy / GeV) in x.
         """
-        if output.logit is None or output.value is None:
-            raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+        logit, own_value = hits_of(output)
         group = torch.tensor(self.config.channel_group, device=energies.device)
-        offset, slope = log_energy_line.to(output.value)[:, :, None, None]
+        offset, slope = log_energy_line.to(own_value)[:, :, None, None]
         variance = self.value_variance(timesteps)
         limit = HOLD_DEVIATIONS * variance.sqrt()
-        log_hit = nn.functional.logsigmoid(output.logit) + self.inside.log() + offset + slope.square() * variance / 2
-        total, value = torch.zeros_like(energies), output.value
+        log_hit = nn.functional.logsigmoid(logit) + self.inside.log() + offset + slope.square() * variance / 2
+        total, value = torch.zeros_like(energies), own_value
         for _ in range(HOLD_ITERATIONS):
             energy = (log_hit + slope * value).exp()
             gain = variance * slope * energy
@@ -291,8 +290,8 @@ class SpikeAndSlabDenoiser(Denoiser):
             reach = total.index_add(1, group, (slope * energy * gain).sum((2, 3)))
             number = (missing / reach.clamp(min=1e-12)).nan_to_num(0.0)[:, group, None, None]
             step = (gain * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
-            value = output.value + (value + step - output.value).clamp(-limit, limit)
-        return self.estimate(output.logit, value)
+            value = own_value + (value + step - own_value).clamp(-limit, limit)
+        return self.estimate(logit, value)
 
     def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) variance of a hit's value given x_t."""
@@ -345,7 +344,12 @@ class SpikeAndSlabDenoiser(Denoiser):
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
     def surprise(
-        self, output: DenoiserOutput, x_0: torch.Tensor, hit: torch.Tensor, timesteps: torch.Tensor
+        self,
+        output: DenoiserOutput,
+        x_0: torch.Tensor,
+        hit: torch.Tensor,
+        timesteps: torch.Tensor,
+        value_weight: torch.Tensor | float = 1.0,
     ) -> torch.Tensor:
         """(N, C, H, W) minus log-likelihood in nats, up to a constant, of which pixels are hit and of the hits' values.
 
@@ -357,16 +361,27 @@ class SpikeAndSlabDenoiser(Denoiser):
             x_0: (N, C, H, W) clean jets.
             hit: (N, C, H, W) bool, which of their pixels are hits.
             timesteps: (N,) at which they were noised.
+            value_weight: Of each pixel's value; the optimum is the same for any that does not depend on x_0.
 
         Raises:
             ValueError: If the output is not of a spike and slab.
         """
-        if output.logit is None or output.value is None:
-            raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+        logit, value = hits_of(output)
         variance = self.value_variance(timesteps)
         truth = hit.to(x_0.dtype)
-        pattern = nn.functional.binary_cross_entropy_with_logits(output.logit, truth, reduction="none")
-        return pattern + truth * (x_0 - output.value).square() / variance.clamp(min=1e-10) / 2
+        pattern = nn.functional.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+        return pattern + value_weight * truth * (x_0 - value).square() / variance.clamp(min=1e-10) / 2
+
+    def energy_share(self, output: DenoiserOutput, log_energy_line: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
+        logit, value = hits_of(output)
+        group = torch.tensor(self.config.channel_group, device=log_energy_line.device)
+        offset, slope = log_energy_line[:, :, None, None]
+        probability = torch.sigmoid(logit) * self.inside
+        energy = (offset + slope * value).exp()
+        total = energy.new_zeros(len(energy), int(group.max()) + 1)
+        energies, hits = (total.index_add(1, group, part.sum((2, 3))) for part in (probability * energy, probability))
+        return energy / (energies / hits)[:, group, None, None].clamp(min=1e-10)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""
@@ -375,6 +390,17 @@ class SpikeAndSlabDenoiser(Denoiser):
     def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
         """1 / max(sigma^2, min_variance)."""
         return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
+
+
+def hits_of(output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-odds of hits and their values.
+
+    Raises:
+        ValueError: If the output is not of a spike and slab.
+    """
+    if output.logit is None or output.value is None:
+        raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+    return output.logit, output.value
 
 
 def _extent(flags: torch.Tensor) -> tuple[int, int]:

@@ -307,13 +307,14 @@ def test_the_likelihood_is_best_where_the_squared_error_is(timestep):
             return SimpleNamespace(sample=torch.tensor([delta, eta]).view(1, 2, 1, 1).expand(len(x), 2, 1, 1))
 
         output = denoiser(unet, x_t, timesteps)
-        return (output.x0 - x_0).square().mean(), denoiser.surprise(output, x_0, hit, timesteps).mean()
+        surprise = denoiser.surprise(output, x_0, hit, timesteps).mean()
+        # A weight by what is known, x_t, leaves the optimum where it is.
+        weighted = denoiser.surprise(output, x_0, hit, timesteps, value_weight=1 + x_t.clamp(min=0)).mean()
+        return (output.x0 - x_0).square().mean(), surprise, weighted
 
     best = losses(0.0, 0.0)
     for moved in ((0.3, 0.0), (-0.3, 0.0), (0.0, 0.3), (0.0, -0.3)):
-        squared, surprise = losses(*moved)
-        assert squared > best[0]
-        assert surprise > best[1]
+        assert all(found > least for found, least in zip(losses(*moved), best, strict=True))
 
 
 def test_the_network_sees_its_previous_estimate_or_the_pixels_own(representation, jets):
@@ -402,3 +403,16 @@ def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, time
     known = ~asked.isnan() & (asked > 0)
     assert after[known].mean() < 0.3 * before[known].mean()
     assert after[known].median() < 0.01
+
+
+def test_energy_shares_average_to_one_over_the_hits(representation, jets):
+    denoiser = fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:6])), 400)
+    output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
+    share = denoiser.energy_share(output, representation.log_energy_line())
+    probability = torch.sigmoid(output.logit) * denoiser.inside
+    group = torch.tensor(representation.channel_group)
+    for g in range(3):
+        mine = group == g
+        mean = (share * probability)[:, mine].sum((1, 2, 3)) / probability[:, mine].sum((1, 2, 3))
+        torch.testing.assert_close(mean, torch.ones(6), rtol=1e-3, atol=0)

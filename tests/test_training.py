@@ -287,6 +287,14 @@ def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder
     assert not RunFolder(tmp_path / "run").begun
 
 
+def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_path):
+    likelihood = ["--max_steps=1", "--optimizer.loss=likelihood", "--validate_every=1"]
+    plain = run_here(converted_folder, tmp_path / "plain", *likelihood)
+    weighted = run_here(converted_folder, tmp_path / "weighted", *likelihood, "--optimizer.energy_weight=1")
+    losses = [run.read_metrics("train")[0]["loss"] for run in (plain, weighted)]
+    assert losses[0] < losses[1] < 10 * losses[0]
+
+
 def test_a_crystal_network_is_trained_and_loaded(converted_folder, tmp_path):
     run = run_here(converted_folder, tmp_path / "run", "--max_steps=3", "--denoiser.crystal_channels=[4]")
     begun = load_folder(run.initial).denoiser.crystal_network

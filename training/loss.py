@@ -13,6 +13,9 @@ from jet_diffusion.quantum.states import fidelity
 from jet_diffusion.training.batches import NoisyBatch
 from jet_diffusion.training.settings import OptimizerSettings
 
+SHARE_LIMIT = 30.0
+"""A hit's energy, in units of the mean hit's, that weighs no more if it is exceeded."""
+
 
 @dataclass
 class LossTerms:
@@ -53,6 +56,7 @@ class DenoisingLoss:
             if not isinstance(denoiser, SpikeAndSlabDenoiser):
                 raise ValueError("optimizer.loss likelihood needs denoiser.kind spike_and_slab, which knows of hits")
             self.hit_threshold = representation.hit_threshold(device).view(-1, 1, 1)
+            self.log_energy_line = representation.log_energy_line(device)
         mask = representation.mask(device).float()
         group = torch.tensor(representation.channel_group, device=device)
         size = torch.bincount(group).float()
@@ -71,7 +75,7 @@ class DenoisingLoss:
             loss = (weight.flatten() * (1 - fidelity(output.prediction, target))).mean()
         elif self.settings.loss == "likelihood":
             hit = batch.x_0 > self.hit_threshold
-            surprise = self.denoiser.surprise(output, batch.x_0, hit, batch.timesteps)
+            surprise = self.denoiser.surprise(output, batch.x_0, hit, batch.timesteps, self._value_weight(output))
             loss = self._mean(surprise, torch.ones_like(weight))
         else:
             difference = output.prediction - target
@@ -87,6 +91,14 @@ class DenoisingLoss:
                 marginal = self._mean((estimate - batch.x_0).square(), weight)
                 own = self._mean((output.x0 - batch.x_0).square(), weight)
         return LossTerms(loss, torch.stack([loss.detach(), own, marginal]))
+
+    def _value_weight(self, output: DenoiserOutput) -> torch.Tensor | float:
+        """One, and more for hits that by the estimate carry much of the energy, which observables depend on."""
+        if not self.settings.energy_weight:
+            return 1.0
+        with torch.no_grad():
+            share = self.denoiser.energy_share(output, self.log_energy_line)
+            return 1 + self.settings.energy_weight * share.clamp(max=SHARE_LIMIT)
 
     def _mean(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         per_jet = torch.einsum("nchw,chw->n", error, self.pixel_weight)

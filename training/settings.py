@@ -147,6 +147,7 @@ class OptimizerSettings:
         balance: Average the loss over all pixels ("pixel") or over the three channel groups ("group").
         loss: Squared ("l2") or absolute ("l1") error; minus log-likelihood of the hits and their values ("likelihood",
             spike_and_slab only); or, for quantum states, 1 - fidelity ("infidelity").
+        energy_weight: likelihood: additional weight of a hit's value, times its estimated energy over the mean hit's.
         condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
     """
 
@@ -159,6 +160,7 @@ class OptimizerSettings:
     fused: bool = True
     balance: Literal["pixel", "group"] = "pixel"
     loss: Literal["l2", "l1", "likelihood", "infidelity"] = "l2"
+    energy_weight: float = 0.0
     condition_drop: float = 0.0
 
 
