@@ -1,6 +1,6 @@
 """Judge one model in a few lines, as the ablations of docs/ablations.md were judged.
 
-    python benchmarks/judge.py MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--context-ratio 0]
+    python benchmarks/judge.py MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--step-power 1.35]
 
 MODEL is a run, a pipeline folder or a name on the Hub; REAL is an HDF5 file or converted dataset of held-out jets, at
 least three times `--size` of them. Jets are sampled for the conditions of real ones and compared with others.
@@ -35,13 +35,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1000, help="jets to sample (default 1000)")
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's own)")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
-    parser.add_argument("--context-ratio", type=float, help="where steps lie (default: the model's own)")
+    parser.add_argument("--step-power", type=float, help="where steps lie (default: the model's own)")
     parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
-    set_sampler(pipeline, options.scheduler, options.steps, options.context_ratio)
+    set_sampler(pipeline, options.scheduler, options.steps, options.step_power)
     if options.hold_hits:
         pipeline.denoiser.register_to_config(hold_hits=options.hold_hits == "true")
     rng = np.random.default_rng(options.seed)

@@ -100,7 +100,7 @@ def load_folder(folder: Path) -> JetImagePipeline:
     for part in components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
-    settings = {name: index[name] for name in ("provenance", "context_ratio", "default_steps") if name in index}
+    settings = {name: index[name] for name in ("provenance", "step_power", "default_steps") if name in index}
     quantum = isinstance(components["representation"], JetAmplitudeEncoder)
     return (QuantumJetPipeline if quantum else JetImagePipeline)(**components, **settings)
 

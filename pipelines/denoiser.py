@@ -19,9 +19,6 @@ from diffusers.configuration_utils import register_to_config
 Network = Callable[..., Any]
 """A UNet2DModel, bare or wrapped for several processes: (inputs, timesteps, class_labels=...) -> .sample"""
 
-CONTEXT_SHARE = 0.92
-"""Share of a step schedule's timesteps that `Denoiser.context_timesteps` puts where context matters."""
-
 
 @dataclass
 class DenoiserOutput:
@@ -83,21 +80,15 @@ class Denoiser(ModelMixin, ConfigMixin):
         alpha, sigma = self.noise_level(timesteps)
         return alpha * x_0 + sigma * noise
 
-    def context_timesteps(self, steps: int, context_ratio: float) -> list[int]:
-        """Timesteps, descending, most of them where sigma/alpha lies above `context_ratio` and context matters.
+    def power_timesteps(self, steps: int, power: float) -> list[int]:
+        """Descending timesteps that fall from the last as (1 - i / steps)^power: above 1, closer at low noise.
 
-        Below it a pixel's own value decides whether it is a hit, and a few steps suffice.
+        Evenly spread where there are too many for that.
         """
-        ratio = (1 / self.alphas_cumprod.cpu().clamp(min=1e-12) - 1).sqrt()
-        last = len(ratio) - 1
-        border = min(int((ratio < context_ratio).sum()), last - 1)
-        above = max(2, min(round(CONTEXT_SHARE * steps), steps - 2))
-        high = torch.linspace(last, border, above)
-        low = torch.linspace(border, 0, steps - above + 2)[1:-1]
-        timesteps: list[int] = torch.cat([high, low]).round().long().unique().flip(0).tolist()
-        if len(timesteps) < steps:  # too many for the stretch above: spread them evenly
-            timesteps = torch.linspace(last, 0, steps).round().long().tolist()
-        return timesteps
+        last = len(self.alphas_cumprod) - 1
+        falling = last * (1 - torch.arange(steps) / steps) ** power
+        timesteps: list[int] = falling.round().long().unique().flip(0).tolist()
+        return timesteps if len(timesteps) == steps else torch.linspace(last, 0, steps).round().long().tolist()
 
     @property
     def sees_previous(self) -> bool:

@@ -105,8 +105,8 @@ class JetImagePipeline(DiffusionPipeline):
         denoiser: Turns x_t and the network's output into x_0; knows the training noise schedule.
         conditioner: Embeds class, pT and mass and draws those that are not given; None if unconditional.
         provenance: One line on the jets it was trained on, repeated wherever the model is shown.
-        context_ratio: Noise level sigma/alpha above which the network's context matters; a step schedule that the
-            scheduler lets us choose puts 92 % of its steps there. 0 spreads the steps as the scheduler does.
+        step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
+            lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
         default_steps: Solver steps of a call that does not name their number.
     """
 
@@ -120,7 +120,7 @@ class JetImagePipeline(DiffusionPipeline):
         denoiser: ModelMixin,
         conditioner: ModelMixin | None,
         provenance: str = "",
-        context_ratio: float = 0.0,
+        step_power: float = 1.0,
         default_steps: int = 25,
     ) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class JetImagePipeline(DiffusionPipeline):
             denoiser=denoiser,
             conditioner=conditioner,
         )
-        self.register_to_config(provenance=provenance, context_ratio=context_ratio, default_steps=default_steps)
+        self.register_to_config(provenance=provenance, step_power=step_power, default_steps=default_steps)
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -449,8 +449,8 @@ class JetImagePipeline(DiffusionPipeline):
         accepts = "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters
         if timesteps is not None and not accepts:
             raise ValueError(f"{type(self.scheduler).__name__} takes no timesteps; give num_inference_steps")
-        if accepts and timesteps is None and self.config.context_ratio and steps >= 4:
-            timesteps = self.denoiser.context_timesteps(steps, self.config.context_ratio)
+        if accepts and timesteps is None and self.config.step_power != 1:
+            timesteps = self.denoiser.power_timesteps(steps, self.config.step_power)
         if accepts and timesteps is None and highest is not None:
             self.scheduler.set_timesteps(steps)
             timesteps = sorted({int(timestep) for timestep in self.scheduler.timesteps}, reverse=True)

@@ -168,19 +168,17 @@ def test_noise_levels_are_diffusers_and_rise_between():
     torch.testing.assert_close(between[0], denoiser.noise_level(torch.tensor([17]))[1].flatten()[0])
 
 
-def test_context_timesteps_lie_where_context_matters():
-    denoiser = PlainDenoiser(1, NOISE)
-    timesteps = denoiser.context_timesteps(25, 2.2)
-    alpha, sigma = denoiser.noise_level(torch.tensor(timesteps))
-    assert len(timesteps) == 25
-    assert timesteps == sorted(timesteps, reverse=True)
+def test_power_timesteps_lie_closer_at_low_noise():
+    timesteps = PlainDenoiser(1, NOISE).power_timesteps(25, 1.35)
+    gaps = -torch.tensor(timesteps).diff()
     assert timesteps[0] == 999
-    assert ((sigma / alpha).flatten() > 2.1).sum() == 23
+    assert (gaps.diff() <= 1).all()  # whole numbers
+    assert gaps[0] > 2 * gaps[-1]
 
 
-@pytest.mark.parametrize("steps", [25, 400, 700, 1000])
+@pytest.mark.parametrize("steps", [1, 25, 400, 700, 1000])
 def test_as_many_steps_as_asked_for(steps):
-    timesteps = PlainDenoiser(1, NOISE).context_timesteps(steps, 2.2)
+    timesteps = PlainDenoiser(1, NOISE).power_timesteps(steps, 1.35)
     assert len(timesteps) == steps
     assert timesteps == sorted(set(timesteps), reverse=True)
 

@@ -223,7 +223,7 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
     published, own = load_pipeline(folder), load_pipeline(run.path)
     assert type(published.scheduler).__name__ == "DDIMScheduler"
     assert published.config.default_steps == 7
-    assert published.config.context_ratio == own.config.context_ratio
+    assert published.config.step_power == own.config.step_power
     assert "DDIMScheduler, 7 steps" in (folder / "README.md").read_text()
 
 

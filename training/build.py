@@ -99,7 +99,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         denoiser=denoiser,
         conditioner=conditioner,
         provenance=jets.simulated or "",
-        context_ratio=settings.sampling.context_ratio,
+        step_power=settings.sampling.step_power,
         default_steps=settings.sampling.steps,
     )
 

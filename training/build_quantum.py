@@ -62,7 +62,7 @@ def build_quantum_pipeline(
         denoiser=StateDenoiser(noise_schedule=noise, unravelling=options.unravelling),
         conditioner=conditioner,
         provenance=jets.simulated or "",
-        context_ratio=0.0,
+        step_power=1.0,
         default_steps=settings.sampling.steps,
     )
 

@@ -70,7 +70,7 @@ def stage(
         repo: Name on the Hub, for the card.
         checkpoint: "last", "best" or a step.
         licence: Of the weights.
-        sampler: scheduler (a name of `SCHEDULERS`), steps, context_ratio: another sampler than the run's to publish
+        sampler: scheduler (a name of `SCHEDULERS`), steps, step_power: another sampler than the run's to publish
             as the model's own.
 
     Raises:
@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     run = RunFolder.open(arguments.run)
     folder = arguments.folder or run.path / "published"
-    sampler = {name: getattr(arguments, name) for name in ("scheduler", "steps", "context_ratio")}
+    sampler = {name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")}
     stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence, sampler=sampler)
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
@@ -271,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--licence", default="apache-2.0", choices=LICENSES, help="of the weights")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="publish with this solver, not the run's own")
     parser.add_argument("--steps", type=int, help="and so many steps")
-    parser.add_argument("--context-ratio", type=float, help="and this value of sampling.context_ratio")
+    parser.add_argument("--step-power", type=float, help="and this value of sampling.step_power")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--dry-run", action="store_true", help="stage only, push nothing")
     return parser

@@ -41,15 +41,15 @@ def set_sampler(
     pipeline: JetImagePipeline,
     scheduler: str | None = None,
     steps: int | None = None,
-    context_ratio: float | None = None,
+    step_power: float | None = None,
 ) -> None:
     """Make a solver, its number of steps and where they lie the pipeline's own; None leaves what is."""
     if scheduler is not None:
         pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
     if steps is not None:
         pipeline.register_to_config(default_steps=steps)
-    if context_ratio is not None:
-        pipeline.register_to_config(context_ratio=context_ratio)
+    if step_power is not None:
+        pipeline.register_to_config(step_power=step_power)
 
 
 def sample_like(

@@ -126,13 +126,13 @@ class SamplingSettings:
     Attributes:
         scheduler: A name of `SCHEDULERS`, or quantum for quantum states.
         steps: Solver steps.
-        context_ratio: Noise level sigma/alpha above which 92 % of the steps lie, where the scheduler lets us choose
-            them; 0 spreads the steps as the scheduler does.
+        step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
+            lie closer at low noise; 1 spreads them as the scheduler does.
     """
 
     scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = "sde-dpm++"
     steps: int = 25
-    context_ratio: float = 0.0
+    step_power: float = 1.35
 
 
 @dataclass
