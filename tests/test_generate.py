@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from models import small_pipeline
 
 from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
@@ -119,6 +120,19 @@ def test_conditions_are_given_for_all_or_taken_from_a_file(pipeline, tmp_path):
             generate(pipeline, tmp_path / "more.hdf5", 3000, like=like)
         with pytest.raises(ValueError, match="not both"):
             generate(pipeline, tmp_path / "both.hdf5", 3, like=like, conditions={"pt": 100.0})
+
+
+def test_the_networks_precision_can_be_chosen_and_is_recorded(model, tmp_path):
+    images = []
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        main([str(model), str(tmp_path / f"{precision}.hdf5"), "--num-jets=2", "--steps=2", f"--precision={precision}"])
+        with QuarkGluonFile(tmp_path / f"{precision}.hdf5") as file:
+            assert file.attrs["mixed_precision"] == precision
+            images.append(file.energies(0, 2))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert np.abs(images[0] - images[1]).max() > 0
+    assert ((images[0] > 0) != (images[1] > 0)).mean() < 0.01
 
 
 def test_bad_arguments_leave_nothing_behind(pipeline, model, tmp_path):

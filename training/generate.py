@@ -61,7 +61,7 @@ def generate(
         conditions: Labels, pt, m0 for all jets; what is left out is drawn.
         like: Take the conditions of jet i from jet i of these: an HDF5 file or a dataset.
         attrs: Further root attributes.
-        accelerator: Of this process.
+        accelerator: Of this process; its mixed precision is that of the networks.
 
     Raises:
         ValueError: For bad arguments, or an interrupted run with other settings.
@@ -83,6 +83,7 @@ def generate(
     pipeline.to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     made = generation_attrs(pipeline, seed, steps, batch_size)
+    made["mixed_precision"] = accelerator.mixed_precision
     settings = {**made, **condition_attrs(conditions, like), **(attrs or {})}
     writer, start = _open_writer(accelerator, out, num_jets, settings)
     held: list[float] = []
@@ -91,15 +92,16 @@ def generate(
     for first in rounds:
         mine = first + accelerator.process_index * batch_size
         given = _conditions_of(mine, batch_size, conditions, like)
-        output = pipeline(
-            batch_size,
-            **(given if pipeline.conditioner is not None else {}),
-            num_inference_steps=steps,
-            generator=torch.Generator().manual_seed(seed),
-            first_jet=mine,
-            batch_size=batch_size,
-            output_type="pt",
-        )
+        with accelerator.autocast():
+            output = pipeline(
+                batch_size,
+                **(given if pipeline.conditioner is not None else {}),
+                num_inference_steps=steps,
+                generator=torch.Generator().manual_seed(seed),
+                first_jet=mine,
+                batch_size=batch_size,
+                output_type="pt",
+            )
         columns = (output.labels, output.pt, output.m0) if pipeline.conditioner is not None else given.values()
         tensors = (output.images, *(torch.from_numpy(column) for column in columns))
         parts = gather([tensor.to(accelerator.device) for tensor in tensors])
@@ -165,6 +167,7 @@ def main(argv: list[str] | None = None) -> None:
         conditions={name: value for name, value in given.items() if value is not None},
         like=QuarkGluonFile(arguments.like) if arguments.like else None,
         attrs={"model": str(arguments.model), "checkpoint": str(arguments.checkpoint)},
+        accelerator=Accelerator(mixed_precision=arguments.precision),
     )
 
 
@@ -177,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's own number)")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--batch-size", type=int, default=64, help="jets a process denoises at once (default 64)")
+    parser.add_argument(
+        "--precision", choices=["no", "bf16"], default="no", help="of the networks (default no: float32)"
+    )
     parser.add_argument("--label", choices=["gluon", "quark"], help="class of all jets (default: drawn)")
     parser.add_argument("--pt", type=float, help="pT of all jets, GeV (default: drawn)")
     parser.add_argument("--m0", type=float, help="mass of all jets, GeV (default: drawn)")
