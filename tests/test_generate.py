@@ -135,6 +135,13 @@ def test_the_networks_precision_can_be_chosen_and_is_recorded(model, tmp_path):
     assert ((images[0] > 0) != (images[1] > 0)).mean() < 0.01
 
 
+def test_processes_that_do_not_know_of_one_another_are_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it; accelerate without a GPU takes no notice
+    with pytest.raises(ValueError, match="2 processes were launched"):
+        main([str(model), str(tmp_path / "jets.hdf5"), "--num-jets=2"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_arguments_leave_nothing_behind(pipeline, model, tmp_path):
     with pytest.raises(ValueError, match="num_jets"):
         generate(pipeline, tmp_path / "jets.hdf5", 0)

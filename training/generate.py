@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,6 +157,13 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
     set_sampler(pipeline, arguments.scheduler)
+    accelerator = Accelerator(mixed_precision=arguments.precision)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ValueError(
+            f"{launched} processes were launched but each believes to be one of {accelerator.num_processes}, and would "
+            "write the same file; without GPUs set ACCELERATE_USE_CPU=true"
+        )
     given = {"labels": arguments.label, "pt": arguments.pt, "m0": arguments.m0}
     generate(
         pipeline,
@@ -167,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         conditions={name: value for name, value in given.items() if value is not None},
         like=QuarkGluonFile(arguments.like) if arguments.like else None,
         attrs={"model": str(arguments.model), "checkpoint": str(arguments.checkpoint)},
-        accelerator=Accelerator(mixed_precision=arguments.precision),
+        accelerator=accelerator,
     )
 
 
