@@ -22,6 +22,7 @@ from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyJets, Position
 from jet_diffusion.training.build import TrainedModule
 from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.publish import model_facts
 from jet_diffusion.training.train import train
 
 TRAIN = Path(__file__).parents[1] / "training" / "train.py"
@@ -240,6 +241,11 @@ def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
     run = run_here(converted_folder, tmp_path / "warm", "--max_steps=1", f"--init_from={trained.path}", "--seed=9")
     first = run.read_metrics("train")[0]["loss_ratio"]
     assert first < 0.999
+    assert ("begun with the weights of", trained.path.name) in model_facts(
+        run, load_pipeline(run.path), "step-00000001"
+    )
+    wider = ["--max_steps=1", f"--init_from={trained.path}", "--noise.min_ratio=0.3"]
+    assert load_pipeline(run_here(converted_folder, tmp_path / "wider", *wider).path).denoiser.config.min_ratio == 0.3
     for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--representation.gap=2"):
         with pytest.raises(ValueError, match="trained with another"):
             run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", other)

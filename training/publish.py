@@ -228,6 +228,7 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
         ("denoiser", type(pipeline.denoiser).__name__),
         ("training jets", f"{record['dataset']['jets']:,}"),
         ("jets seen", f"{state['step'] * config['batch_size']:,} ({state['step']:,} steps of {config['batch_size']})"),
+        *([("begun with the weights of", Path(config["init_from"]).name)] if config.get("init_from") else []),
         ("weights", f"exponential moving average, decay {config['ema_decay']}"),
         ("default sampler", f"{type(pipeline.scheduler).__name__}, {pipeline.config.default_steps} steps"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
