@@ -7,6 +7,7 @@ are components that save themselves, and the pipeline knows them by their method
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -50,8 +51,6 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {}),
 }
 """Schedulers that are tested with the pipeline: name -> (class, settings beside the training schedule's)."""
-
-RELATIVE_IMPORT = re.compile(r"^from \.\w+ import (\([^)]*\)|[^\n]*)\n", re.MULTILINE)
 
 OUTPUT_TYPES = ("np", "pt", "pil")
 GEV_PER_UNIT = 100.0
@@ -106,8 +105,8 @@ class JetImagePipeline(DiffusionPipeline):
         denoiser: Turns x_t and the network's output into x_0; knows the training noise schedule.
         conditioner: Embeds class, pT and mass and draws those that are not given; None if unconditional.
         provenance: One line on the jets it was trained on, repeated wherever the model is shown.
-        context_ratio: Noise level sigma/alpha above which the network's context matters; a step schedule that the
-            scheduler lets us choose puts 92 % of its steps there. 0 spreads the steps as the scheduler does.
+        step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
+            lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
         default_steps: Solver steps of a call that does not name their number.
     """
 
@@ -121,7 +120,7 @@ class JetImagePipeline(DiffusionPipeline):
         denoiser: ModelMixin,
         conditioner: ModelMixin | None,
         provenance: str = "",
-        context_ratio: float = 0.0,
+        step_power: float = 1.0,
         default_steps: int = 25,
     ) -> None:
         super().__init__()
@@ -132,7 +131,7 @@ class JetImagePipeline(DiffusionPipeline):
             denoiser=denoiser,
             conditioner=conditioner,
         )
-        self.register_to_config(provenance=provenance, context_ratio=context_ratio, default_steps=default_steps)
+        self.register_to_config(provenance=provenance, step_power=step_power, default_steps=default_steps)
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -199,7 +198,7 @@ class JetImagePipeline(DiffusionPipeline):
                 x, batch_held = self._denoise(  # a padded batch's last jets are nobody's
                     x,
                     self._embed(conditions, rows),
-                    self._hits(conditions, rows),
+                    self._totals(conditions, rows),
                     batch_generators,
                     self.scheduler.timesteps,
                     hold=hold,
@@ -275,7 +274,7 @@ class JetImagePipeline(DiffusionPipeline):
             x, _ = self._denoise(
                 state,
                 self._embed(conditions, rows),
-                self._hits(conditions, rows),
+                self._totals(conditions, rows),
                 [generators[row] for row in rows],
                 self.scheduler.timesteps[begin:],
                 callback=callback_on_step_end,
@@ -433,9 +432,9 @@ class JetImagePipeline(DiffusionPipeline):
             return None
         return self.representation.totals(energies)
 
-    def _hits(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
+    def _totals(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         totals = conditions[3][rows].to(self.unet.device)
-        return totals[:, : totals.shape[1] // 2] if totals.shape[1] else None
+        return totals if totals.shape[1] else None
 
     def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         if self.conditioner is None:
@@ -450,8 +449,11 @@ class JetImagePipeline(DiffusionPipeline):
         accepts = "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters
         if timesteps is not None and not accepts:
             raise ValueError(f"{type(self.scheduler).__name__} takes no timesteps; give num_inference_steps")
-        if accepts and timesteps is None and self.config.context_ratio and steps >= 4:
-            timesteps = self.denoiser.context_timesteps(steps, self.config.context_ratio)
+        if accepts and timesteps is None and self.config.step_power != 1:
+            timesteps = self.denoiser.power_timesteps(steps, self.config.step_power)
+        if accepts and timesteps is None and highest is not None:
+            self.scheduler.set_timesteps(steps)
+            timesteps = sorted({int(timestep) for timestep in self.scheduler.timesteps}, reverse=True)
         if accepts and timesteps is not None:
             if highest is not None:
                 timesteps = [highest, *(t for t in timesteps if t < highest)]
@@ -463,7 +465,7 @@ class JetImagePipeline(DiffusionPipeline):
         self,
         x: torch.Tensor,
         embedding: torch.Tensor | None,
-        hits: torch.Tensor | None,
+        totals: torch.Tensor | None,
         generators: list[torch.Generator],
         timesteps: torch.Tensor,
         *,
@@ -480,13 +482,18 @@ class JetImagePipeline(DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
+        hits, energies = (None, None) if totals is None else totals.chunk(2, 1)
+        line = None if totals is None else self.representation.log_energy_line(x.device)
+        previous = None
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits).x0
+            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits, previous)
+            seen, previous = previous, output.x0
+            x_0 = output.x0 if line is None else self.denoiser.hold_energies(output, batch_timesteps, energies, line)
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
-                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped).x0
+                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen).x0
                 x_0 = blind + guidance_scale * (x_0 - blind)
             if hold:
                 inside = x_0.clamp(low, high)
@@ -525,26 +532,23 @@ def _source_of(cls: type) -> Path:
 
 
 def _one_file(cls: type) -> str:
-    """Source of a class with that of all it imports relatively before it: diffusers fetches one file a component.
-
-    A file that merely stands for the one a base class is defined in is replaced by that one.
-    """
-    bases = (Path(str(getattr(sys.modules[base.__module__], "__file__", None))) for base in cls.__mro__)
-    defined = {file.stem: file for file in bases}
+    """Source of a class after that of all it imports from its own package: diffusers fetches one file a component."""
+    package = cls.__module__.split(".")[0]
+    own_import = re.compile(rf"^from (\.\w+|{package}\.[\w.]+) import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
     parts: dict[str, str] = {}
 
-    def add(file: Path) -> None:
-        text = file.read_text()
-        parts[file.stem] = ""  # its place is taken: files that import each other end here
-        for name in re.findall(r"^from \.(\w+) import", text, re.MULTILINE):
-            if name not in parts:
-                add(defined.get(name, file.with_name(f"{name}.py")))
-        del parts[file.stem]
-        parts[file.stem] = text
+    def add(module: str) -> None:
+        text = Path(str(sys.modules[module].__file__)).read_text()
+        for name in own_import.findall(text):
+            needed = importlib.util.resolve_name(name, module.rpartition(".")[0])
+            if needed not in parts:
+                add(needed)
+        parts[module] = own_import.sub("", text)
 
-    add(_source_of(cls))
+    add(cls.__module__)
     if len(parts) == 1:
         return next(iter(parts.values()))
     future = "from __future__ import annotations\n"
-    joined = "\n\n".join(RELATIVE_IMPORT.sub("", text).replace(future, "", 1) for text in parts.values())
-    return f'"""Made of {", ".join(f"{name}.py" for name in parts)}."""\n\n{future}\n{joined}'
+    names = ", ".join(f"{module.rpartition('.')[2]}.py" for module in parts)
+    joined = "\n\n".join(text.replace(future, "", 1) for text in parts.values())
+    return f'"""Made of {names}."""\n\n{future}\n{joined}'

@@ -1,6 +1,91 @@
-"""Made of denoiser.py, spike_and_slab.py."""
+"""Made of crystal_network.py, denoiser.py, spike_and_slab.py."""
 
 from __future__ import annotations
+
+"""What neighbouring crystals say of one another: small convolutions after a UNet that works on towers.
+
+This file is self-contained so that it can travel to the Hub.
+"""
+
+
+import itertools
+import math
+
+import torch
+from diffusers.models.embeddings import Timesteps
+from torch import nn
+
+
+class CrystalNetwork(nn.Module):
+    """Small convolutions at the image's own resolution, after a UNet that works on towers.
+
+    A UNet over towers has fewer features at a tower than x has channels there, and what neighbouring crystals say of
+    one another (clusters, tracks that lie on them) does not fit through it. Here the channels of a tower are laid
+    out as the crystals they are, across towers, those of fewer crystals (HCAL) repeated.
+
+    Args:
+        channel_group: Group of each channel of x; a group's channels are the crystals of a square, row by row.
+        blocks: How many times as many channels as x go in, and come out.
+        widths: Hidden channels of each layer.
+        window: First and last + 1 row, first and last + 1 column of x that hold the image.
+    """
+
+    def __init__(
+        self,
+        channel_group: tuple[int, ...],
+        blocks: tuple[int, int],
+        widths: tuple[int, ...],
+        window: tuple[int, int, int, int],
+    ) -> None:
+        super().__init__()
+        self.sizes = torch.bincount(torch.tensor(channel_group)).tolist()
+        self.sides = [math.isqrt(size) for size in self.sizes]
+        if list(channel_group) != sorted(channel_group) or [side**2 for side in self.sides] != self.sizes:
+            raise ValueError(
+                f"crystal_channels needs each group's channels together, a square number of them, got {self.sizes}"
+            )
+        self.blocks, self.window, self.side = blocks, window, max(self.sides)
+        self.timestep = nn.Sequential(Timesteps(32, True, 0), nn.Linear(32, 2 * widths[0]))
+        groups = len(self.sizes)
+        channels = (blocks[0] * groups, *widths, blocks[1] * groups)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(channels))
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, inputs: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """(N, blocks[1] * C, H, W) float32 of inputs (N, blocks[0] * C, H, W) and timesteps (N,)."""
+        device, own = inputs.device.type, next(self.parameters()).dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
+        scale, shift = self.timestep[1](self.timestep[0](timesteps).to(own))[:, :, None, None].chunk(2, 1)
+        # At this resolution convolutions of few channels are nearly twice as fast with the channels last.
+        hidden = self.to_crystals(inputs.to(dtype)).contiguous(memory_format=torch.channels_last)
+        hidden = self.layers[0](hidden) * (1 + scale.to(dtype)) + shift.to(dtype)
+        for layer in self.layers[1:]:
+            hidden = layer(nn.functional.silu(hidden))
+        top, bottom, left, right = self.window
+        height, width = inputs.shape[2:]
+        padding = (left, width - right, top, height - bottom)
+        return nn.functional.pad(self.to_towers(hidden).to(torch.float32), padding)
+
+    def to_crystals(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(N, groups * blocks[0], h, w) planes of crystals of inputs (N, blocks[0] * C, H, W), inside the window."""
+        top, bottom, left, right = self.window
+        blocks = inputs[:, :, top:bottom, left:right].unflatten(1, (self.blocks[0], -1)).split(self.sizes, 2)
+        planes = []
+        for channels, side in zip(blocks, self.sides, strict=True):
+            plane = nn.functional.pixel_shuffle(channels.flatten(1, 2), side)
+            repeat = self.side // side
+            planes.append(plane.repeat_interleave(repeat, 2).repeat_interleave(repeat, 3) if repeat > 1 else plane)
+        return torch.cat(planes, 1)
+
+    def to_towers(self, planes: torch.Tensor) -> torch.Tensor:
+        """The reverse for (N, groups * blocks[1], h, w): averages where crystals were repeated."""
+        channels = []
+        for plane, side in zip(planes.chunk(len(self.sides), 1), self.sides, strict=True):
+            pooled = nn.functional.avg_pool2d(plane, self.side // side) if side < self.side else plane
+            channels.append(nn.functional.pixel_unshuffle(pooled, side).unflatten(1, (self.blocks[1], -1)))
+        return torch.cat(channels, 2).flatten(1, 2)
+
 
 """Denoisers: from the noisy jet x_t and a UNet's output to the estimate of the clean jet x_0.
 
@@ -21,9 +106,6 @@ from diffusers.configuration_utils import register_to_config
 
 Network = Callable[..., Any]
 """A UNet2DModel, bare or wrapped for several processes: (inputs, timesteps, class_labels=...) -> .sample"""
-
-CONTEXT_SHARE = 0.92
-"""Share of a step schedule's timesteps that `Denoiser.context_timesteps` puts where context matters."""
 
 
 @dataclass
@@ -86,21 +168,26 @@ class Denoiser(ModelMixin, ConfigMixin):
         alpha, sigma = self.noise_level(timesteps)
         return alpha * x_0 + sigma * noise
 
-    def context_timesteps(self, steps: int, context_ratio: float) -> list[int]:
-        """Timesteps, descending, most of them where sigma/alpha lies above `context_ratio` and context matters.
+    def power_timesteps(self, steps: int, power: float) -> list[int]:
+        """Descending timesteps that fall from the last as (1 - i / steps)^power: above 1, closer at low noise.
 
-        Below it a pixel's own value decides whether it is a hit, and a few steps suffice.
+        Evenly spread where there are too many for that.
         """
-        ratio = (1 / self.alphas_cumprod.cpu().clamp(min=1e-12) - 1).sqrt()
-        last = len(ratio) - 1
-        border = min(int((ratio < context_ratio).sum()), last - 1)
-        above = max(2, min(round(CONTEXT_SHARE * steps), steps - 2))
-        high = torch.linspace(last, border, above)
-        low = torch.linspace(border, 0, steps - above + 2)[1:-1]
-        timesteps: list[int] = torch.cat([high, low]).round().long().unique().flip(0).tolist()
-        if len(timesteps) < steps:  # too many for the stretch above: spread them evenly
-            timesteps = torch.linspace(last, 0, steps).round().long().tolist()
-        return timesteps
+        last = len(self.alphas_cumprod) - 1
+        falling = last * (1 - torch.arange(steps) / steps) ** power
+        timesteps: list[int] = falling.round().long().unique().flip(0).tolist()
+        return timesteps if len(timesteps) == steps else torch.linspace(last, 0, steps).round().long().tolist()
+
+    @property
+    def sees_previous(self) -> bool:
+        """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
+        return False
+
+    def hold_energies(
+        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
+    ) -> torch.Tensor:
+        """The estimate of x_0 made to agree with the energies (N, groups), GeV, where the denoiser knows how."""
+        return output.x0
 
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
@@ -113,6 +200,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         hits: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
 
@@ -122,6 +210,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
             hits: (N, groups) hits of each channel group the jet is to have, where known; NaN where not.
+            previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
+                to denoisers with `sees_previous`.
         """
         raise NotImplementedError
 
@@ -179,6 +269,7 @@ class PlainDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         hits: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
         prediction = call_unet(unet, x_t, timesteps, class_labels)
@@ -210,7 +301,7 @@ class PlainDenoiser(Denoiser):
 
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py` beside it and nothing else, so that both can travel to the Hub, as one file.
+This file needs `denoiser.py` and `crystal_network.py` beside it, so that they can travel to the Hub, as one file.
 """
 
 
@@ -223,7 +314,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value")
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous")
 
 SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 """Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
@@ -233,6 +324,9 @@ SHRINKAGE = 20
 
 HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 1.5, 4.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
+
+HOLD_DEVIATIONS = 2.0
+"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
 
 
 class SpikeAndSlabDenoiser(Denoiser):
@@ -263,10 +357,14 @@ class SpikeAndSlabDenoiser(Denoiser):
         slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers, in units of each
             position's width from its mean.
         noise_schedule: Configuration of the training DDPMScheduler.
-        inputs: What the UNet sees: x_t, estimate, hit_probability, hit_value (in units of the slab's width).
+        inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
+            pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
+            arXiv:2208.04202).
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
+        crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
+        window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
     """
 
     @register_to_config
@@ -283,6 +381,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_variance: float = 0.05,
         min_ratio: float = 0.0,
         hold_hits: bool = True,
+        crystal_channels: tuple[int, ...] = (),
+        window: tuple[int, int, int, int] | None = None,
     ) -> None:
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
@@ -299,6 +399,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
         self.register_buffer("slab_bits", float_bits(slab), persistent=False)
         self.register_buffer("zero_bits", float_bits(torch.tensor(zero, dtype=torch.float64)), persistent=False)
+        self.crystal_network: CrystalNetwork | None = None
+        if crystal_channels:
+            seen, given = (count // channels for count in self.unet_channels())
+            window = window or (0, grid[0], 0, grid[1])
+            self.crystal_network = CrystalNetwork(channel_group, (seen + given, given), crystal_channels, window)
 
     @classmethod
     def fit(
@@ -347,6 +452,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             slab_means=[means for _, means, _ in slab],
             slab_stds=[stds for _, _, stds in slab],
             noise_schedule=noise_schedule,
+            window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
             **settings,
         )
         counts = hits.sums(torch.ones_like(hits.values))
@@ -383,6 +489,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
         group = torch.tensor(self.config.channel_group, device=nodes.device)
         return shift.T[:, group, None, None]
+
+    @property
+    def sees_previous(self) -> bool:
+        """Whether previous is among the inputs."""
+        return "previous" in self.config.inputs
 
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
@@ -441,6 +552,45 @@ class SpikeAndSlabDenoiser(Denoiser):
         last = step(logit + shift[:, group, None, None]) * free
         return logit + (shift + last)[:, group, None, None]
 
+    def hold_energies(
+        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
+    ) -> torch.Tensor:
+        """The estimate of x_0 (N, C, H, W) whose hits add up to the energy each group is to have.
+
+        Given x_t a hit's value is Gaussian of mean a and variance v, its energy log-normal. That the energies add up
+        to a known sum moves the means as in a Kalman filter, by v times the energy's slope, times one number for all:
+        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
+        found by Newton's method, and no mean is moved by more than HOLD_DEVIATIONS of its standard deviation.
+
+        Args:
+            output: Of `forward`.
+            timesteps: (N,) at which it was called.
+            energies: (N, groups) GeV; NaN where not known.
+            log_energy_line: (2, C) offset and slope of log(energy / GeV) in x.
+        """
+        logit, own_value = hits_of(output)
+        group = torch.tensor(self.config.channel_group, device=energies.device)
+        offset, slope = log_energy_line.to(own_value)[:, :, None, None]
+        variance = self.value_variance(timesteps)
+        limit = HOLD_DEVIATIONS * variance.sqrt()
+        log_hit = nn.functional.logsigmoid(logit) + self.inside.log() + offset + slope.square() * variance / 2
+        total, value = torch.zeros_like(energies), own_value
+        for _ in range(HOLD_ITERATIONS):
+            energy = (log_hit + slope * value).exp()
+            gain = variance * slope * energy
+            missing = energies - total.index_add(1, group, energy.sum((2, 3)))
+            reach = total.index_add(1, group, (slope * energy * gain).sum((2, 3)))
+            number = (missing / reach.clamp(min=1e-12)).nan_to_num(0.0)[:, group, None, None]
+            step = (gain * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
+            value = own_value + (value + step - own_value).clamp(-limit, limit)
+        return self.estimate(logit, value)
+
+    def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) variance of a hit's value given x_t."""
+        alpha, sigma = self.noise_level(timesteps)
+        spread = self.place_bits.view(torch.float32)[1].square()
+        return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
+
     def estimate(self, logit: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Posterior mean of x_0 by log-odds and values of hits; outside the image it is a zero for certain."""
         zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
@@ -457,6 +607,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         hits: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Posterior mean given the pixel and, through the UNet, its context."""
         shift = 0.0 if hits is None else self.prior_shift(hits)
@@ -468,9 +619,12 @@ class SpikeAndSlabDenoiser(Denoiser):
             "estimate": marginal,
             "hit_probability": torch.sigmoid(logit),
             "hit_value": (value - place) / scale,
+            "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
         }
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
         context = call_unet(unet, inputs, timesteps, class_labels)
+        if self.crystal_network is not None:
+            context = context + self.crystal_network(torch.cat([inputs, context], 1), timesteps)
         if self.config.min_ratio:
             alpha, sigma = self.noise_level(timesteps)
             context = context * (sigma >= self.config.min_ratio * alpha)
@@ -482,7 +636,12 @@ class SpikeAndSlabDenoiser(Denoiser):
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
     def surprise(
-        self, output: DenoiserOutput, x_0: torch.Tensor, hit: torch.Tensor, timesteps: torch.Tensor
+        self,
+        output: DenoiserOutput,
+        x_0: torch.Tensor,
+        hit: torch.Tensor,
+        timesteps: torch.Tensor,
+        value_weight: torch.Tensor | float = 1.0,
     ) -> torch.Tensor:
         """(N, C, H, W) minus log-likelihood in nats, up to a constant, of which pixels are hit and of the hits' values.
 
@@ -494,18 +653,27 @@ class SpikeAndSlabDenoiser(Denoiser):
             x_0: (N, C, H, W) clean jets.
             hit: (N, C, H, W) bool, which of their pixels are hits.
             timesteps: (N,) at which they were noised.
+            value_weight: Of each pixel's value; the optimum is the same for any that does not depend on x_0.
 
         Raises:
             ValueError: If the output is not of a spike and slab.
         """
-        if output.logit is None or output.value is None:
-            raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
-        alpha, sigma = self.noise_level(timesteps)
-        spread = self.place_bits.view(torch.float32)[1].square()
-        variance = spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)  # of a hit's value given x_t
+        logit, value = hits_of(output)
+        variance = self.value_variance(timesteps)
         truth = hit.to(x_0.dtype)
-        pattern = nn.functional.binary_cross_entropy_with_logits(output.logit, truth, reduction="none")
-        return pattern + truth * (x_0 - output.value).square() / variance.clamp(min=1e-10) / 2
+        pattern = nn.functional.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+        return pattern + value_weight * truth * (x_0 - value).square() / variance.clamp(min=1e-10) / 2
+
+    def energy_share(self, output: DenoiserOutput, log_energy_line: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
+        logit, value = hits_of(output)
+        group = torch.tensor(self.config.channel_group, device=log_energy_line.device)
+        offset, slope = log_energy_line[:, :, None, None]
+        probability = torch.sigmoid(logit) * self.inside
+        energy = (offset + slope * value).exp()
+        total = energy.new_zeros(len(energy), int(group.max()) + 1)
+        energies, hits = (total.index_add(1, group, part.sum((2, 3))) for part in (probability * energy, probability))
+        return energy / (energies / hits)[:, group, None, None].clamp(min=1e-10)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""
@@ -514,6 +682,23 @@ class SpikeAndSlabDenoiser(Denoiser):
     def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
         """1 / max(sigma^2, min_variance)."""
         return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
+
+
+def hits_of(output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-odds of hits and their values.
+
+    Raises:
+        ValueError: If the output is not of a spike and slab.
+    """
+    if output.logit is None or output.value is None:
+        raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+    return output.logit, output.value
+
+
+def _extent(flags: torch.Tensor) -> tuple[int, int]:
+    """First and last + 1 place that is true."""
+    places = flags.nonzero()
+    return int(places[0]), int(places[-1]) + 1
 
 
 class Hits(NamedTuple):

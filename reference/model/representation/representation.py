@@ -238,6 +238,17 @@ class LogValueMap(Representation):
         by_group = hits.new_zeros(len(hits), len(GROUPS)).index_add_(1, self._group(hits.device), hits)
         return torch.cat([by_group, GEV_PER_UNIT * energies.sum((2, 3))], 1)
 
+    def log_energy_line(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(2, C) offset and slope of log(energy / GeV) in x for hits of each model channel, above the bent tail."""
+        group = self._group("cpu")
+        names = ("log_low", "log_high", "mean", "std")
+        low, high, mean, std = (self._fitted(name, torch.zeros(()))[group] for name in names)
+        channels = torch.eye(len(group))[:, :, None, None].expand(-1, -1, *self.grid)
+        copies = self.from_grid(channels).sum((1, 2, 3)) / math.prod(self.grid)  # of a value in the image
+        slope = std * (high - low)
+        offset = low + (mean - self.config.gap) * (high - low) + (GEV_PER_UNIT * copies).log()
+        return torch.stack([offset, slope]).to(device)
+
     def _group(self, device: torch.device | str) -> torch.Tensor:
         return torch.tensor(self.channel_group, device=device)
 
