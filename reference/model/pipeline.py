@@ -483,7 +483,9 @@ class JetImagePipeline(DiffusionPipeline):
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
         hits, energies = (None, None) if totals is None else totals.chunk(2, 1)
-        line = None if totals is None else self.representation.log_energy_line(x.device)
+        line = None
+        if totals is not None and hasattr(self.representation, "log_energy_line"):
+            line = self.representation.log_energy_line(x.device)
         previous = None
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
