@@ -95,12 +95,6 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
         return False
 
-    def hold_energies(
-        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
-    ) -> torch.Tensor:
-        """The estimate of x_0 made to agree with the energies (N, groups), GeV, where the denoiser knows how."""
-        return output.x0
-
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -111,7 +105,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
@@ -121,7 +115,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: (N, C, H, W) float32, scaled as the forward process above.
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
-            hits: (N, groups) hits of each channel group the jet is to have, where known; NaN where not.
+            totals: (N, 2 groups) hits of each channel group the jet is to have, then energies in GeV, where known; NaN
+                where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
         """
@@ -180,7 +175,7 @@ class PlainDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""

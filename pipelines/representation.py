@@ -113,6 +113,10 @@ class Representation(SchedulerMixin, ConfigMixin):
         """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
         raise NotImplementedError
 
+    def log_energy_line(self) -> torch.Tensor | None:
+        """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; None if not a line."""
+        return None
+
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
@@ -238,16 +242,16 @@ class LogValueMap(Representation):
         by_group = hits.new_zeros(len(hits), len(GROUPS)).index_add_(1, self._group(hits.device), hits)
         return torch.cat([by_group, GEV_PER_UNIT * energies.sum((2, 3))], 1)
 
-    def log_energy_line(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """(2, C) offset and slope of log(energy / GeV) in x for hits of each model channel, above the bent tail."""
-        group = self._group("cpu")
+    def log_energy_line(self) -> torch.Tensor:
+        """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; not of the bent tail."""
         names = ("log_low", "log_high", "mean", "std")
-        low, high, mean, std = (self._fitted(name, torch.zeros(()))[group] for name in names)
-        channels = torch.eye(len(group))[:, :, None, None].expand(-1, -1, *self.grid)
-        copies = self.from_grid(channels).sum((1, 2, 3)) / math.prod(self.grid)  # of a value in the image
+        low, high, mean, std = (self._fitted(name, torch.zeros(())) for name in names)
+        members = F.one_hot(self._group("cpu")).T.float()  # (groups, C)
+        ones = members[:, :, None, None].expand(-1, -1, *self.grid)
+        copies = self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)  # of a value in the image
         slope = std * (high - low)
         offset = low + (mean - self.config.gap) * (high - low) + (GEV_PER_UNIT * copies).log()
-        return torch.stack([offset, slope]).to(device)
+        return torch.stack([offset, slope])
 
     def _group(self, device: torch.device | str) -> torch.Tensor:
         return torch.tensor(self.channel_group, device=device)

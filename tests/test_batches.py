@@ -103,6 +103,14 @@ def test_small_noise_levels_can_be_left_out(converted_folder, pipeline):
         noisy_jets(converted_folder, pipeline, min_ratio=1e9)
 
 
+def test_low_noise_can_be_trained_on_more_often(converted_folder, pipeline):
+    jets = noisy_jets(converted_folder, pipeline, timestep_power=2.0)
+    batches = [jets.__getitems__(batch) for batch in GlobalBatches(len(jets.jets), 16, 5, range(60))]
+    timesteps = torch.cat([batch.timesteps for batch in batches])
+    assert (timesteps < 250).float().mean() == pytest.approx(0.5, abs=0.01)
+    assert timesteps.max() > 950
+
+
 def test_conditions_are_dropped_as_often_as_asked(converted_folder, pipeline):
     jets = noisy_jets(converted_folder, pipeline, condition_drop=0.25)
     dropped = torch.cat([jets.__getitems__(batch).dropped for batch in GlobalBatches(300, 16, 5, range(40))])

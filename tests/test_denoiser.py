@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ from diffusers import DDPMScheduler
 from jet_diffusion.pipelines.crystal_network import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
 from jet_diffusion.pipelines.representation import TowerPatches
-from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser, fit_mixture
+from jet_diffusion.pipelines.slab import SlabPosterior, fit_mixture
+from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
@@ -72,6 +74,30 @@ def test_the_marginal_estimate_is_bayes_rule(components, timestep):
         assert ours == pytest.approx(exact, abs=2e-3)
 
 
+@pytest.mark.parametrize("timestep", [50, 400, 800])
+def test_the_network_tilts_the_slab(timestep):
+    """Times exp(b x_0): the weights, means and stds of the tilted mixture, worked out by integration."""
+    weights, means, stds, b = [0.6, 0.4], [8.0, 9.0], [0.3, 1.2], 0.7
+    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE)
+    mean = sum(w * m for w, m in zip(weights, means, strict=True))
+    variance = sum(w * (s**2 + (m - mean) ** 2) for w, m, s in zip(weights, means, stds, strict=True))
+    tilted = [w * math.exp(b * m + b**2 * s**2 / 2) for w, m, s in zip(weights, means, stds, strict=True)]
+    norm = sum(tilted)
+    moved = [m + b * s**2 for m, s in zip(means, stds, strict=True)]
+    # The tilt is normalised to second order: the rest is a factor of the odds.
+    rest = norm / math.exp(b * mean + b**2 * variance / 2)
+    assert rest == pytest.approx(1, abs=0.1)
+    logit = denoiser.prior_logit_bits.view(torch.float32).item() + math.log(rest)
+    timesteps = torch.tensor([timestep])
+    alpha, sigma = (level.double().item() for level in denoiser.noise_level(timesteps))
+    for x_t in (alpha * 7.0, alpha * 9.0, alpha * 12.0):
+        eta = torch.full((1, 1, 1, 1), b * math.sqrt(variance))
+        odds, value = denoiser.posterior(torch.full((1, 1, 1, 1), x_t), timesteps, eta=eta)
+        p = 1 / (1 + math.exp(-logit))
+        exact = integrated_posterior(x_t, alpha, sigma, -0.2, p, [w / norm for w in tilted], moved, stds)
+        assert denoiser.estimate(odds, value).item() == pytest.approx(exact.item(), abs=2e-3)
+
+
 def test_training_starts_at_the_marginal_denoiser(representation, jets):
     denoiser = fit(representation, jets)
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:4])), 400)
@@ -120,7 +146,14 @@ def test_a_prior_by_position_knows_where_jets_are(representation, jets):
     assert errors[1] < errors[0]
 
 
-@pytest.mark.parametrize("settings", [{}, {"components": 2, "inputs": ("x_t", "hit_probability", "hit_value")}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"components": 2, "inputs": ("x_t", "hit_probability", "hit_value")},
+        {"components": 3, "prior": "mixture"},
+    ],
+)
 def test_saving_keeps_it_to_the_bit_in_any_precision(representation, jets, tmp_path, settings):
     denoiser = fit(representation, jets, **settings)
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 400)
@@ -210,6 +243,8 @@ def test_bad_settings_are_refused(representation, jets):
         fit(representation, jets, inputs=("x_t", "guess"))
     with pytest.raises(ValueError, match="prior must be"):
         fit(representation, jets, prior="class")
+    with pytest.raises(ValueError, match="two components"):
+        fit(representation, jets, prior="mixture")
     with pytest.raises(ValueError, match="too few"):
         fit_mixture(torch.arange(15.0), 2)
 
@@ -231,7 +266,7 @@ def test_asked_hits_move_the_estimate_of_their_own_channels_alone(representation
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:4])), 900)
     unet = constant_unet(0.0, 2 * len(representation.channel_group))
     few, many = (
-        denoiser(unet, x_t, timesteps, hits=torch.tensor([[n, torch.nan, torch.nan]]).expand(4, 3)).x0
+        denoiser(unet, x_t, timesteps, totals=torch.tensor([[n, *[torch.nan] * 5]]).expand(4, 6)).x0
         for n in (5.0, 500.0)
     )
     group = torch.tensor(representation.channel_group)
@@ -240,13 +275,32 @@ def test_asked_hits_move_the_estimate_of_their_own_channels_alone(representation
     assert torch.equal(many[:, group > 0], few[:, group > 0])
 
 
+def test_a_mixture_by_position_describes_hits_better(representation, jets):
+    x = representation.encode(torch.from_numpy(jets.energies))
+    hit = (x > representation.hit_threshold().view(-1, 1, 1)) & representation.mask()
+    surprises = []
+    for settings in ({"components": 3, "prior": "occupancy"}, {"components": 3, "prior": "mixture"}):
+        weights, means, variances = fit(representation, jets, **settings).slab()
+        density = weights.log() - (x[:, None] - means).square() / variances / 2 - variances.log() / 2
+        surprises.append(-density.logsumexp(1)[hit].mean())
+        assert torch.allclose(weights.sum(0), torch.ones(()))
+    assert surprises[1] < surprises[0]
+    weights, *_ = fit(representation, jets, components=3, prior="mixture").slab()
+    never = (~hit.any(0)).nonzero()[0]  # a position without hits has the group's weights
+    group = torch.tensor(representation.channel_group)
+    others = (~hit.any(0) & (group == group[never[0]])[:, None, None]).nonzero()
+    for place in others:
+        torch.testing.assert_close(weights[:, *place], weights[:, *never])
+
+
+@pytest.mark.parametrize("offset", [-6.0, -2.0, 0.0, 3.0])
 @pytest.mark.parametrize("timestep", [500, 700, 950])
-def test_probabilities_add_up_to_the_asked_hits(representation, jets, timestep):
+def test_probabilities_add_up_to_the_asked_hits(representation, jets, timestep, offset):
     denoiser = fit(representation, jets)
     x_0 = representation.encode(torch.from_numpy(jets.energies[:8]))
     hits = representation.totals(torch.from_numpy(jets.energies[:8]))[:, :3]
     x_t, _, timesteps = noisy(denoiser, x_0, timestep)
-    logit, _ = denoiser.posterior(x_t, timesteps, torch.randn(x_t.shape[1], 1, 1))
+    logit, _ = denoiser.posterior(x_t, timesteps, offset + torch.randn(x_t.shape[1], 1, 1))
     probability = torch.sigmoid(denoiser.held(logit, hits)) * denoiser.inside
     group = torch.tensor(representation.channel_group)
     found = torch.stack([probability[:, group == g].sum((1, 2, 3)) for g in range(3)], 1)
@@ -372,42 +426,79 @@ def test_crystals_must_tile_their_towers():
         CrystalNetwork((0, 0, 1), (1, 1), (4,), (0, 4, 0, 4))
 
 
+@pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
 @pytest.mark.parametrize("timestep", [100, 400])
-def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep):
-    denoiser = fit(representation, jets)
+def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
+    denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist(), **settings)
     energies = torch.from_numpy(jets.energies[:6])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
-    output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
-    asked = representation.totals(energies)[:, 3:]
-    asked[0, 1] = torch.nan
-    line = representation.log_energy_line()
-    held = denoiser.hold_energies(output, timesteps, asked, line)
+    totals = representation.totals(energies)
+    totals[0, 4] = torch.nan
+    output = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
+    denoiser.register_to_config(hold_energies=False)
+    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
     group = torch.tensor(representation.channel_group)
-    assert torch.equal(held[0, group == 1], output.x0[0, group == 1])  # not known: as it was
-    offset, slope = line[:, :, None, None]
-    variance = denoiser.value_variance(timesteps)
-    probability = torch.sigmoid(output.logit) * denoiser.inside
-    zero = representation.zero().view(-1, 1, 1)
-    value = torch.where(probability > 0, zero + (held - zero) / probability, 0)
-    shift = ((value - output.value) / variance.sqrt())[probability > 0.1]
+    assert torch.equal(output.x0[0, group == 1], free.x0[0, group == 1])  # not known: as it was
+    slab = denoiser.slab_posterior(x_t, timesteps, torch.zeros_like(x_t))
+    moved = output.value - free.value
+    probability = torch.sigmoid(free.logit) * denoiser.inside
+    shift = (moved / slab.variance.sqrt())[probability > 0.1]
     assert shift.abs().max() < 2.01
     assert shift.abs().max() > 0.1
-
-    def total(values):
-        energy = probability * (offset + slope * values + slope.square() * variance / 2).exp()
-        return torch.zeros(6, 3).index_add(1, group, energy.sum((2, 3)))
-
-    before, after = ((total(values) / asked).log().abs() for values in (output.value, value))
+    offset, slope = representation.log_energy_line()[:, group, None, None]
+    energy = probability * slab.energy(offset, slope)[0]
+    asked = totals[:, 3:]
     known = ~asked.isnan() & (asked > 0)
+    before, after = (
+        (torch.zeros(6, 3).index_add(1, group, e.sum((2, 3))) / asked).log().abs()
+        for e in (energy, energy * (slope * moved).exp())
+    )
     assert after[known].mean() < 0.3 * before[known].mean()
     assert after[known].median() < 0.01
 
 
+def test_energy_moments_are_those_of_samples():
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor([0.3, 0.7]).view(2, 1, 1, 1, 1)
+    values, variances = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1), torch.tensor([0.2, 0.05]).view(2, 1, 1, 1, 1)
+    slab = SlabPosterior(torch.zeros(1, 1, 1, 1), shares, values, variances)
+    pick = (torch.rand(1_000_000, generator=generator) < 0.7).long()
+    x = values.flatten()[pick] + variances.flatten()[pick].sqrt() * torch.randn(1_000_000, generator=generator)
+    energies = (0.5 + 1.2 * x).exp()
+    mean, covariance = slab.energy(torch.tensor(0.5), torch.tensor(1.2))
+    assert slab.value.item() == pytest.approx(x.mean().item(), abs=2e-3)
+    assert slab.variance.item() == pytest.approx(x.var().item(), rel=5e-3)
+    assert mean.item() == pytest.approx(energies.mean().item(), rel=5e-3)
+    assert covariance.item() == pytest.approx(((x - x.mean()) * energies).mean().item(), rel=1e-2)
+
+
+def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(representation, jets):
+    line = representation.log_energy_line()
+    denoiser = fit(representation, jets, log_energy_line=line.tolist(), components=3, prior="mixture")
+    energies = torch.from_numpy(jets.energies[:4])
+    x_0 = representation.encode(energies)
+    x_t, _, timesteps = noisy(denoiser, x_0, 300)
+    common, single = torch.zeros(1, requires_grad=True), torch.zeros(representation.shape, requires_grad=True)
+    slab = denoiser.slab_posterior(x_t, timesteps)
+    logit = denoiser.log_odds(slab, 0.0)
+    group = torch.tensor(representation.channel_group)
+    offset, slope = line[:, group, None, None]
+    energy, covariance = (torch.sigmoid(logit) * denoiser.inside * part for part in slab.energy(offset, slope))
+    expected = torch.zeros(4, 3).index_add(1, group, energy.sum((2, 3)))
+    # What moves in proportion to the covariance is the very thing that is held.
+    moved = slab._replace(values=slab.values + covariance * common + single)
+    held = denoiser.held_values(moved, logit, expected)
+    torch.testing.assert_close(held, slab.value, rtol=0, atol=1e-3)  # as asked already
+    weights = torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
+    (weights * covariance * held).sum().backward()
+    assert common.grad.abs() < 1e-3 * (weights * covariance.square()).abs().sum()
+
+
 def test_energy_shares_average_to_one_over_the_hits(representation, jets):
-    denoiser = fit(representation, jets)
+    denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist())
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:6])), 400)
     output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
-    share = denoiser.energy_share(output, representation.log_energy_line())
+    share = denoiser.energy_share(output)
     probability = torch.sigmoid(output.logit) * denoiser.inside
     group = torch.tensor(representation.channel_group)
     for g in range(3):

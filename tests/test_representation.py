@@ -280,9 +280,9 @@ def test_the_log_energy_line_gives_the_energies(make, jets):
     energies = torch.from_numpy(jets.energies)
     representation = make([energies])
     x = representation.encode(energies)
-    offset, slope = representation.log_energy_line()[:, :, None, None]
-    hit = x > representation.hit_threshold().view(-1, 1, 1)
     group = torch.tensor(representation.channel_group)
+    offset, slope = representation.log_energy_line()[:, group, None, None]
+    hit = x > representation.hit_threshold().view(-1, 1, 1)
     sums = torch.where(hit, (offset + slope * x).exp(), 0).sum((2, 3))
     found = torch.zeros(len(x), 3).index_add(1, group, sums)
     torch.testing.assert_close(found, representation.totals(energies)[:, 3:], rtol=1e-3, atol=1e-3)

@@ -115,6 +115,8 @@ def test_lost_processes_are_refused():
     check_processes(1, None, {})
     check_processes(2, 2, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
     check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "1"})
+    with pytest.raises(ValueError, match="ACCELERATE_USE_CPU"):
+        check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
     with pytest.raises(ValueError, match="SLURM started 4 tasks"):
         check_processes(1, None, {"SLURM_NTASKS": "4"})
     with pytest.raises(ValueError, match="expect_processes is 4, but 2 take part"):

@@ -246,6 +246,8 @@ def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
     )
     wider = ["--max_steps=1", f"--init_from={trained.path}", "--noise.min_ratio=0.3"]
     assert load_pipeline(run_here(converted_folder, tmp_path / "wider", *wider).path).denoiser.config.min_ratio == 0.3
+    mixture = [*wider, "--denoiser.prior=mixture", "--denoiser.components=2"]
+    assert load_pipeline(run_here(converted_folder, tmp_path / "slab", *mixture).path).denoiser.slab()[0].shape[0] == 2
     for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--representation.gap=2"):
         with pytest.raises(ValueError, match="trained with another"):
             run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", other)

@@ -65,6 +65,7 @@ class NoisyJets(Dataset[NoisyBatch]):
         batch_size: Jets in the global batch, for timesteps spread evenly over it.
         seed: Keys noise and timesteps.
         min_ratio: Smallest sigma/alpha trained on.
+        timestep_power: Timesteps are u^timestep_power of the way to the last for u uniform.
         condition_drop: Probability of hiding the conditions.
         with_totals: Work out the jets' totals.
     """
@@ -78,13 +79,14 @@ class NoisyJets(Dataset[NoisyBatch]):
         batch_size: int,
         seed: int,
         min_ratio: float = 0.0,
+        timestep_power: float = 1.0,
         condition_drop: float = 0.0,
         with_totals: bool = False,
     ) -> None:
         self.with_totals = with_totals
         self.encoded = EncodedJets(jets, representation)
         self.jets, self.representation, self.batch_size, self.seed = jets, representation, batch_size, seed
-        self.condition_drop = condition_drop
+        self.condition_drop, self.timestep_power = condition_drop, timestep_power
         alphas_cumprod = denoiser.alphas_cumprod.cpu()
         self.num_timesteps = len(alphas_cumprod)
         self.first_timestep = int(((1 / alphas_cumprod.clamp(min=1e-12) - 1).sqrt() < min_ratio).sum())
@@ -111,12 +113,12 @@ class NoisyJets(Dataset[NoisyBatch]):
         return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, totals, dropped, refined)
 
     def _timesteps(self, positions: Sequence[Position]) -> torch.Tensor:
-        """Evenly spread over the global batch with one random offset a step: uniform, of little variance."""
+        """Evenly spread over the global batch with one random offset a step, then the power: of little variance."""
         shift = torch.rand(
             (), dtype=torch.float64, generator=keyed_generator(self.seed, "timesteps", positions[0].step, 0)
         ).item()
         places = torch.tensor([position.place for position in positions], dtype=torch.float64)
-        spread = (places / self.batch_size + shift) % 1
+        spread = ((places / self.batch_size + shift) % 1) ** self.timestep_power
         return self.first_timestep + (spread * (self.num_timesteps - self.first_timestep)).long()
 
 

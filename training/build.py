@@ -54,14 +54,14 @@ class TrainedModule(nn.Module):
         Of the jets that are `refined`, a denoiser that sees its previous estimate is first asked for one.
         """
         embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, totals, dropped)
-        hits = totals[:, : totals.shape[1] // 2].masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
+        asked = totals.masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
         previous = None
         if self.denoiser.sees_previous and refined.any():
             previous = torch.full_like(x_t, torch.nan)
             with torch.no_grad():
-                seen = (None if given is None else given[refined] for given in (embedding, hits))
+                seen = (None if given is None else given[refined] for given in (embedding, asked))
                 previous[refined] = self.denoiser(self.unet, x_t[refined], timesteps[refined], *seen).x0
-        return self.denoiser(self.unet, x_t, timesteps, embedding, hits, previous)
+        return self.denoiser(self.unet, x_t, timesteps, embedding, asked, previous)
 
 
 def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:
@@ -192,6 +192,8 @@ def fit_spike_and_slab(
         inputs=tuple(chosen.inputs),
         min_variance=chosen.min_variance,
         hold_hits=chosen.hold_hits,
+        hold_energies=chosen.hold_energies,
+        log_energy_line=tuple(map(tuple, representation.log_energy_line().tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=settings.noise.min_ratio,
     )

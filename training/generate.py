@@ -25,6 +25,7 @@ from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
 from jet_diffusion.runs import versions
+from jet_diffusion.training.processes import check_processes
 from jet_diffusion.training.sampling import set_sampler
 
 
@@ -158,12 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
     set_sampler(pipeline, arguments.scheduler)
     accelerator = Accelerator(mixed_precision=arguments.precision)
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        raise ValueError(
-            f"{launched} processes were launched but each believes to be one of {accelerator.num_processes}, and would "
-            "write the same file; without GPUs set ACCELERATE_USE_CPU=true"
-        )
+    check_processes(accelerator.num_processes, None, os.environ)
     given = {"labels": arguments.label, "pt": arguments.pt, "m0": arguments.m0}
     generate(
         pipeline,

@@ -137,6 +137,7 @@ def make_loader(
         batch_size=settings.batch_size,
         seed=settings.seed,
         min_ratio=settings.noise.min_ratio,
+        timestep_power=settings.noise.timestep_power,
         condition_drop=settings.optimizer.condition_drop,
         with_totals=settings.unet.totals,
     )

@@ -56,7 +56,6 @@ class DenoisingLoss:
             if not isinstance(denoiser, SpikeAndSlabDenoiser):
                 raise ValueError("optimizer.loss likelihood needs denoiser.kind spike_and_slab, which knows of hits")
             self.hit_threshold = representation.hit_threshold(device).view(-1, 1, 1)
-            self.log_energy_line = representation.log_energy_line(device)
         mask = representation.mask(device).float()
         group = torch.tensor(representation.channel_group, device=device)
         size = torch.bincount(group).float()
@@ -97,7 +96,7 @@ class DenoisingLoss:
         if not self.settings.energy_weight:
             return 1.0
         with torch.no_grad():
-            share = self.denoiser.energy_share(output, self.log_energy_line)
+            share = self.denoiser.energy_share(output)
             return 1 + self.settings.energy_weight * share.clamp(max=SHARE_LIMIT)
 
     def _mean(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

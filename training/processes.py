@@ -1,4 +1,4 @@
-"""How many processes really take part, and a refusal where a launcher asked for more than run."""
+"""How many processes really take part, and a refusal where a launcher asked for others than run."""
 
 from __future__ import annotations
 
@@ -39,13 +39,19 @@ def check_processes(running: int, expected: int | None, environment: Mapping[str
     Raises:
         ValueError: With the command that does start them.
     """
-    hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N training/train.py ...`"
+    hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N ...`"
     if expected is not None and running != expected:
         raise ValueError(f"expect_processes is {expected}, but {running} take part; {hint}")
     if running == 1 and int(environment.get("SLURM_NTASKS", "1")) > 1 and "WORLD_SIZE" not in environment:
         raise ValueError(
             f"SLURM started {environment['SLURM_NTASKS']} tasks that do not know of each other; start one task a "
             "node and in it `accelerate launch` or torchrun"
+        )
+    launched = int(environment.get("WORLD_SIZE", running))
+    if running == 1 and launched > 1:
+        raise ValueError(
+            f"{launched} processes were launched but each believes to be the only one, and would write the same "
+            "files; without GPUs set ACCELERATE_USE_CPU=true"
         )
     asked_for_more = "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
     if running == 1 and asked_for_more and "ACCELERATE_MIXED_PRECISION" in environment:

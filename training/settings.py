@@ -77,9 +77,10 @@ class DenoiserSettings:
 
     Attributes:
         kind: spike_and_slab, or plain epsilon, sample or v_prediction.
-        prior: spike_and_slab: occupancy and hits' mean and width by position, the occupancy alone by position, or
-            one of all per channel group.
+        prior: spike_and_slab: occupancy and weights of the group's mixture by position, occupancy and hits' mean and
+            width by position, the occupancy alone by position, or one of all per channel group.
         hold_hits: spike_and_slab, with unet.totals: make the probabilities of hits add up to the number asked for.
+        hold_energies: The same for the energies of hits.
         crystal_channels: spike_and_slab: hidden channels of each layer of small convolutions at the image's own
             resolution, after the UNet; [] for none.
         components: spike_and_slab: Gaussians of a group's slab.
@@ -89,8 +90,9 @@ class DenoiserSettings:
     """
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
-    prior: Literal["position", "occupancy", "group"] = "position"
+    prior: Literal["mixture", "position", "occupancy", "group"] = "position"
     hold_hits: bool = True
+    hold_energies: bool = True
     crystal_channels: list[int] = field(default_factory=list)
     components: int = 1
     inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
@@ -108,6 +110,8 @@ class NoiseSettings:
         allow_signal_at_T: Train even if alpha-bar at T is 1e-3 or more, so that sampling starts from what training
             never saw.
         min_ratio: Noise levels below this sigma/alpha are not trained on.
+        timestep_power: Timesteps are trained on as u^timestep_power of the way to T for u uniform: above 1, lower noise
+            more often.
     """
 
     num_train_timesteps: int = 1000
@@ -117,6 +121,7 @@ class NoiseSettings:
     rescale_betas_zero_snr: bool = False
     allow_signal_at_T: bool = False  # noqa: N815
     min_ratio: float = 0.0
+    timestep_power: float = 1.0
 
 
 @dataclass

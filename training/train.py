@@ -142,18 +142,35 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
         load_tensors(trained_tensors(pipeline.conditioner), trained_tensors(trained.conditioner))
         for name in (n for n in trained.conditioner.config if n.startswith("log_")):
             pipeline.conditioner.register_to_config(**{name: trained.conditioner.config[name]})
-    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser):  # the noise levels to train on may be others than before
-        trained.denoiser.register_to_config(min_ratio=pipeline.denoiser.config.min_ratio)
+    if plain_config(pipeline.representation) == plain_config(trained.representation):  # the same jets
+        load_tensors(trained_tensors(pipeline.denoiser), trained_tensors(trained.denoiser))
+        return
+    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser):
+        if not pipeline.denoiser.same_kind_of_slab(trained.denoiser):
+            raise ValueError("another prior or number of components needs the jets that the weights were trained on")
+        free = {name: pipeline.denoiser.config[name] for name in ("min_ratio", "hold_hits", "hold_energies")}
+        trained.denoiser.register_to_config(**free)
     pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
 
 
 def describe_choice(component: Any) -> dict[str, Any]:
-    """What ties weights to a representation or denoiser: its class and settings, without the numbers fitted."""
-    fitted = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
-    fitted |= {"channel_share", "mean_total", "min_ratio"}
-    config = {key: value for key, value in component.config.items() if not key.startswith("_")}
-    chosen = {key: value for key, value in config.items() if key not in fitted and "range" not in key}
-    return {"class": type(component).__name__, **json.loads(json.dumps(chosen))}
+    """What ties weights to a representation or denoiser: class and settings, without what a warm start may change.
+
+    That is the numbers fitted to the jets, the slab, the noise levels trained on and what is held.
+    """
+    free = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
+    free |= {"channel_share", "mean_total", "min_ratio", "weights_by_position", "hold_hits", "hold_energies"}
+    free |= {"log_energy_line"}
+    config = plain_config(component)
+    chosen = {key: value for key, value in config.items() if key not in free and "range" not in key}
+    return {"class": type(component).__name__, **chosen}
+
+
+def plain_config(component: Any) -> dict[str, Any]:
+    """A component's configuration as it is after a detour through a file, without diffusers' own entries."""
+    own = {key: value for key, value in component.config.items() if not key.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(own))
+    return plain
 
 
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:

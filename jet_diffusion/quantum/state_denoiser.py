@@ -41,7 +41,7 @@ class StateDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The network's state for the noisy one, which is encoded (unit norm) first."""

@@ -482,17 +482,12 @@ class JetImagePipeline(DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
-        hits, energies = (None, None) if totals is None else totals.chunk(2, 1)
-        line = None
-        if totals is not None and hasattr(self.representation, "log_energy_line"):
-            line = self.representation.log_energy_line(x.device)
         previous = None
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, hits, previous)
-            seen, previous = previous, output.x0
-            x_0 = output.x0 if line is None else self.denoiser.hold_energies(output, batch_timesteps, energies, line)
+            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous).x0
+            seen, previous = previous, x_0
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
                 blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen).x0

@@ -1,4 +1,4 @@
-"""Made of crystal_network.py, denoiser.py, spike_and_slab.py."""
+"""Made of crystal_network.py, denoiser.py, slab.py, spike_and_slab.py."""
 
 from __future__ import annotations
 
@@ -183,12 +183,6 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
         return False
 
-    def hold_energies(
-        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
-    ) -> torch.Tensor:
-        """The estimate of x_0 made to agree with the energies (N, groups), GeV, where the denoiser knows how."""
-        return output.x0
-
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -199,7 +193,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
@@ -209,7 +203,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: (N, C, H, W) float32, scaled as the forward process above.
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
-            hits: (N, groups) hits of each channel group the jet is to have, where known; NaN where not.
+            totals: (N, 2 groups) hits of each channel group the jet is to have, then energies in GeV, where known; NaN
+                where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
         """
@@ -268,7 +263,7 @@ class PlainDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
@@ -299,406 +294,47 @@ class PlainDenoiser(Denoiser):
         return {"epsilon": weight / snr, "sample": weight, "v_prediction": weight / (snr + 1)}[self.config.prediction]
 
 
-"""Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
-
-This file needs `denoiser.py` and `crystal_network.py` beside it, so that they can travel to the Hub, as one file.
-"""
+"""The slab: how the values of hits are distributed, before and given a noisy pixel, and its fit to training jets."""
 
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from diffusers.configuration_utils import register_to_config
-from torch import nn
-
-
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous")
-
-SHIFT_RANGE, SHIFT_NODES = 8.0, 65
-"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
 
 SHRINKAGE = 20
 """Hits' worth of the group's moments that the moments of each position are mixed with."""
 
-HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 1.5, 4.0
-"""Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
-HOLD_DEVIATIONS = 2.0
-"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
+class SlabPosterior(NamedTuple):
+    """Mixture of K Gaussians that the value of a hit has given x_t.
 
-
-class SpikeAndSlabDenoiser(Denoiser):
-    r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
-
-    The marginal of a pixel is a spike at z_0 (no energy) of weight 1 - p and a slab of hits, a mixture of
-    Gaussians (w_k, m_k, s_k). With x_t = alpha x_0 + sigma eps the posterior mean is exact:
-
-        l   = log sum_k w_k N(x_t; alpha m_k', alpha^2 s_k^2 + sigma^2) - log N(x_t; alpha z_0, sigma^2)
-        h   = sigmoid(logit p + delta + l)                                     probability of a hit
-        a   = sum_k r_k (m_k' sigma^2 + alpha s_k^2 x_t) / (sigma^2 + alpha^2 s_k^2)    value of the hit
-        x_0 = z_0 + h (a - z_0)
-
-    p, and the mean and width of the slab in whose units w_k, m_k, s_k are, may differ from position to position: the
-    mean image's context costs the network nothing. The UNet, which sees x_t and that estimate, gives delta
-    (contextual log-odds) and eta (m_k' = m_k + eta); with its last layer at zero training starts at the marginal
-    denoiser. A plain UNet cannot hold so many sharp thresholds that move with the noise level and needs far longer to
-    find them.
-
-    Where the number n of hits a channel group is to have is known, logit p of the whole group is shifted until the
-    prior expects n; and, since the h of the exact posterior given n add up to n, the group's log-odds after the
-    network are shifted by one more number until they do.
-
-    Args:
-        channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
-        grid: Height and width of x.
-        zero: Value of x without energy, per channel.
-        slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers, in units of each
-            position's width from its mean.
-        noise_schedule: Configuration of the training DDPMScheduler.
-        inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
-            pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
-            arXiv:2208.04202).
-        min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
-        min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
-        hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
-        crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
-        window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
+    Attributes:
+        log_odds: (N, C, H, W) log-odds of a hit against a zero, at even odds before.
+        shares, values: (K, N, C, H, W) weight and mean of each component.
+        variances: (K, N, C, H or 1, W or 1).
     """
 
-    @register_to_config
-    def __init__(  # noqa: PLR0913, PLR0917
-        self,
-        channel_group: tuple[int, ...],
-        grid: tuple[int, int],
-        zero: tuple[float, ...],
-        slab_weights: tuple[tuple[float, ...], ...],
-        slab_means: tuple[tuple[float, ...], ...],
-        slab_stds: tuple[tuple[float, ...], ...],
-        noise_schedule: dict[str, Any],
-        inputs: tuple[str, ...] = ("x_t", "estimate"),
-        min_variance: float = 0.05,
-        min_ratio: float = 0.0,
-        hold_hits: bool = True,
-        crystal_channels: tuple[int, ...] = (),
-        window: tuple[int, int, int, int] | None = None,
-    ) -> None:
-        super().__init__()
-        if not inputs or set(inputs) - set(INPUTS):
-            raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
-        self.set_noise_schedule(noise_schedule)
-        channels = len(channel_group)
-        self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
-        self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
-        group = torch.tensor(channel_group)
-        self.register_buffer("log_hits_bits", float_bits(torch.zeros(int(group.max()) + 1, SHIFT_NODES)))
-        place = torch.stack([torch.zeros(channels, *grid), torch.ones(channels, *grid)])
-        self.register_buffer("place_bits", float_bits(place))
-        # The dtype is named: loading in half precision changes the default.
-        slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
-        self.register_buffer("slab_bits", float_bits(slab), persistent=False)
-        self.register_buffer("zero_bits", float_bits(torch.tensor(zero, dtype=torch.float64)), persistent=False)
-        self.crystal_network: CrystalNetwork | None = None
-        if crystal_channels:
-            seen, given = (count // channels for count in self.unet_channels())
-            window = window or (0, grid[0], 0, grid[1])
-            self.crystal_network = CrystalNetwork(channel_group, (seen + given, given), crystal_channels, window)
-
-    @classmethod
-    def fit(
-        cls,
-        batches: Iterable[torch.Tensor],
-        *,
-        channel_group: tuple[int, ...],
-        zero: torch.Tensor,
-        hit_threshold: torch.Tensor,
-        mask: torch.Tensor,
-        noise_schedule: dict[str, Any],
-        components: int = 1,
-        prior: str = "position",
-        **settings: Any,
-    ) -> SpikeAndSlabDenoiser:
-        """Fit spike and slab to training jets in model space.
-
-        Args:
-            batches: Tensors x (n, C, H, W).
-            channel_group, zero, hit_threshold, mask: As the representation declares them.
-            noise_schedule: Configuration of the training DDPMScheduler.
-            components: Gaussians of each group's slab.
-            prior: "position" for an occupancy and the hits' mean and width at each pixel; "occupancy" for an
-                occupancy at each pixel and one mean and width per group; "group" for one of all per group.
-            settings: Further arguments of the class.
-        """
-        if prior not in ("position", "occupancy", "group"):
-            raise ValueError(f"prior must be position, occupancy or group, got {prior!r}")
-        group = torch.tensor(channel_group)
-        shape = (len(group), *mask.shape)
-        places, values, jets = [], [], 0
-        for x in batches:
-            hit = (x > hit_threshold.view(-1, 1, 1)) & mask
-            places.append(hit.flatten(1).nonzero()[:, 1])
-            values.append(x[hit].double())
-            jets += len(x)
-        hits = Hits(torch.cat(places), torch.cat(values), group, shape)
-        place = hits.moments(by_position=prior == "position")
-        scaled = (hits.values - place[0].flatten()[hits.places]) / place[1].flatten()[hits.places]
-        slab = [fit_mixture(scaled[hits.groups == g], components) for g in range(int(group.max()) + 1)]
-        denoiser = cls(
-            channel_group=tuple(channel_group),
-            grid=tuple(mask.shape),
-            zero=tuple(zero.tolist()),
-            slab_weights=[weights for weights, _, _ in slab],
-            slab_means=[means for _, means, _ in slab],
-            slab_stds=[stds for _, _, stds in slab],
-            noise_schedule=noise_schedule,
-            window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
-            **settings,
-        )
-        counts = hits.sums(torch.ones_like(hits.values))
-        average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
-        average = average[group, None, None]
-        # A hundred jets' worth of the group's average keeps rare positions from a prior of zero.
-        expected = average * jets if prior == "group" else counts
-        probability = ((expected + 100 * average) / (jets + 100)).expand(shape)
-        denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
-        denoiser.place_bits.copy_(float_bits(place))
-        denoiser.inside.copy_(mask.to(torch.int32))
-        denoiser.log_hits_bits.copy_(float_bits(denoiser._expected_hits().log()))
-        return denoiser
-
-    def _expected_hits(self) -> torch.Tensor:
-        """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
-        group = torch.tensor(self.config.channel_group)
-        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
-        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
-        return torch.stack(
-            [
-                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
-                for g in range(int(group.max()) + 1)
-            ]
-        )
-
-    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
-        """(N, C, 1, 1) shift of the prior log-odds with which it expects hits (N, groups); 0 where those are NaN."""
-        nodes = self.log_hits_bits.view(torch.float32)
-        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (groups, N)
-        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
-        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
-        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
-        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
-        group = torch.tensor(self.config.channel_group, device=nodes.device)
-        return shift.T[:, group, None, None]
+    log_odds: torch.Tensor
+    shares: torch.Tensor
+    values: torch.Tensor
+    variances: torch.Tensor
 
     @property
-    def sees_previous(self) -> bool:
-        """Whether previous is among the inputs."""
-        return "previous" in self.config.inputs
+    def value(self) -> torch.Tensor:
+        """(N, C, H, W) mean."""
+        return (self.shares * self.values).sum(0)
 
-    def unet_channels(self) -> tuple[int, int]:
-        """In: one block of channels for each input; out: delta and eta."""
-        channels = len(self.config.channel_group)
-        return len(self.config.inputs) * channels, 2 * channels
+    @property
+    def variance(self) -> torch.Tensor:
+        """(N, C, H, W)."""
+        return (self.shares * (self.variances + (self.values - self.value).square())).sum(0)
 
-    def posterior(
-        self,
-        x_t: torch.Tensor,
-        timesteps: torch.Tensor,
-        delta: torch.Tensor | float = 0.0,
-        eta: torch.Tensor | float = 0.0,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-odds of a hit and its value a, each (N, C, H, W), by Bayes' rule (class docstring)."""
-        alpha, sigma = self.noise_level(timesteps)
-        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
-        place, scale = self.place_bits.view(torch.float32)
-        variance = (sigma**2).clamp(min=1e-10)
-        log_spike = -(x_t - alpha * zero).square() / variance / 2 - variance.log() / 2
-        log_slabs, values = [], []
-        for weight, centre, width in self.slab_bits.view(torch.float32).permute(2, 0, 1).unsqueeze(-1).unsqueeze(-1):
-            mean = place + scale * (centre + eta)
-            spread = (scale * width) ** 2
-            total = alpha**2 * spread + variance
-            log_slabs.append(weight.log() - (x_t - alpha * mean).square() / total / 2 - total.log() / 2)
-            values.append((mean * variance + alpha * spread * x_t) / total)
-        if len(log_slabs) == 1:
-            log_slab, value = log_slabs[0], values[0]
-        else:
-            stacked = torch.stack(log_slabs)
-            log_slab = stacked.logsumexp(0)
-            value = ((stacked - log_slab).exp() * torch.stack(values)).sum(0)
-        prior_logit = self.prior_logit_bits.view(torch.float32)
-        return prior_logit + delta + log_slab - log_spike, value
-
-    def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
-        """Log-odds (N, C, H, W), each group's shifted until its probabilities add up to hits (N, groups).
-
-        The shift is found by Newton's method and kept within HOLD_LIMIT: where the noise is so weak that every
-        pixel has decided, no other pixel is forced. Its last step carries the gradient of the implicit function.
-        """
-        group = torch.tensor(self.config.channel_group, device=logit.device)
-        total = torch.zeros(len(logit), hits.shape[1], device=logit.device)
-
-        def step(shifted: torch.Tensor) -> torch.Tensor:
-            probability = torch.sigmoid(shifted) * self.inside
-            expected = total.index_add(1, group, probability.sum((2, 3)))
-            slope = total.index_add(1, group, (probability * (1 - probability)).detach().sum((2, 3)))
-            return ((hits - expected) / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP).nan_to_num(0.0)
-
-        shift = total
-        with torch.no_grad():
-            for _ in range(HOLD_ITERATIONS):
-                shift = (shift + step(logit + shift[:, group, None, None])).clamp(-HOLD_LIMIT, HOLD_LIMIT)
-        free = shift.abs() < HOLD_LIMIT
-        last = step(logit + shift[:, group, None, None]) * free
-        return logit + (shift + last)[:, group, None, None]
-
-    def hold_energies(
-        self, output: DenoiserOutput, timesteps: torch.Tensor, energies: torch.Tensor, log_energy_line: torch.Tensor
-    ) -> torch.Tensor:
-        """The estimate of x_0 (N, C, H, W) whose hits add up to the energy each group is to have.
-
-        Given x_t a hit's value is Gaussian of mean a and variance v, its energy log-normal. That the energies add up
-        to a known sum moves the means as in a Kalman filter, by v times the energy's slope, times one number for all:
-        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
-        found by Newton's method, and no mean is moved by more than HOLD_DEVIATIONS of its standard deviation.
-
-        Args:
-            output: Of `forward`.
-            timesteps: (N,) at which it was called.
-            energies: (N, groups) GeV; NaN where not known.
-            log_energy_line: (2, C) offset and slope of log(energy / GeV) in x.
-        """
-        logit, own_value = hits_of(output)
-        group = torch.tensor(self.config.channel_group, device=energies.device)
-        offset, slope = log_energy_line.to(own_value)[:, :, None, None]
-        variance = self.value_variance(timesteps)
-        limit = HOLD_DEVIATIONS * variance.sqrt()
-        log_hit = nn.functional.logsigmoid(logit) + self.inside.log() + offset + slope.square() * variance / 2
-        total, value = torch.zeros_like(energies), own_value
-        for _ in range(HOLD_ITERATIONS):
-            energy = (log_hit + slope * value).exp()
-            gain = variance * slope * energy
-            missing = energies - total.index_add(1, group, energy.sum((2, 3)))
-            reach = total.index_add(1, group, (slope * energy * gain).sum((2, 3)))
-            number = (missing / reach.clamp(min=1e-12)).nan_to_num(0.0)[:, group, None, None]
-            step = (gain * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
-            value = own_value + (value + step - own_value).clamp(-limit, limit)
-        return self.estimate(logit, value)
-
-    def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) variance of a hit's value given x_t."""
-        alpha, sigma = self.noise_level(timesteps)
-        spread = self.place_bits.view(torch.float32)[1].square()
-        return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
-
-    def estimate(self, logit: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Posterior mean of x_0 by log-odds and values of hits; outside the image it is a zero for certain."""
-        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
-        return zero + self.inside * torch.sigmoid(logit) * (value - zero)
-
-    def marginal(self, x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The best estimate of x_0 from each pixel alone: what no context-blind network can beat."""
-        return self.estimate(*self.posterior(x_t, timesteps))
-
-    def forward(
-        self,
-        unet: Network,
-        x_t: torch.Tensor,
-        timesteps: torch.Tensor,
-        class_labels: torch.Tensor | None = None,
-        hits: torch.Tensor | None = None,
-        previous: torch.Tensor | None = None,
-    ) -> DenoiserOutput:
-        """Posterior mean given the pixel and, through the UNet, its context."""
-        shift = 0.0 if hits is None else self.prior_shift(hits)
-        logit, value = self.posterior(x_t, timesteps, shift)
-        place, scale = self.place_bits.view(torch.float32)
-        marginal = self.estimate(logit, value)
-        blocks = {
-            "x_t": x_t,
-            "estimate": marginal,
-            "hit_probability": torch.sigmoid(logit),
-            "hit_value": (value - place) / scale,
-            "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
-        }
-        inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
-        context = call_unet(unet, inputs, timesteps, class_labels)
-        if self.crystal_network is not None:
-            context = context + self.crystal_network(torch.cat([inputs, context], 1), timesteps)
-        if self.config.min_ratio:
-            alpha, sigma = self.noise_level(timesteps)
-            context = context * (sigma >= self.config.min_ratio * alpha)
-        delta, eta = context.chunk(2, 1)
-        logit, value = self.posterior(x_t, timesteps, shift + delta, eta)
-        if hits is not None and self.config.hold_hits:
-            logit = self.held(logit, hits)
-        x_0 = self.estimate(logit, value)
-        return DenoiserOutput(x_0, x_0, marginal, logit, value)
-
-    def surprise(
-        self,
-        output: DenoiserOutput,
-        x_0: torch.Tensor,
-        hit: torch.Tensor,
-        timesteps: torch.Tensor,
-        value_weight: torch.Tensor | float = 1.0,
-    ) -> torch.Tensor:
-        """(N, C, H, W) minus log-likelihood in nats, up to a constant, of which pixels are hit and of the hits' values.
-
-        Its optimum is that of the squared error of x_0, h and a being the exact posterior's; but a hit's value, whose
-        spread is small beside its distance from zero, counts by its own width.
-
-        Args:
-            output: Of `forward`.
-            x_0: (N, C, H, W) clean jets.
-            hit: (N, C, H, W) bool, which of their pixels are hits.
-            timesteps: (N,) at which they were noised.
-            value_weight: Of each pixel's value; the optimum is the same for any that does not depend on x_0.
-
-        Raises:
-            ValueError: If the output is not of a spike and slab.
-        """
-        logit, value = hits_of(output)
-        variance = self.value_variance(timesteps)
-        truth = hit.to(x_0.dtype)
-        pattern = nn.functional.binary_cross_entropy_with_logits(logit, truth, reduction="none")
-        return pattern + value_weight * truth * (x_0 - value).square() / variance.clamp(min=1e-10) / 2
-
-    def energy_share(self, output: DenoiserOutput, log_energy_line: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
-        logit, value = hits_of(output)
-        group = torch.tensor(self.config.channel_group, device=log_energy_line.device)
-        offset, slope = log_energy_line[:, :, None, None]
-        probability = torch.sigmoid(logit) * self.inside
-        energy = (offset + slope * value).exp()
-        total = energy.new_zeros(len(energy), int(group.max()) + 1)
-        energies, hits = (total.index_add(1, group, part.sum((2, 3))) for part in (probability * energy, probability))
-        return energy / (energies / hits)[:, group, None, None].clamp(min=1e-10)
-
-    def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The clean jet."""
-        return x_0
-
-    def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """1 / max(sigma^2, min_variance)."""
-        return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
-
-
-def hits_of(output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-odds of hits and their values.
-
-    Raises:
-        ValueError: If the output is not of a spike and slab.
-    """
-    if output.logit is None or output.value is None:
-        raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
-    return output.logit, output.value
-
-
-def _extent(flags: torch.Tensor) -> tuple[int, int]:
-    """First and last + 1 place that is true."""
-    places = flags.nonzero()
-    return int(places[0]), int(places[-1]) + 1
+    def energy(self, offset: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean of the energy exp(offset + slope x), log-normal in each component, and its covariance with x."""
+        energies = self.shares * (offset + slope * self.values + slope.square() * self.variances / 2).exp()
+        from_mean = self.values + slope * self.variances - self.value
+        return energies.sum(0), (energies * from_mean).sum(0)
 
 
 class Hits(NamedTuple):
@@ -728,6 +364,29 @@ class Hits(NamedTuple):
     def by_group(self, weights: torch.Tensor) -> torch.Tensor:
         """(groups,) sums of weights (n,) over the hits of each group."""
         return torch.bincount(self.groups, weights, minlength=int(self.group.max()) + 1)
+
+    def mixture_weights(
+        self, weights: torch.Tensor, means: torch.Tensor, widths: torch.Tensor, iterations: int = 30
+    ) -> torch.Tensor:
+        """(K, C, H, W) weights at each pixel of its group's mixture, by expectation maximisation.
+
+        Each pixel's are those of its own hits and SHRINKAGE more with the group's weights.
+
+        Args:
+            weights, means, widths: (groups, K) mixture of each group, in x.
+            iterations: Of expectation maximisation, from the group's weights on.
+        """
+        prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape).flatten(1)  # (K, C H W)
+        counts = self.sums(torch.ones_like(self.values)).flatten()
+        log_density = -((self.values - means.T[:, self.groups]) / widths.T[:, self.groups]).square() / 2
+        density = (log_density - widths.log().T[:, self.groups]).exp().clamp(min=1e-300)
+        by_pixel = prior
+        for _ in range(iterations):
+            share = by_pixel[:, self.places] * density
+            share /= share.sum(0)
+            sums = torch.stack([self.sums(component).flatten() for component in share])
+            by_pixel = (sums + SHRINKAGE * prior) / (counts + SHRINKAGE)
+        return by_pixel.view(-1, *self.shape)
 
     def moments(self, by_position: bool) -> torch.Tensor:
         """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.
@@ -776,3 +435,477 @@ def fit_mixture(
     if not all(math.isfinite(value) for row in flat for value in row):
         raise ValueError("the slab's mixture did not converge; choose fewer components")
     return flat[0], flat[1], flat[2]
+
+
+"""Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
+
+This file needs `denoiser.py`, `slab.py` and `crystal_network.py` beside it; to the Hub they travel as one file.
+"""
+
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous")
+
+SHIFT_RANGE, SHIFT_NODES = 8.0, 65
+"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
+
+HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
+"""Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
+
+HOLD_DEVIATIONS = 2.0
+"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
+
+
+class SpikeAndSlabDenoiser(Denoiser):
+    r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
+
+    The marginal of a pixel is a spike at z_0 (no energy) of weight 1 - p and a slab of hits, a mixture of
+    Gaussians (w_k, m_k, s_k) of mean m and variance v. With x_t = alpha x_0 + sigma eps the posterior mean is exact:
+
+        l   = log sum_k w_k' N(x_t; alpha m_k', alpha^2 s_k^2 + sigma^2) - log N(x_t; alpha z_0, sigma^2)
+        h   = sigmoid(logit p + delta + l)                                     probability of a hit
+        a   = sum_k r_k (m_k' sigma^2 + alpha s_k^2 x_t) / (sigma^2 + alpha^2 s_k^2)    value of the hit
+        x_0 = z_0 + h (a - z_0)
+
+    with r_k the components' share of that sum. p and the slab may differ from position to position: the mean image's
+    context costs the network nothing. The UNet, which sees x_t and that estimate, gives delta (contextual log-odds)
+    and eta, by which the slab is tilted: times exp(b x_0), b = eta / sqrt(v), which is what Bayes' rule does to it
+    where the context's likelihood is log-linear in x_0, and of which mixtures of Gaussians stay mixtures,
+
+        m_k' = m_k + b s_k^2,    log w_k' = log w_k + b (m_k - m) + b^2 (s_k^2 - v) / 2,
+
+    normalised to second order; a single Gaussian is moved by eta of its widths. With the network's last layer at zero
+    training starts at the marginal denoiser. A plain UNet cannot hold so many sharp thresholds that move with the
+    noise level and needs far longer to find them.
+
+    Where the number n of hits a channel group is to have is known, logit p of the whole group is shifted until the
+    prior expects n; and, since the h of the exact posterior given n add up to n, the group's log-odds after the
+    network are shifted by one more number until they do. So are the values of hits where their energy is known.
+
+    Args:
+        channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
+        grid: Height and width of x.
+        zero: Value of x without energy, per channel.
+        slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers; means and widths are in
+            units of each position's width from its mean, or in x where weights go by position.
+        noise_schedule: Configuration of the training DDPMScheduler.
+        inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
+            pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
+            arXiv:2208.04202).
+        min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
+        min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
+        hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
+        hold_energies: The same for the energies of hits.
+        log_energy_line: Per group, offset and slope of log(energy / GeV) in x; without it no energies can be held.
+        crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
+        weights_by_position: Each position has its own weights of the group's mixture.
+        window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
+    """
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        channel_group: tuple[int, ...],
+        grid: tuple[int, int],
+        zero: tuple[float, ...],
+        slab_weights: tuple[tuple[float, ...], ...],
+        slab_means: tuple[tuple[float, ...], ...],
+        slab_stds: tuple[tuple[float, ...], ...],
+        noise_schedule: dict[str, Any],
+        inputs: tuple[str, ...] = ("x_t", "estimate"),
+        min_variance: float = 0.05,
+        min_ratio: float = 0.0,
+        hold_hits: bool = True,
+        hold_energies: bool = True,
+        log_energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        crystal_channels: tuple[int, ...] = (),
+        weights_by_position: bool = False,
+        window: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if not inputs or set(inputs) - set(INPUTS):
+            raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
+        self.set_noise_schedule(noise_schedule)
+        channels = len(channel_group)
+        self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
+        self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
+        group = torch.tensor(channel_group)
+        self.register_buffer("group", group, persistent=False)
+        self.register_buffer("log_hits_bits", float_bits(torch.zeros(int(group.max()) + 1, SHIFT_NODES)))
+        place = torch.stack([torch.zeros(channels, *grid), torch.ones(channels, *grid)])
+        self.register_buffer("place_bits", float_bits(place))
+        # The dtype is named: loading in half precision changes the default.
+        slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
+        self.register_buffer("slab_bits", float_bits(slab), persistent=False)
+        line = (
+            torch.full((2, channels), torch.nan) if log_energy_line is None else torch.tensor(log_energy_line)[:, group]
+        )
+        self.register_buffer("log_energy_line_bits", float_bits(line), persistent=False)
+        if weights_by_position:
+            weights = slab[0].T[:, :, None, None].expand(-1, -1, *grid)
+            self.register_buffer("slab_weight_bits", float_bits(weights))  # (K, C, H, W)
+        self.register_buffer("zero_bits", float_bits(torch.tensor(zero, dtype=torch.float64)), persistent=False)
+        self.crystal_network: CrystalNetwork | None = None
+        if crystal_channels:
+            seen, given = (count // channels for count in self.unet_channels())
+            window = window or (0, grid[0], 0, grid[1])
+            self.crystal_network = CrystalNetwork(channel_group, (seen + given, given), crystal_channels, window)
+
+    @classmethod
+    def fit(
+        cls,
+        batches: Iterable[torch.Tensor],
+        *,
+        channel_group: tuple[int, ...],
+        zero: torch.Tensor,
+        hit_threshold: torch.Tensor,
+        mask: torch.Tensor,
+        noise_schedule: dict[str, Any],
+        components: int = 1,
+        prior: str = "position",
+        **settings: Any,
+    ) -> SpikeAndSlabDenoiser:
+        """Fit spike and slab to training jets in model space.
+
+        Args:
+            batches: Tensors x (n, C, H, W).
+            channel_group, zero, hit_threshold, mask: As the representation declares them.
+            noise_schedule: Configuration of the training DDPMScheduler.
+            components: Gaussians of each group's slab.
+            prior: "mixture" for an occupancy and weights of the group's mixture at each pixel; "position" for an
+                occupancy and the hits' mean and width at each pixel; "occupancy" for an occupancy at each pixel and
+                one mean and width per group; "group" for one of all per group.
+            settings: Further arguments of the class.
+        """
+        if prior not in ("mixture", "position", "occupancy", "group"):
+            raise ValueError(f"prior must be mixture, position, occupancy or group, got {prior!r}")
+        if prior == "mixture" and components < 2:
+            raise ValueError(f"prior mixture needs two components or more, got {components}")
+        group = torch.tensor(channel_group)
+        shape = (len(group), *mask.shape)
+        places, values, jets = [], [], 0
+        for x in batches:
+            hit = (x > hit_threshold.view(-1, 1, 1)) & mask
+            places.append(hit.flatten(1).nonzero()[:, 1])
+            values.append(x[hit].double())
+            jets += len(x)
+        hits = Hits(torch.cat(places), torch.cat(values), group, shape)
+        place = hits.moments(by_position=prior in ("mixture", "position"))
+        scaled = hits.values
+        if prior != "mixture":
+            scaled = (hits.values - place[0].flatten()[hits.places]) / place[1].flatten()[hits.places]
+        slab = [fit_mixture(scaled[hits.groups == g], components) for g in range(int(group.max()) + 1)]
+        denoiser = cls(
+            channel_group=tuple(channel_group),
+            grid=tuple(mask.shape),
+            zero=tuple(zero.tolist()),
+            slab_weights=[weights for weights, _, _ in slab],
+            slab_means=[means for _, means, _ in slab],
+            slab_stds=[stds for _, _, stds in slab],
+            noise_schedule=noise_schedule,
+            weights_by_position=prior == "mixture",
+            window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
+            **settings,
+        )
+        if prior == "mixture":
+            weights, means, widths = torch.tensor(slab, dtype=torch.float64).unbind(1)
+            denoiser.slab_weight_bits.copy_(float_bits(hits.mixture_weights(weights, means, widths)))
+        counts = hits.sums(torch.ones_like(hits.values))
+        average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
+        average = average[group, None, None]
+        # A hundred jets' worth of the group's average keeps rare positions from a prior of zero.
+        expected = average * jets if prior == "group" else counts
+        probability = ((expected + 100 * average) / (jets + 100)).expand(shape)
+        denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
+        denoiser.place_bits.copy_(float_bits(place))
+        denoiser.inside.copy_(mask.to(torch.int32))
+        denoiser.log_hits_bits.copy_(float_bits(denoiser._expected_hits().log()))
+        return denoiser
+
+    def _expected_hits(self) -> torch.Tensor:
+        """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
+        group = self.group
+        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
+        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
+        return torch.stack(
+            [
+                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
+                for g in range(int(group.max()) + 1)
+            ]
+        )
+
+    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) shift of the prior log-odds with which it expects hits (N, groups); 0 where those are NaN."""
+        nodes = self.log_hits_bits.view(torch.float32)
+        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (groups, N)
+        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
+        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
+        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
+        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
+        return self._by_channel(shift.T)
+
+    def _by_group(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, groups) sums of x (N, C, H, W)."""
+        return x.new_zeros(len(x), len(self.log_hits_bits)).index_add(1, self.group, x.sum((2, 3)))
+
+    def _by_channel(self, values: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) the value of each channel's group, from (N, groups)."""
+        return values[:, self.group, None, None]
+
+    @property
+    def sees_previous(self) -> bool:
+        """Whether previous is among the inputs."""
+        return "previous" in self.config.inputs
+
+    def unet_channels(self) -> tuple[int, int]:
+        """In: one block of channels for each input; out: delta and eta."""
+        channels = len(self.config.channel_group)
+        return len(self.config.inputs) * channels, 2 * channels
+
+    def slab(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Weights, means and variances in x of the slab's components at each position, each (K, C, H or 1, W or 1)."""
+        weights, means, widths = self.slab_bits.view(torch.float32).permute(0, 2, 1)[..., None, None]
+        if self.config.weights_by_position:
+            return self.slab_weight_bits.view(torch.float32), means, widths.square()
+        place, scale = self.place_bits.view(torch.float32)
+        return weights, place + scale * means, (scale * widths).square()
+
+    def same_kind_of_slab(self, other: SpikeAndSlabDenoiser) -> bool:
+        """Whether the slabs have as many components and differ from position to position in the same way."""
+        mine, others = ((d.slab_bits.shape, d.config.weights_by_position) for d in (self, other))
+        return mine == others
+
+    def slab_posterior(
+        self, x_t: torch.Tensor, timesteps: torch.Tensor, eta: torch.Tensor | None = None
+    ) -> SlabPosterior:
+        """What x_t says of a pixel if it is a hit, and of whether it is, by Bayes' rule (class docstring)."""
+        alpha, sigma = self.noise_level(timesteps)
+        variance = (sigma**2).clamp(min=1e-10)
+        weights, means, spreads = self.slab()
+        # Both densities are quadratic in x_t; what follows is their difference, in natural parameters about a centre.
+        centre = means.mean(0)
+        means = means - centre
+        above_zero = centre - self.zero_bits.view(torch.float32).view(-1, 1, 1)
+        rise = alpha / variance
+        offset = x_t - alpha * centre
+        natural = rise * offset
+        log_odds = rise * above_zero * (offset + alpha * above_zero / 2)
+        if eta is not None:
+            mean = (weights * means).sum(0)
+            spread = (weights * (spreads + (means - mean).square())).sum(0)
+            tilt = eta / spread.sqrt()
+            natural = natural + tilt
+            log_odds = log_odds - tilt * (mean + tilt * (spread / 2))
+        evidences, values, variances = [], [], []
+        for log_weight, own_mean, own_spread in zip(weights.log(), means, spreads, strict=True):
+            total = alpha**2 * own_spread + variance
+            gain = variance / total
+            value = own_mean * gain + natural * (own_spread * gain)
+            evidence = log_weight + (gain.log() - (alpha * own_mean).square() / total) / 2
+            evidences.append(torch.addcmul(evidence, natural, own_mean * gain + value, value=0.5))
+            values.append(centre + value)
+            variances.append(own_spread * gain)
+        stacked = torch.stack(evidences)
+        return SlabPosterior(
+            log_odds + stacked.logsumexp(0), stacked.softmax(0), torch.stack(values), torch.stack(variances)
+        )
+
+    def posterior(
+        self,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        delta: torch.Tensor | float = 0.0,
+        eta: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-odds of a hit and its value a, each (N, C, H, W), by Bayes' rule (class docstring)."""
+        slab = self.slab_posterior(x_t, timesteps, eta)
+        return self.log_odds(slab, delta), slab.value
+
+    def log_odds(self, slab: SlabPosterior, delta: torch.Tensor | float) -> torch.Tensor:
+        """(N, C, H, W) log-odds of a hit, delta being the context's."""
+        return self.prior_logit_bits.view(torch.float32) + delta + slab.log_odds
+
+    def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+        """Log-odds (N, C, H, W), each group's shifted until its probabilities add up to hits (N, groups).
+
+        The shift is found by Newton's method for the logarithm of their sum, which rises evenly with the shift as long
+        as probabilities are small, and kept within HOLD_LIMIT: where the noise is so weak that every pixel has
+        decided, no other pixel is forced. Its last step carries the gradient of the implicit function.
+        """
+
+        def step(shifted: torch.Tensor) -> torch.Tensor:
+            probability = torch.sigmoid(shifted) * self.inside
+            expected = self._by_group(probability)
+            slope = self._by_group((probability * (1 - probability)).detach())
+            short = expected * (hits.clamp(min=1e-3) / expected.clamp(min=1e-6)).log()
+            return (short / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP).nan_to_num(0.0)
+
+        shift = torch.zeros_like(hits, dtype=logit.dtype)
+        with torch.no_grad():
+            for _ in range(HOLD_ITERATIONS):
+                shift = (shift + step(logit + self._by_channel(shift))).clamp(-HOLD_LIMIT, HOLD_LIMIT)
+        free = shift.abs() < HOLD_LIMIT
+        last = step(logit + self._by_channel(shift)) * free
+        return logit + self._by_channel(shift + last)
+
+    def held_values(self, slab: SlabPosterior, logit: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
+        """Values of hits (N, C, H, W), moved so that each group's energies add up to those asked for.
+
+        Given x_t a hit's value is a mixture of Gaussians, its energy one of log-normals. That the energies add up to a
+        known sum moves the values as in a Kalman filter, by their covariance with the energy times one number for all:
+        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
+        found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard deviation. Its
+        last step carries the gradient of the implicit function.
+
+        Args:
+            slab: What is known of the values.
+            logit: Log-odds of hits.
+            energies: (N, groups) GeV; NaN where not known.
+        """
+        value = slab.value
+        offset, slope = self._log_energy_line
+        with torch.no_grad():
+            energy, covariance = slab.energy(offset, slope)
+            probability = torch.sigmoid(logit) * self.inside
+            energy, covariance = probability * energy, probability * covariance
+            limit = HOLD_DEVIATIONS * slab.variance.sqrt()
+            moved = torch.zeros_like(value)
+            for _ in range(HOLD_ITERATIONS):
+                grown, reach = energy * (slope * moved).exp(), covariance * (slope * moved).exp()
+                rise = self._by_group(slope * grown * reach).clamp(min=1e-12)
+                number = self._by_channel(((energies - self._by_group(grown)) / rise).nan_to_num(0.0))
+                step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
+                moved = (moved + step).clamp(-limit, limit)
+        if value.requires_grad:
+            surplus = self._by_group(slope * grown * (value - value.detach())) / rise
+            moved = moved - reach * self._by_channel(surplus.where(energies.isfinite(), 0))
+        return value + moved
+
+    @property
+    def _log_energy_line(self) -> torch.Tensor:
+        """(2, C, 1, 1) offset and slope of log(energy / GeV) in x."""
+        return self.log_energy_line_bits.view(torch.float32)[:, :, None, None]
+
+    def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) variance of a hit's value given x_t."""
+        alpha, sigma = self.noise_level(timesteps)
+        spread = self.place_bits.view(torch.float32)[1].square()
+        return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
+
+    def estimate(self, logit: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of x_0 by log-odds and values of hits; outside the image it is a zero for certain."""
+        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
+        return zero + self.inside * torch.sigmoid(logit) * (value - zero)
+
+    def marginal(self, x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The best estimate of x_0 from each pixel alone: what no context-blind network can beat."""
+        return self.estimate(*self.posterior(x_t, timesteps))
+
+    def forward(
+        self,
+        unet: Network,
+        x_t: torch.Tensor,
+        timesteps: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        totals: torch.Tensor | None = None,
+        previous: torch.Tensor | None = None,
+    ) -> DenoiserOutput:
+        """Posterior mean given the pixel and, through the UNet, its context."""
+        hits, energies = (None, None) if totals is None else totals.chunk(2, 1)
+        shift = 0.0 if hits is None else self.prior_shift(hits)
+        logit, value = self.posterior(x_t, timesteps, shift)
+        place, scale = self.place_bits.view(torch.float32)
+        marginal = self.estimate(logit, value)
+        blocks = {
+            "x_t": x_t,
+            "estimate": marginal,
+            "hit_probability": torch.sigmoid(logit),
+            "hit_value": (value - place) / scale,
+            "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
+        }
+        inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
+        context = call_unet(unet, inputs, timesteps, class_labels)
+        if self.crystal_network is not None:
+            context = context + self.crystal_network(torch.cat([inputs, context], 1), timesteps)
+        if self.config.min_ratio:
+            alpha, sigma = self.noise_level(timesteps)
+            context = context * (sigma >= self.config.min_ratio * alpha)
+        delta, eta = context.chunk(2, 1)
+        slab = self.slab_posterior(x_t, timesteps, eta)
+        logit, value = self.log_odds(slab, shift + delta), slab.value
+        if hits is not None and self.config.hold_hits:
+            logit = self.held(logit, hits)
+        if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
+            value = self.held_values(slab, logit, energies)
+        x_0 = self.estimate(logit, value)
+        return DenoiserOutput(x_0, x_0, marginal, logit, value)
+
+    def surprise(
+        self,
+        output: DenoiserOutput,
+        x_0: torch.Tensor,
+        hit: torch.Tensor,
+        timesteps: torch.Tensor,
+        value_weight: torch.Tensor | float = 1.0,
+    ) -> torch.Tensor:
+        """(N, C, H, W) minus log-likelihood in nats, up to a constant, of which pixels are hit and of the hits' values.
+
+        Its optimum is that of the squared error of x_0, h and a being the exact posterior's; but a hit's value, whose
+        spread is small beside its distance from zero, counts by its own width.
+
+        Args:
+            output: Of `forward`.
+            x_0: (N, C, H, W) clean jets.
+            hit: (N, C, H, W) bool, which of their pixels are hits.
+            timesteps: (N,) at which they were noised.
+            value_weight: Of each pixel's value; the optimum is the same for any that does not depend on x_0.
+
+        Raises:
+            ValueError: If the output is not of a spike and slab.
+        """
+        logit, value = hits_of(output)
+        variance = self.value_variance(timesteps)
+        truth = hit.to(x_0.dtype)
+        pattern = nn.functional.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+        return pattern + value_weight * truth * (x_0 - value).square() / variance.clamp(min=1e-10) / 2
+
+    def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
+        """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
+        logit, value = hits_of(output)
+        offset, slope = self._log_energy_line
+        probability = torch.sigmoid(logit) * self.inside
+        energy = (offset + slope * value).exp()
+        mean = self._by_group(probability * energy) / self._by_group(probability)
+        return energy / self._by_channel(mean).clamp(min=1e-10)
+
+    def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The clean jet."""
+        return x_0
+
+    def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """1 / max(sigma^2, min_variance)."""
+        return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
+
+
+def hits_of(output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-odds of hits and their values.
+
+    Raises:
+        ValueError: If the output is not of a spike and slab.
+    """
+    if output.logit is None or output.value is None:
+        raise ValueError("the output has no log-odds and values of hits; it must be that of a spike and slab")
+    return output.logit, output.value
+
+
+def _extent(flags: torch.Tensor) -> tuple[int, int]:
+    """First and last + 1 place that is true."""
+    places = flags.nonzero()
+    return int(places[0]), int(places[-1]) + 1
