@@ -427,7 +427,7 @@ def test_crystals_must_tile_their_towers():
 
 
 @pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
-@pytest.mark.parametrize("timestep", [100, 400])
+@pytest.mark.parametrize("timestep", [60, 130])
 def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
     denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist(), **settings)
     energies = torch.from_numpy(jets.energies[:6])
@@ -455,6 +455,20 @@ def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, time
     )
     assert after[known].mean() < 0.3 * before[known].mean()
     assert after[known].median() < 0.01
+
+
+def test_energies_are_held_at_low_noise_alone(representation, jets):
+    denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist())
+    energies = torch.from_numpy(jets.energies[:2])
+    x_0, totals = representation.encode(energies), representation.totals(energies)
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.tensor([100, 400])  # sigma/alpha .35 and 1.9
+    x_t = denoiser.add_noise(x_0, noise, timesteps)
+    held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals).value
+    denoiser.register_to_config(hold_energies=False)
+    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals).value
+    assert (held[0] - free[0]).abs().max() > 1e-3
+    assert torch.equal(held[1], free[1])
 
 
 def test_energy_moments_are_those_of_samples():
