@@ -31,8 +31,8 @@ HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
 HOLD_DEVIATIONS, HOLD_RATIO = 2.0, 0.5
-"""Standard deviations by which a hit's value is moved at most towards the asked energy, and the noise level sigma/alpha up
-to which it is: above, energies are so uncertain that the sum says more of their tails than of their means."""
+"""Standard deviations by which a hit's value is moved at most towards the asked energy, and the noise level sigma/alpha
+up to which it is: above, energies are so uncertain that the sum says more of their tails than of their means."""
 
 
 class SpikeAndSlabDenoiser(Denoiser):
@@ -417,7 +417,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
             quiet = (sigma <= HOLD_RATIO * alpha).flatten()[:, None]
-            value = self.held_values(slab, logit, energies.where(quiet, torch.nan))
+            if quiet.any():
+                value = self.held_values(slab, logit, energies.where(quiet, torch.nan))
         x_0 = self.estimate(logit, value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 

@@ -459,8 +459,9 @@ SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
-HOLD_DEVIATIONS = 2.0
-"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
+HOLD_DEVIATIONS, HOLD_RATIO = 2.0, 0.5
+"""Standard deviations by which a hit's value is moved at most towards the asked energy, and the noise level sigma/alpha
+up to which it is: above, energies are so uncertain that the sum says more of their tails than of their means."""
 
 
 class SpikeAndSlabDenoiser(Denoiser):
@@ -843,7 +844,10 @@ class SpikeAndSlabDenoiser(Denoiser):
         if hits is not None and self.config.hold_hits:
             logit = self.held(logit, hits)
         if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
-            value = self.held_values(slab, logit, energies)
+            alpha, sigma = self.noise_level(timesteps)
+            quiet = (sigma <= HOLD_RATIO * alpha).flatten()[:, None]
+            if quiet.any():
+                value = self.held_values(slab, logit, energies.where(quiet, torch.nan))
         x_0 = self.estimate(logit, value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
