@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -11,7 +13,8 @@ SHRINKAGE = 20
 """Hits' worth of the group's moments that the moments of each position are mixed with."""
 
 
-class SlabPosterior(NamedTuple):
+@dataclass(frozen=True)
+class SlabPosterior:
     """Mixture of K Gaussians that the value of a hit has given x_t.
 
     Attributes:
@@ -25,7 +28,7 @@ class SlabPosterior(NamedTuple):
     values: torch.Tensor
     variances: torch.Tensor
 
-    @property
+    @cached_property
     def value(self) -> torch.Tensor:
         """(N, C, H, W) mean."""
         return (self.shares * self.values).sum(0)

@@ -203,13 +203,12 @@ class SpikeAndSlabDenoiser(Denoiser):
 
     def _expected_hits(self) -> torch.Tensor:
         """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
-        group = self.group
         logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
         shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
         return torch.stack(
             [
-                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
-                for g in range(int(group.max()) + 1)
+                torch.stack([torch.sigmoid(logit[self.group == g] + shift).sum() for shift in shifts])
+                for g in range(len(self.log_hits_bits))
             ]
         )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -500,7 +501,7 @@ def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(represe
     energy, covariance = (torch.sigmoid(logit) * denoiser.inside * part for part in slab.energy(offset, slope))
     expected = torch.zeros(4, 3).index_add(1, group, energy.sum((2, 3)))
     # What moves in proportion to the covariance is the very thing that is held.
-    moved = slab._replace(values=slab.values + covariance * common + single)
+    moved = replace(slab, values=slab.values + covariance * common + single)
     held = denoiser.held_values(moved, logit, expected)
     torch.testing.assert_close(held, slab.value, rtol=0, atol=1e-3)  # as asked already
     weights = torch.randn(held.shape, generator=torch.Generator().manual_seed(0))

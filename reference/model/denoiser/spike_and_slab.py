@@ -298,6 +298,8 @@ class PlainDenoiser(Denoiser):
 
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -306,7 +308,8 @@ SHRINKAGE = 20
 """Hits' worth of the group's moments that the moments of each position are mixed with."""
 
 
-class SlabPosterior(NamedTuple):
+@dataclass(frozen=True)
+class SlabPosterior:
     """Mixture of K Gaussians that the value of a hit has given x_t.
 
     Attributes:
@@ -320,7 +323,7 @@ class SlabPosterior(NamedTuple):
     values: torch.Tensor
     variances: torch.Tensor
 
-    @property
+    @cached_property
     def value(self) -> torch.Tensor:
         """(N, C, H, W) mean."""
         return (self.shares * self.values).sum(0)
@@ -632,13 +635,12 @@ class SpikeAndSlabDenoiser(Denoiser):
 
     def _expected_hits(self) -> torch.Tensor:
         """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
-        group = self.group
         logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
         shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
         return torch.stack(
             [
-                torch.stack([torch.sigmoid(logit[group == g] + shift).sum() for shift in shifts])
-                for g in range(int(group.max()) + 1)
+                torch.stack([torch.sigmoid(logit[self.group == g] + shift).sum() for shift in shifts])
+                for g in range(len(self.log_hits_bits))
             ]
         )
 
