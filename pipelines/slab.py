@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-SHRINKAGE = 20
-"""Hits' worth of the group's moments that the moments of each position are mixed with."""
+SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
+"""Hits' worth of the whole group that those of a position are mixed with, and hits' worth of its neighbours."""
+
+UNDERFLOW = -80.0
+"""Logarithm of a share that counts as none: on CPUs exp is ten times slower where its result is no normal number."""
 
 
 @dataclass(frozen=True)
@@ -19,30 +22,79 @@ class SlabPosterior:
 
     Attributes:
         log_odds: (N, C, H, W) log-odds of a hit against a zero, at even odds before.
+        value: (N, C, H, W) mean.
         shares, values: (K, N, C, H, W) weight and mean of each component.
         variances: (K, N, C, H or 1, W or 1).
     """
 
     log_odds: torch.Tensor
+    value: torch.Tensor
     shares: torch.Tensor
     values: torch.Tensor
     variances: torch.Tensor
-
-    @cached_property
-    def value(self) -> torch.Tensor:
-        """(N, C, H, W) mean."""
-        return (self.shares * self.values).sum(0)
 
     @property
     def variance(self) -> torch.Tensor:
         """(N, C, H, W)."""
         return (self.shares * (self.variances + (self.values - self.value).square())).sum(0)
 
+    def of_jets(self, rows: torch.Tensor) -> SlabPosterior:
+        """That of some jets, of index rows (n,)."""
+        components = (tensor[:, rows] for tensor in (self.shares, self.values, self.variances))
+        return SlabPosterior(self.log_odds[rows], self.value[rows], *components)
+
     def energy(self, offset: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of the energy exp(offset + slope x), log-normal in each component, and its covariance with x."""
         energies = self.shares * (offset + slope * self.values + slope.square() * self.variances / 2).exp()
         from_mean = self.values + slope * self.variances - self.value
         return energies.sum(0), (energies * from_mean).sum(0)
+
+
+def tilted_mixture(
+    log_weights: torch.Tensor,
+    log_scales: torch.Tensor,
+    means: torch.Tensor,
+    variances: torch.Tensor,
+    natural: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """A mixture of K Gaussians times exp(b x), which is another one.
+
+    Logarithm, mean and variance are the generating function of the mixture's moments and its derivatives by b, so the
+    gradient needs none of the components.
+
+    Args:
+        log_weights: (K, C, H or 1, W or 1).
+        log_scales: (K, N, C, H or 1, W or 1) added to them, the sum of weights being any.
+        means, variances: (K, N, C, H or 1, W or 1).
+        natural: (N, C, H, W) b.
+
+    Returns:
+        The logarithm of the mixture's integral and its mean, each (N, C, H, W), and the weights and means of its
+        components, each (K, N, C, H, W).
+    """
+    b = natural.detach()
+    log_total, mean, variance = torch.empty_like(b), torch.empty_like(b), torch.empty_like(b)
+    shares, values = (b.new_empty(len(means), *b.shape) for _ in range(2))
+    # One jet's numbers stay in a processor's cache; a GPU would rather have all at once.
+    size = 1 if b.device.type == "cpu" else len(b)
+    for first in range(0, len(b), size):
+        jets = slice(first, first + size)
+        share, value, spread = shares[:, jets], values[:, jets], variances[:, jets]
+        torch.addcmul(means[:, jets], b[jets], spread, out=value)
+        torch.addcmul(log_scales[:, jets], b[jets], means[:, jets] + value, value=0.5, out=share)
+        share.add_(log_weights[:, None])
+        highest = share.amax(0)
+        share.sub_(highest).clamp_(min=UNDERFLOW).exp_()
+        total = share.sum(0)
+        share.div_(total)
+        log_total[jets] = highest.add_(total.log_())
+        mean[jets] = (share * value).sum(0)
+        if natural.requires_grad:
+            variance[jets] = (share * (value - mean[jets]).square_().add_(spread)).sum(0)
+    if natural.requires_grad:
+        step = natural - b  # zero, with a gradient
+        log_total, mean = torch.addcmul(log_total, mean, step), torch.addcmul(mean, variance, step)
+    return log_total, mean, shares, values
 
 
 class Hits(NamedTuple):
@@ -73,28 +125,44 @@ class Hits(NamedTuple):
         """(groups,) sums of weights (n,) over the hits of each group."""
         return torch.bincount(self.groups, weights, minlength=int(self.group.max()) + 1)
 
+    def around(self, sums: torch.Tensor) -> torch.Tensor:
+        """(n, C, H, W) sums over the pixels about each, the pixel in the middle, as many as its tower has.
+
+        A group's channels are the crystals of a tower, a square row by row; where it has one alone, so has the sum.
+        """
+        parts = []
+        for channels in sums.split(torch.bincount(self.group).tolist(), 1):
+            side = math.isqrt(channels.shape[1])
+            plane = nn.functional.pixel_shuffle(channels, side)
+            pooled = nn.functional.avg_pool2d(plane, side, 1, side // 2, divisor_override=1)
+            parts.append(nn.functional.pixel_unshuffle(pooled[..., : plane.shape[-2], : plane.shape[-1]], side))
+        return torch.cat(parts, 1)
+
     def mixture_weights(
-        self, weights: torch.Tensor, means: torch.Tensor, widths: torch.Tensor, iterations: int = 30
+        self, weights: torch.Tensor, means: torch.Tensor, widths: torch.Tensor, iterations: int = 20
     ) -> torch.Tensor:
         """(K, C, H, W) weights at each pixel of its group's mixture, by expectation maximisation.
 
-        Each pixel's are those of its own hits and SHRINKAGE more with the group's weights.
+        Each pixel's are those of its own hits, NEIGHBOUR_SHRINKAGE more with the weights of its neighbourhood, and
+        those in turn of the neighbourhood's hits and SHRINKAGE more with the group's.
 
         Args:
             weights, means, widths: (groups, K) mixture of each group, in x.
             iterations: Of expectation maximisation, from the group's weights on.
         """
-        prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape).flatten(1)  # (K, C H W)
-        counts = self.sums(torch.ones_like(self.values)).flatten()
+        prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape)  # (K, C, H, W)
         log_density = -((self.values - means.T[:, self.groups]) / widths.T[:, self.groups]).square() / 2
         density = (log_density - widths.log().T[:, self.groups]).exp().clamp(min=1e-300)
         by_pixel = prior
         for _ in range(iterations):
-            share = by_pixel[:, self.places] * density
+            share = by_pixel.flatten(1)[:, self.places] * density
             share /= share.sum(0)
-            sums = torch.stack([self.sums(component).flatten() for component in share])
-            by_pixel = (sums + SHRINKAGE * prior) / (counts + SHRINKAGE)
-        return by_pixel.view(-1, *self.shape)
+            sums = torch.stack([self.sums(component) for component in share])
+            nearby = self.around(sums) + SHRINKAGE * prior
+            nearby /= nearby.sum(0)
+            by_pixel = sums + NEIGHBOUR_SHRINKAGE * nearby
+            by_pixel /= by_pixel.sum(0)
+        return by_pixel
 
     def moments(self, by_position: bool) -> torch.Tensor:
         """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.

@@ -20,9 +20,14 @@ from .denoiser import (  # noqa: TID251
     call_unet,
     float_bits,
 )
-from .slab import Hits, SlabPosterior, fit_mixture  # noqa: TID251
+from .slab import Hits, SlabPosterior, fit_mixture, tilted_mixture  # noqa: TID251
 
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous")
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy")
+
+ENERGY_INPUTS = {"energy", "missing_energy"}
+
+ENERGY_LIMIT, MISSING_LIMIT = 30.0, 4.0
+"""Largest energy of a pixel shown to the UNet, in mean hits, and largest logarithm of asked over expected energy."""
 
 SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 """Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
@@ -70,7 +75,9 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: Configuration of the training DDPMScheduler.
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
             pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
-            arXiv:2208.04202).
+            arXiv:2208.04202); energy, what the pixel is expected to hold by itself, over the mean hit's of the jet, and
+            missing_energy, the logarithm of the energy asked of its group over the sum of those (0 where none is asked
+            for): sums of energies are not to be had from their logarithms in x.
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
@@ -104,6 +111,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
+        if log_energy_line is None and ENERGY_INPUTS & set(inputs):
+            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need log_energy_line, the energy x stands for")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
@@ -274,19 +283,12 @@ class SpikeAndSlabDenoiser(Denoiser):
             tilt = eta / spread.sqrt()
             natural = natural + tilt
             log_odds = log_odds - tilt * (mean + tilt * (spread / 2))
-        evidences, values, variances = [], [], []
-        for log_weight, own_mean, own_spread in zip(weights.log(), means, spreads, strict=True):
-            total = alpha**2 * own_spread + variance
-            gain = variance / total
-            value = own_mean * gain + natural * (own_spread * gain)
-            evidence = log_weight + (gain.log() - (alpha * own_mean).square() / total) / 2
-            evidences.append(torch.addcmul(evidence, natural, own_mean * gain + value, value=0.5))
-            values.append(centre + value)
-            variances.append(own_spread * gain)
-        stacked = torch.stack(evidences)
-        return SlabPosterior(
-            log_odds + stacked.logsumexp(0), stacked.softmax(0), torch.stack(values), torch.stack(variances)
-        )
+        totals = alpha**2 * spreads[:, None] + variance
+        gains = variance / totals
+        log_scales = (gains.log() - (alpha * means[:, None]).square() / totals) / 2
+        means, spreads = means[:, None] * gains, spreads[:, None] * gains
+        log_total, value, shares, values = tilted_mixture(weights.log(), log_scales, means, spreads, natural)
+        return SlabPosterior(log_odds + log_total, centre + value, shares, values.add_(centre), spreads)
 
     def posterior(
         self,
@@ -349,7 +351,8 @@ class SpikeAndSlabDenoiser(Denoiser):
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
-                grown, reach = energy * (slope * moved).exp(), covariance * (slope * moved).exp()
+                growth = (slope * moved).exp()
+                grown, reach = energy * growth, covariance * growth
                 rise = self._by_group(slope * grown * reach).clamp(min=1e-12)
                 number = self._by_channel(((energies - self._by_group(grown)) / rise).nan_to_num(0.0))
                 step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
@@ -401,6 +404,8 @@ class SpikeAndSlabDenoiser(Denoiser):
             "hit_value": (value - place) / scale,
             "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
         }
+        if ENERGY_INPUTS & set(self.config.inputs):
+            blocks["energy"], blocks["missing_energy"] = self.energy_inputs(logit, value, totals)
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
         context = call_unet(unet, inputs, timesteps, class_labels)
         if self.crystal_network is not None:
@@ -415,9 +420,10 @@ class SpikeAndSlabDenoiser(Denoiser):
             logit = self.held(logit, hits)
         if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
-            quiet = (sigma <= HOLD_RATIO * alpha).flatten()[:, None]
-            if quiet.any():
-                value = self.held_values(slab, logit, energies.where(quiet, torch.nan))
+            quiet = (sigma <= HOLD_RATIO * alpha).flatten().nonzero().flatten()
+            if len(quiet):
+                held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
+                value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(logit, value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
@@ -452,12 +458,33 @@ class SpikeAndSlabDenoiser(Denoiser):
 
     def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
         """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
-        logit, value = hits_of(output)
-        offset, slope = self._log_energy_line
-        probability = torch.sigmoid(logit) * self.inside
-        energy = (offset + slope * value).exp()
+        probability, energy = self._hits_and_energies(*hits_of(output))
         mean = self._by_group(probability * energy) / self._by_group(probability)
         return energy / self._by_channel(mean).clamp(min=1e-10)
+
+    def energy_inputs(
+        self, logit: torch.Tensor, value: torch.Tensor, totals: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The inputs energy and missing_energy, each (N, C, H, W), by what each pixel says alone.
+
+        Args:
+            logit, value: Log-odds of hits and their values.
+            totals: As in `forward`.
+        """
+        probability, energy = self._hits_and_energies(logit, value)
+        energy = probability * energy
+        hits, expected = self._by_group(probability).clamp(min=0.5), self._by_group(energy).clamp(min=1e-3)
+        asked = expected
+        if totals is not None:
+            asked = torch.where(totals.chunk(2, 1)[1].isnan(), expected, totals.chunk(2, 1)[1].clamp(min=1e-3))
+        missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
+        mean = self._by_channel(asked / hits)
+        return (energy / mean).clamp(max=ENERGY_LIMIT), self._by_channel(missing).expand_as(energy)
+
+    def _hits_and_energies(self, logit: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probability of a hit and its energy in GeV, each (N, C, H, W)."""
+        offset, slope = self._log_energy_line
+        return torch.sigmoid(logit) * self.inside, (offset + slope * value).exp()
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from jet_diffusion.pipelines.crystal_network import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
 from jet_diffusion.pipelines.representation import TowerPatches
-from jet_diffusion.pipelines.slab import SlabPosterior, fit_mixture
+from jet_diffusion.pipelines.slab import Hits, fit_mixture
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
@@ -226,15 +226,6 @@ def test_below_the_levels_trained_on_the_network_is_not_asked(representation, je
         assert torch.equal(output.x0, output.marginal) is not used
 
 
-def test_mixture_fit_finds_what_was_mixed():
-    generator = torch.Generator().manual_seed(0)
-    values = torch.cat([torch.randn(6000, generator=generator), 8 + 2 * torch.randn(4000, generator=generator)])
-    weights, means, stds = fit_mixture(values, 2)
-    assert weights == pytest.approx([0.6, 0.4], abs=0.02)
-    assert means == pytest.approx([0, 8], abs=0.15)
-    assert stds == pytest.approx([1, 2], abs=0.1)
-
-
 def test_bad_settings_are_refused(representation, jets):
     with pytest.raises(ValueError, match="prediction must be"):
         PlainDenoiser(1, NOISE, "score")
@@ -287,11 +278,12 @@ def test_a_mixture_by_position_describes_hits_better(representation, jets):
         assert torch.allclose(weights.sum(0), torch.ones(()))
     assert surprises[1] < surprises[0]
     weights, *_ = fit(representation, jets, components=3, prior="mixture").slab()
-    never = (~hit.any(0)).nonzero()[0]  # a position without hits has the group's weights
     group = torch.tensor(representation.channel_group)
-    others = (~hit.any(0) & (group == group[never[0]])[:, None, None]).nonzero()
-    for place in others:
-        torch.testing.assert_close(weights[:, *place], weights[:, *never])
+    nearby = Hits(torch.empty(0), torch.empty(0), group, tuple(representation.shape)).around(hit.any(0)[None].float())
+    for g in group.unique():  # where there are no hits near, the group's weights
+        desert = weights[:, (nearby[0] == 0) & (group == g)[:, None, None]]
+        torch.testing.assert_close(desert, desert[:, :1].expand_as(desert))
+    assert (nearby == 0).any()
 
 
 @pytest.mark.parametrize("offset", [-6.0, -2.0, 0.0, 3.0])
@@ -472,21 +464,6 @@ def test_energies_are_held_at_low_noise_alone(representation, jets):
     assert torch.equal(held[1], free[1])
 
 
-def test_energy_moments_are_those_of_samples():
-    generator = torch.Generator().manual_seed(0)
-    shares = torch.tensor([0.3, 0.7]).view(2, 1, 1, 1, 1)
-    values, variances = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1), torch.tensor([0.2, 0.05]).view(2, 1, 1, 1, 1)
-    slab = SlabPosterior(torch.zeros(1, 1, 1, 1), shares, values, variances)
-    pick = (torch.rand(1_000_000, generator=generator) < 0.7).long()
-    x = values.flatten()[pick] + variances.flatten()[pick].sqrt() * torch.randn(1_000_000, generator=generator)
-    energies = (0.5 + 1.2 * x).exp()
-    mean, covariance = slab.energy(torch.tensor(0.5), torch.tensor(1.2))
-    assert slab.value.item() == pytest.approx(x.mean().item(), abs=2e-3)
-    assert slab.variance.item() == pytest.approx(x.var().item(), rel=5e-3)
-    assert mean.item() == pytest.approx(energies.mean().item(), rel=5e-3)
-    assert covariance.item() == pytest.approx(((x - x.mean()) * energies).mean().item(), rel=1e-2)
-
-
 def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(representation, jets):
     line = representation.log_energy_line()
     denoiser = fit(representation, jets, log_energy_line=line.tolist(), components=3, prior="mixture")
@@ -501,7 +478,7 @@ def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(represe
     energy, covariance = (torch.sigmoid(logit) * denoiser.inside * part for part in slab.energy(offset, slope))
     expected = torch.zeros(4, 3).index_add(1, group, energy.sum((2, 3)))
     # What moves in proportion to the covariance is the very thing that is held.
-    moved = replace(slab, values=slab.values + covariance * common + single)
+    moved = replace(slab, value=slab.value + covariance * common + single)
     held = denoiser.held_values(moved, logit, expected)
     torch.testing.assert_close(held, slab.value, rtol=0, atol=1e-3)  # as asked already
     weights = torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
@@ -520,3 +497,38 @@ def test_energy_shares_average_to_one_over_the_hits(representation, jets):
         mine = group == g
         mean = (share * probability)[:, mine].sum((1, 2, 3)) / probability[:, mine].sum((1, 2, 3))
         torch.testing.assert_close(mean, torch.ones(6), rtol=1e-3, atol=0)
+
+
+def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, jets):
+    line = representation.log_energy_line().tolist()
+    denoiser = fit(representation, jets, log_energy_line=line, inputs=("x_t", "energy", "missing_energy"))
+    assert denoiser.unet_channels() == (153, 102)
+    energies = torch.from_numpy(jets.energies[:4])
+    x_t, _, timesteps = noisy(denoiser, representation.encode(energies), 300)
+    logit, value = denoiser.posterior(x_t, timesteps)
+    probability, energy = denoiser._hits_and_energies(logit, value)
+    group = torch.tensor(representation.channel_group)
+    expected = torch.zeros(4, 3).index_add(1, group, (probability * energy).sum((2, 3)))
+    number = torch.zeros(4, 3).index_add(1, group, probability.sum((2, 3)))
+    totals = torch.cat([torch.full((4, 3), torch.nan), 2 * expected], 1)
+    totals[0, 4] = torch.nan
+    seen, missing = denoiser.energy_inputs(logit, value, totals)
+    sums = torch.zeros(4, 3).index_add(1, group, seen.sum((2, 3)))
+    unlimited = torch.tensor([[bool((seen[i, group == g] < 29.9).all()) for g in range(3)] for i in range(4)])
+    asked = torch.full((4, 3), 2.0)
+    asked[0, 1] = 1.0
+    assert unlimited.any()
+    torch.testing.assert_close((sums * asked / number)[unlimited], torch.ones(int(unlimited.sum())))
+    torch.testing.assert_close(missing, asked.log()[:, group, None, None].expand_as(x_t))
+    given = []
+    unet = constant_unet(0.0, 102)
+    denoiser(lambda x, *rest, **named: given.append(x) or unet(x, *rest, **named), x_t, timesteps, totals=totals)
+    assert torch.equal(given[0][:, :51], x_t)
+    shift = denoiser.prior_shift(totals[:, :3])
+    again = denoiser.energy_inputs(*denoiser.posterior(x_t, timesteps, shift), totals)
+    torch.testing.assert_close(given[0][:, 51:], torch.cat(again, 1))
+
+
+def test_energy_inputs_need_to_know_energies(representation, jets):
+    with pytest.raises(ValueError, match="need log_energy_line"):
+        fit(representation, jets, inputs=("x_t", "energy"))

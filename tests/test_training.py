@@ -24,6 +24,7 @@ from jet_diffusion.training.build import TrainedModule
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.publish import model_facts
 from jet_diffusion.training.train import train
+from jet_diffusion.training.warm_start import start_from
 
 TRAIN = Path(__file__).parents[1] / "training" / "train.py"
 TENSORS = ("weights.safetensors", "averaged.safetensors", "optimizer.safetensors")
@@ -254,6 +255,46 @@ def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
     with pytest.raises(ValueError, match="another model"):
         run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", "--unet.layers_per_block=2")
     assert not RunFolder(tmp_path / "other").begun
+
+
+def test_a_warm_start_may_show_the_network_more(converted_folder):
+    """What it sees in addition has no weight at first."""
+    crystals = "--denoiser.crystal_channels=[4]"
+    trained = small_pipeline(converted_folder, crystals, "--denoiser.inputs=[x_t,estimate]")
+    torch.nn.init.normal_(trained.denoiser.crystal_network.layers[-1].weight, std=0.1)
+    inputs = "--denoiser.inputs=[energy,x_t,previous,estimate,missing_energy]"
+    wider = small_pipeline(converted_folder, crystals, inputs)
+    start_from(wider, trained)
+    assert wider.unet.conv_in.in_channels == 5 * 51
+    x_t = torch.randn(2, *trained.representation.shape, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.tensor([200, 600])
+    embedding = trained.conditioner(torch.tensor([0, 1]), torch.tensor([100.0, 90.0]), torch.tensor([9.0, 20.0]))
+    with torch.no_grad():
+        first, second = (p.denoiser(p.unet, x_t, timesteps, embedding).x0 for p in (trained, wider))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"another denoiser: inputs \['energy', .*\], not \['x_t', 'estimate'\]"):
+        start_from(trained, wider)
+
+
+def test_channel_groups_count_by_their_weights(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder)
+    group = torch.tensor(pipeline.representation.channel_group)
+    error = torch.rand(2, *pipeline.representation.shape, generator=torch.Generator().manual_seed(0))
+    inside = pipeline.representation.mask()
+
+    def mean_of(*options):
+        settings = small_settings(converted_folder, tmp_path, *options)
+        loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
+        return loss_of._mean(error, torch.ones(2))
+
+    means = torch.stack([error[:, group == g][..., inside].mean() for g in range(3)])
+    weighted = mean_of("--optimizer.balance=group", "--optimizer.group_weights=[1,2,5]")
+    torch.testing.assert_close(weighted, (means * torch.tensor([1, 2, 5]) / 8).sum())
+    shares = torch.tensor([25, 50, 5]) / 80
+    torch.testing.assert_close(mean_of("--optimizer.group_weights=[1,2,5]"), (means * shares).sum())
+    for wrong in ("[1,2]", "[1,0,1]"):
+        with pytest.raises(ValueError, match="must be 3 positive numbers"):
+            mean_of(f"--optimizer.group_weights={wrong}")
 
 
 @pytest.mark.parametrize(

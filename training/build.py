@@ -177,9 +177,9 @@ def fit_marginal(settings: TrainSettings, jets: JetDataset, pipeline: JetImagePi
 def fit_spike_and_slab(
     settings: TrainSettings, jets: JetDataset, representation: LogValueMap, noise: dict[str, Any]
 ) -> SpikeAndSlabDenoiser:
-    """Fit spike and slab on the jets the representation was fitted on."""
+    """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
     chosen = settings.denoiser
-    batches = energy_batches(jets, settings.representation.fit_jets)
+    batches = energy_batches(jets, chosen.fit_jets)
     return SpikeAndSlabDenoiser.fit(
         (representation.encode(energies) for energies in batches),
         channel_group=representation.channel_group,

@@ -84,7 +84,9 @@ class DenoiserSettings:
         crystal_channels: spike_and_slab: hidden channels of each layer of small convolutions at the image's own
             resolution, after the UNet; [] for none.
         components: spike_and_slab: Gaussians of a group's slab.
-        inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value, previous).
+        fit_jets: spike_and_slab: training jets the prior and the slab are fitted on, at most.
+        inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value, previous, energy,
+            missing_energy).
         min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
         snr_gamma: plain: min-SNR weighting of the loss if positive.
     """
@@ -95,6 +97,7 @@ class DenoiserSettings:
     hold_energies: bool = True
     crystal_channels: list[int] = field(default_factory=list)
     components: int = 1
+    fit_jets: int = 50_000
     inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
     min_variance: float = 0.05
     snr_gamma: float = 0.0
@@ -150,6 +153,7 @@ class OptimizerSettings:
         max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
         fused: Use the fused implementation.
         balance: Average the loss over all pixels ("pixel") or over the three channel groups ("group").
+        group_weights: Weight of each channel group's pixels (tracks, ECAL, HCAL) beside that; [] for equal ones.
         loss: Squared ("l2") or absolute ("l1") error; minus log-likelihood of the hits and their values ("likelihood",
             spike_and_slab only); or, for quantum states, 1 - fidelity ("infidelity").
         energy_weight: likelihood: additional weight of a hit's value, times its estimated energy over the mean hit's.
@@ -164,6 +168,7 @@ class OptimizerSettings:
     max_grad_norm: float = 1.0
     fused: bool = True
     balance: Literal["pixel", "group"] = "pixel"
+    group_weights: list[float] = field(default_factory=list)
     loss: Literal["l2", "l1", "likelihood", "infidelity"] = "l2"
     energy_weight: float = 0.0
     condition_drop: float = 0.0

@@ -5,7 +5,6 @@ The same command goes on where it stopped. One process or many, one CPU or many 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,18 @@ from tqdm import tqdm
 
 from jet_diffusion.cli import run_command
 from jet_diffusion.dataset import JetDataset
-from jet_diffusion.hub import load_folder, load_pipeline, trained_tensors
+from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.allocator import keep_freed_memory
 from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
-from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, load_tensors, save_checkpoint
+from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.processes import make_accelerator
 from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
+from jet_diffusion.training.warm_start import start_from
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -121,56 +121,6 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
     fingerprint = run.read_record()["dataset"]["fingerprint"]
     if fingerprint != jets.fingerprint:
         raise ValueError(f"{run.path} was begun on jets {fingerprint}, {settings.data} holds {jets.fingerprint}")
-
-
-def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
-    """Warm start: the trained weights, with the value map and the denoiser's fit they were trained in.
-
-    Raises:
-        ValueError: If the settings ask for another representation, denoiser or noise schedule than was trained.
-    """
-    for name in ("representation", "denoiser"):
-        asked, found = (describe_choice(getattr(one, name)) for one in (pipeline, trained))
-        different = [key for key in asked.keys() | found.keys() if asked.get(key) != found.get(key)]
-        if different:
-            raise ValueError(
-                f"the weights to start from were trained with another {name}: "
-                + ", ".join(f"{key} {found.get(key)}, not {asked.get(key)}" for key in sorted(different))
-            )
-    load_tensors(trained_tensors(pipeline.unet), trained_tensors(trained.unet))
-    if pipeline.conditioner is not None and trained.conditioner is not None:
-        load_tensors(trained_tensors(pipeline.conditioner), trained_tensors(trained.conditioner))
-        for name in (n for n in trained.conditioner.config if n.startswith("log_")):
-            pipeline.conditioner.register_to_config(**{name: trained.conditioner.config[name]})
-    if plain_config(pipeline.representation) == plain_config(trained.representation):  # the same jets
-        load_tensors(trained_tensors(pipeline.denoiser), trained_tensors(trained.denoiser))
-        return
-    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser):
-        if not pipeline.denoiser.same_kind_of_slab(trained.denoiser):
-            raise ValueError("another prior or number of components needs the jets that the weights were trained on")
-        free = {name: pipeline.denoiser.config[name] for name in ("min_ratio", "hold_hits", "hold_energies")}
-        trained.denoiser.register_to_config(**free)
-    pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
-
-
-def describe_choice(component: Any) -> dict[str, Any]:
-    """What ties weights to a representation or denoiser: class and settings, without what a warm start may change.
-
-    That is the numbers fitted to the jets, the slab, the noise levels trained on and what is held.
-    """
-    free = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
-    free |= {"channel_share", "mean_total", "min_ratio", "weights_by_position", "hold_hits", "hold_energies"}
-    free |= {"log_energy_line"}
-    config = plain_config(component)
-    chosen = {key: value for key, value in config.items() if key not in free and "range" not in key}
-    return {"class": type(component).__name__, **chosen}
-
-
-def plain_config(component: Any) -> dict[str, Any]:
-    """A component's configuration as it is after a detour through a file, without diffusers' own entries."""
-    own = {key: value for key, value in component.config.items() if not key.startswith("_")}
-    plain: dict[str, Any] = json.loads(json.dumps(own))
-    return plain
 
 
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:

@@ -299,13 +299,16 @@ class PlainDenoiser(Denoiser):
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-SHRINKAGE = 20
-"""Hits' worth of the group's moments that the moments of each position are mixed with."""
+SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
+"""Hits' worth of the whole group that those of a position are mixed with, and hits' worth of its neighbours."""
+
+UNDERFLOW = -80.0
+"""Logarithm of a share that counts as none: on CPUs exp is ten times slower where its result is no normal number."""
 
 
 @dataclass(frozen=True)
@@ -314,30 +317,79 @@ class SlabPosterior:
 
     Attributes:
         log_odds: (N, C, H, W) log-odds of a hit against a zero, at even odds before.
+        value: (N, C, H, W) mean.
         shares, values: (K, N, C, H, W) weight and mean of each component.
         variances: (K, N, C, H or 1, W or 1).
     """
 
     log_odds: torch.Tensor
+    value: torch.Tensor
     shares: torch.Tensor
     values: torch.Tensor
     variances: torch.Tensor
-
-    @cached_property
-    def value(self) -> torch.Tensor:
-        """(N, C, H, W) mean."""
-        return (self.shares * self.values).sum(0)
 
     @property
     def variance(self) -> torch.Tensor:
         """(N, C, H, W)."""
         return (self.shares * (self.variances + (self.values - self.value).square())).sum(0)
 
+    def of_jets(self, rows: torch.Tensor) -> SlabPosterior:
+        """That of some jets, of index rows (n,)."""
+        components = (tensor[:, rows] for tensor in (self.shares, self.values, self.variances))
+        return SlabPosterior(self.log_odds[rows], self.value[rows], *components)
+
     def energy(self, offset: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of the energy exp(offset + slope x), log-normal in each component, and its covariance with x."""
         energies = self.shares * (offset + slope * self.values + slope.square() * self.variances / 2).exp()
         from_mean = self.values + slope * self.variances - self.value
         return energies.sum(0), (energies * from_mean).sum(0)
+
+
+def tilted_mixture(
+    log_weights: torch.Tensor,
+    log_scales: torch.Tensor,
+    means: torch.Tensor,
+    variances: torch.Tensor,
+    natural: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """A mixture of K Gaussians times exp(b x), which is another one.
+
+    Logarithm, mean and variance are the generating function of the mixture's moments and its derivatives by b, so the
+    gradient needs none of the components.
+
+    Args:
+        log_weights: (K, C, H or 1, W or 1).
+        log_scales: (K, N, C, H or 1, W or 1) added to them, the sum of weights being any.
+        means, variances: (K, N, C, H or 1, W or 1).
+        natural: (N, C, H, W) b.
+
+    Returns:
+        The logarithm of the mixture's integral and its mean, each (N, C, H, W), and the weights and means of its
+        components, each (K, N, C, H, W).
+    """
+    b = natural.detach()
+    log_total, mean, variance = torch.empty_like(b), torch.empty_like(b), torch.empty_like(b)
+    shares, values = (b.new_empty(len(means), *b.shape) for _ in range(2))
+    # One jet's numbers stay in a processor's cache; a GPU would rather have all at once.
+    size = 1 if b.device.type == "cpu" else len(b)
+    for first in range(0, len(b), size):
+        jets = slice(first, first + size)
+        share, value, spread = shares[:, jets], values[:, jets], variances[:, jets]
+        torch.addcmul(means[:, jets], b[jets], spread, out=value)
+        torch.addcmul(log_scales[:, jets], b[jets], means[:, jets] + value, value=0.5, out=share)
+        share.add_(log_weights[:, None])
+        highest = share.amax(0)
+        share.sub_(highest).clamp_(min=UNDERFLOW).exp_()
+        total = share.sum(0)
+        share.div_(total)
+        log_total[jets] = highest.add_(total.log_())
+        mean[jets] = (share * value).sum(0)
+        if natural.requires_grad:
+            variance[jets] = (share * (value - mean[jets]).square_().add_(spread)).sum(0)
+    if natural.requires_grad:
+        step = natural - b  # zero, with a gradient
+        log_total, mean = torch.addcmul(log_total, mean, step), torch.addcmul(mean, variance, step)
+    return log_total, mean, shares, values
 
 
 class Hits(NamedTuple):
@@ -368,28 +420,44 @@ class Hits(NamedTuple):
         """(groups,) sums of weights (n,) over the hits of each group."""
         return torch.bincount(self.groups, weights, minlength=int(self.group.max()) + 1)
 
+    def around(self, sums: torch.Tensor) -> torch.Tensor:
+        """(n, C, H, W) sums over the pixels about each, the pixel in the middle, as many as its tower has.
+
+        A group's channels are the crystals of a tower, a square row by row; where it has one alone, so has the sum.
+        """
+        parts = []
+        for channels in sums.split(torch.bincount(self.group).tolist(), 1):
+            side = math.isqrt(channels.shape[1])
+            plane = nn.functional.pixel_shuffle(channels, side)
+            pooled = nn.functional.avg_pool2d(plane, side, 1, side // 2, divisor_override=1)
+            parts.append(nn.functional.pixel_unshuffle(pooled[..., : plane.shape[-2], : plane.shape[-1]], side))
+        return torch.cat(parts, 1)
+
     def mixture_weights(
-        self, weights: torch.Tensor, means: torch.Tensor, widths: torch.Tensor, iterations: int = 30
+        self, weights: torch.Tensor, means: torch.Tensor, widths: torch.Tensor, iterations: int = 20
     ) -> torch.Tensor:
         """(K, C, H, W) weights at each pixel of its group's mixture, by expectation maximisation.
 
-        Each pixel's are those of its own hits and SHRINKAGE more with the group's weights.
+        Each pixel's are those of its own hits, NEIGHBOUR_SHRINKAGE more with the weights of its neighbourhood, and
+        those in turn of the neighbourhood's hits and SHRINKAGE more with the group's.
 
         Args:
             weights, means, widths: (groups, K) mixture of each group, in x.
             iterations: Of expectation maximisation, from the group's weights on.
         """
-        prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape).flatten(1)  # (K, C H W)
-        counts = self.sums(torch.ones_like(self.values)).flatten()
+        prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape)  # (K, C, H, W)
         log_density = -((self.values - means.T[:, self.groups]) / widths.T[:, self.groups]).square() / 2
         density = (log_density - widths.log().T[:, self.groups]).exp().clamp(min=1e-300)
         by_pixel = prior
         for _ in range(iterations):
-            share = by_pixel[:, self.places] * density
+            share = by_pixel.flatten(1)[:, self.places] * density
             share /= share.sum(0)
-            sums = torch.stack([self.sums(component).flatten() for component in share])
-            by_pixel = (sums + SHRINKAGE * prior) / (counts + SHRINKAGE)
-        return by_pixel.view(-1, *self.shape)
+            sums = torch.stack([self.sums(component) for component in share])
+            nearby = self.around(sums) + SHRINKAGE * prior
+            nearby /= nearby.sum(0)
+            by_pixel = sums + NEIGHBOUR_SHRINKAGE * nearby
+            by_pixel /= by_pixel.sum(0)
+        return by_pixel
 
     def moments(self, by_position: bool) -> torch.Tensor:
         """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.
@@ -454,7 +522,12 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous")
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy")
+
+ENERGY_INPUTS = {"energy", "missing_energy"}
+
+ENERGY_LIMIT, MISSING_LIMIT = 30.0, 4.0
+"""Largest energy of a pixel shown to the UNet, in mean hits, and largest logarithm of asked over expected energy."""
 
 SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 """Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
@@ -502,7 +575,9 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: Configuration of the training DDPMScheduler.
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
             pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
-            arXiv:2208.04202).
+            arXiv:2208.04202); energy, what the pixel is expected to hold by itself, over the mean hit's of the jet, and
+            missing_energy, the logarithm of the energy asked of its group over the sum of those (0 where none is asked
+            for): sums of energies are not to be had from their logarithms in x.
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
@@ -536,6 +611,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
+        if log_energy_line is None and ENERGY_INPUTS & set(inputs):
+            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need log_energy_line, the energy x stands for")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
@@ -706,19 +783,12 @@ class SpikeAndSlabDenoiser(Denoiser):
             tilt = eta / spread.sqrt()
             natural = natural + tilt
             log_odds = log_odds - tilt * (mean + tilt * (spread / 2))
-        evidences, values, variances = [], [], []
-        for log_weight, own_mean, own_spread in zip(weights.log(), means, spreads, strict=True):
-            total = alpha**2 * own_spread + variance
-            gain = variance / total
-            value = own_mean * gain + natural * (own_spread * gain)
-            evidence = log_weight + (gain.log() - (alpha * own_mean).square() / total) / 2
-            evidences.append(torch.addcmul(evidence, natural, own_mean * gain + value, value=0.5))
-            values.append(centre + value)
-            variances.append(own_spread * gain)
-        stacked = torch.stack(evidences)
-        return SlabPosterior(
-            log_odds + stacked.logsumexp(0), stacked.softmax(0), torch.stack(values), torch.stack(variances)
-        )
+        totals = alpha**2 * spreads[:, None] + variance
+        gains = variance / totals
+        log_scales = (gains.log() - (alpha * means[:, None]).square() / totals) / 2
+        means, spreads = means[:, None] * gains, spreads[:, None] * gains
+        log_total, value, shares, values = tilted_mixture(weights.log(), log_scales, means, spreads, natural)
+        return SlabPosterior(log_odds + log_total, centre + value, shares, values.add_(centre), spreads)
 
     def posterior(
         self,
@@ -781,7 +851,8 @@ class SpikeAndSlabDenoiser(Denoiser):
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
-                grown, reach = energy * (slope * moved).exp(), covariance * (slope * moved).exp()
+                growth = (slope * moved).exp()
+                grown, reach = energy * growth, covariance * growth
                 rise = self._by_group(slope * grown * reach).clamp(min=1e-12)
                 number = self._by_channel(((energies - self._by_group(grown)) / rise).nan_to_num(0.0))
                 step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
@@ -833,6 +904,8 @@ class SpikeAndSlabDenoiser(Denoiser):
             "hit_value": (value - place) / scale,
             "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
         }
+        if ENERGY_INPUTS & set(self.config.inputs):
+            blocks["energy"], blocks["missing_energy"] = self.energy_inputs(logit, value, totals)
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
         context = call_unet(unet, inputs, timesteps, class_labels)
         if self.crystal_network is not None:
@@ -847,9 +920,10 @@ class SpikeAndSlabDenoiser(Denoiser):
             logit = self.held(logit, hits)
         if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
-            quiet = (sigma <= HOLD_RATIO * alpha).flatten()[:, None]
-            if quiet.any():
-                value = self.held_values(slab, logit, energies.where(quiet, torch.nan))
+            quiet = (sigma <= HOLD_RATIO * alpha).flatten().nonzero().flatten()
+            if len(quiet):
+                held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
+                value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(logit, value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
@@ -884,12 +958,33 @@ class SpikeAndSlabDenoiser(Denoiser):
 
     def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
         """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
-        logit, value = hits_of(output)
-        offset, slope = self._log_energy_line
-        probability = torch.sigmoid(logit) * self.inside
-        energy = (offset + slope * value).exp()
+        probability, energy = self._hits_and_energies(*hits_of(output))
         mean = self._by_group(probability * energy) / self._by_group(probability)
         return energy / self._by_channel(mean).clamp(min=1e-10)
+
+    def energy_inputs(
+        self, logit: torch.Tensor, value: torch.Tensor, totals: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The inputs energy and missing_energy, each (N, C, H, W), by what each pixel says alone.
+
+        Args:
+            logit, value: Log-odds of hits and their values.
+            totals: As in `forward`.
+        """
+        probability, energy = self._hits_and_energies(logit, value)
+        energy = probability * energy
+        hits, expected = self._by_group(probability).clamp(min=0.5), self._by_group(energy).clamp(min=1e-3)
+        asked = expected
+        if totals is not None:
+            asked = torch.where(totals.chunk(2, 1)[1].isnan(), expected, totals.chunk(2, 1)[1].clamp(min=1e-3))
+        missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
+        mean = self._by_channel(asked / hits)
+        return (energy / mean).clamp(max=ENERGY_LIMIT), self._by_channel(missing).expand_as(energy)
+
+    def _hits_and_energies(self, logit: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probability of a hit and its energy in GeV, each (N, C, H, W)."""
+        offset, slope = self._log_energy_line
+        return torch.sigmoid(logit) * self.inside, (offset + slope * value).exp()
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""
