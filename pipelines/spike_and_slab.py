@@ -198,12 +198,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         if prior == "mixture":
             weights, means, widths = torch.tensor(slab, dtype=torch.float64).unbind(1)
             denoiser.slab_weight_bits.copy_(float_bits(hits.mixture_weights(weights, means, widths)))
-        counts = hits.sums(torch.ones_like(hits.values))
-        average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
-        average = average[group, None, None]
-        # A hundred jets' worth of the group's average keeps rare positions from a prior of zero.
-        expected = average * jets if prior == "group" else counts
-        probability = ((expected + 100 * average) / (jets + 100)).expand(shape)
+        if prior == "group":
+            average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
+            probability = average[group, None, None].expand(shape)
+        else:
+            probability = hits.occupancy(jets, mask)
         denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
         denoiser.place_bits.copy_(float_bits(place))
         denoiser.inside.copy_(mask.to(torch.int32))

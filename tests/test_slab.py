@@ -106,3 +106,22 @@ def test_positions_learn_from_their_neighbours():
     torch.testing.assert_close(found.sum(0), torch.ones(25, 6, 6).double())
     alone = torch.bincount(places, first.double(), minlength=900).view(25, 6, 6) / 40  # were the components known
     assert (found[0] - truth).square().mean() < 0.5 * (alone - truth).square().mean()
+
+
+def test_occupancy_and_moments_learn_from_neighbours_too():
+    """A probability and a mean that change smoothly over 30x30 crystals, by 200 jets."""
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.nn.functional.pixel_unshuffle(torch.linspace(0.02, 0.08, 30).expand(1, 30, 30), 5)  # (25, 6, 6)
+    hit = torch.rand(200, 25, 6, 6, generator=generator) < ramp
+    places = hit.flatten(1).nonzero()[:, 1]
+    values = (20 * ramp.flatten()[places] + torch.randn(len(places), generator=generator)).double()
+    hits = Hits(places, values, torch.zeros(25, dtype=torch.int64), (25, 6, 6))
+    found = hits.occupancy(200, torch.ones(6, 6, dtype=torch.bool))
+    assert (found - ramp).square().mean() < 0.2 * (hit.double().mean(0) - ramp).square().mean()
+    assert found.mean().item() == pytest.approx(hit.double().mean().item(), rel=0.02)
+    mean, width = hits.moments(by_position=True)
+    counts = hit.sum(0)
+    alone = torch.bincount(places, values, minlength=900).view(25, 6, 6) / counts
+    several = counts > 1
+    assert (mean - 20 * ramp)[several].square().mean() < 0.3 * (alone - 20 * ramp)[several].square().mean()
+    assert width.mean().item() == pytest.approx(1, abs=0.15)

@@ -305,7 +305,10 @@ import torch
 from torch import nn
 
 SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
-"""Hits' worth of the whole group that those of a position are mixed with, and hits' worth of its neighbours."""
+"""Hits' worth of the whole group that those of a neighbourhood are mixed with, and of it that a pixel's are."""
+
+SHRINKAGE_JETS, NEIGHBOUR_JETS = 100, 2000
+"""The same for the probability of a hit, in jets' worth."""
 
 UNDERFLOW = -80.0
 """Logarithm of a share that counts as none: on CPUs exp is ten times slower where its result is no normal number."""
@@ -462,7 +465,7 @@ class Hits(NamedTuple):
     def moments(self, by_position: bool) -> torch.Tensor:
         """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.
 
-        Each pixel's are those of its own hits and SHRINKAGE more with the group's moments.
+        Each pixel's are shrunk towards its neighbourhood's and the group's as in `mixture_weights`.
         """
         ones = torch.ones_like(self.values)
         number = self.by_group(ones)
@@ -472,9 +475,27 @@ class Hits(NamedTuple):
         if not by_position:
             return torch.stack([mean, variance.sqrt()])
         counts = self.sums(ones)
-        place = (self.sums(self.values) + SHRINKAGE * mean) / (counts + SHRINKAGE)
+        place = self._shrunk(self.sums(self.values), counts, mean)
         squares = self.sums((self.values - place.flatten()[self.places]).square())
-        return torch.stack([place, ((squares + SHRINKAGE * variance) / (counts + SHRINKAGE)).sqrt()])
+        return torch.stack([place, self._shrunk(squares, counts, variance).sqrt()])
+
+    def occupancy(self, jets: int, inside: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) probability of a hit at each pixel inside (H, W), by the hits of so many jets.
+
+        Each pixel's is that of these jets, NEIGHBOUR_JETS more with its neighbourhood's, and that of these jets and
+        SHRINKAGE_JETS more with the group's average, which keeps rare positions from a prior of zero.
+        """
+        counts = self.sums(torch.ones_like(self.values))
+        average = self.by_group(torch.ones_like(self.values)) / (torch.bincount(self.group) * inside.sum() * jets)
+        area = self.around(inside.to(counts.dtype).expand(1, *self.shape))[0].clamp(min=1)
+        nearby = self.around(counts[None])[0] / area
+        nearby = (nearby + SHRINKAGE_JETS * average[self.group, None, None]) / (jets + SHRINKAGE_JETS)
+        return (counts + NEIGHBOUR_JETS * nearby) / (jets + NEIGHBOUR_JETS)
+
+    def _shrunk(self, sums: torch.Tensor, counts: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) averages at each pixel of what sums to `sums` over `counts` hits, and is `group` on average."""
+        nearby = (self.around(sums[None])[0] + SHRINKAGE * group) / (self.around(counts[None])[0] + SHRINKAGE)
+        return (sums + NEIGHBOUR_SHRINKAGE * nearby) / (counts + NEIGHBOUR_SHRINKAGE)
 
 
 def fit_mixture(
@@ -698,12 +719,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         if prior == "mixture":
             weights, means, widths = torch.tensor(slab, dtype=torch.float64).unbind(1)
             denoiser.slab_weight_bits.copy_(float_bits(hits.mixture_weights(weights, means, widths)))
-        counts = hits.sums(torch.ones_like(hits.values))
-        average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
-        average = average[group, None, None]
-        # A hundred jets' worth of the group's average keeps rare positions from a prior of zero.
-        expected = average * jets if prior == "group" else counts
-        probability = ((expected + 100 * average) / (jets + 100)).expand(shape)
+        if prior == "group":
+            average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
+            probability = average[group, None, None].expand(shape)
+        else:
+            probability = hits.occupancy(jets, mask)
         denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
         denoiser.place_bits.copy_(float_bits(place))
         denoiser.inside.copy_(mask.to(torch.int32))
