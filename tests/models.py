@@ -8,7 +8,12 @@ from jet_diffusion.dataset import JetDataset
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings
 
-SMALL_UNET = ["--unet.block_out_channels=[8,8,8]", "--unet.norm_num_groups=4", "--representation.fit_jets=200"]
+SMALL_UNET = [
+    "--unet.block_out_channels=[8,8,8]",
+    "--unet.norm_num_groups=4",
+    "--representation.fit_jets=200",
+    "--denoiser.fit_jets=200",
+]
 
 
 def small_settings(folder, run, *options):

@@ -40,7 +40,8 @@ def options(folder, run, *more):
     settings = small_settings(folder, run)
     unet = ["--unet.block_out_channels=[8,8,8]", "--unet.norm_num_groups=4"]
     fixed = ["--batch_size=8", "--precision=no", "--cpu=true", "--trackers=[]", "--num_workers=1", "--warmup_steps=1"]
-    fixed += ["--validation_jets=8", "--sample_jets=2", "--representation.fit_jets=200", "--log_every=1"]
+    fixed += ["--validation_jets=8", "--sample_jets=2", "--representation.fit_jets=200", "--denoiser.fit_jets=200"]
+    fixed += ["--log_every=1"]
     return [f"--data={settings.data}", f"--run_dir={run}", *unet, *fixed, *more]
 
 
