@@ -53,10 +53,13 @@ class CrystalNetwork(nn.Module):
         """(N, blocks[1] * C, H, W) float32 of inputs (N, blocks[0] * C, H, W) and timesteps (N,)."""
         device, own = inputs.device.type, next(self.parameters()).dtype
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
-        scale, shift = self.timestep[1](self.timestep[0](timesteps).to(own))[:, :, None, None].chunk(2, 1)
-        # At this resolution convolutions of few channels are nearly twice as fast with the channels last.
-        hidden = self.to_crystals(inputs.to(dtype)).contiguous(memory_format=torch.channels_last)
-        hidden = self.layers[0](hidden) * (1 + scale.to(dtype)) + shift.to(dtype)
+        # At this resolution convolutions of few channels are nearly twice as fast with the channels last, and products
+        # four times if both factors have them last.
+        last = torch.channels_last
+        embedding = self.timestep[1](self.timestep[0](timesteps).to(own)).to(dtype)[:, :, None, None]
+        scale, shift = (half.contiguous(memory_format=last) for half in embedding.chunk(2, 1))
+        hidden = self.to_crystals(inputs.to(dtype)).contiguous(memory_format=last)
+        hidden = self.layers[0](hidden) * (1 + scale) + shift
         for layer in self.layers[1:]:
             hidden = layer(nn.functional.silu(hidden))
         top, bottom, left, right = self.window
