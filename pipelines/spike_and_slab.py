@@ -75,9 +75,9 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: Configuration of the training DDPMScheduler.
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
             pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
-            arXiv:2208.04202); energy, what the pixel is expected to hold by itself, over the mean hit's of the jet, and
-            missing_energy, the logarithm of the energy asked of its group over the sum of those (0 where none is asked
-            for): sums of energies are not to be had from their logarithms in x.
+            arXiv:2208.04202); energy, the probability of a hit times the energy of its expected value, over the energy
+            of the group's mean hit, and missing_energy, the logarithm of the energy asked of the group over the sum of
+            those (0 where none is asked for): sums of energies are not to be had from their logarithms in x.
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
@@ -481,7 +481,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._by_channel(missing).expand_as(energy)
 
     def _hits_and_energies(self, logit: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probability of a hit and its energy in GeV, each (N, C, H, W)."""
+        """Probability of a hit and the energy in GeV that its expected value stands for, each (N, C, H, W)."""
         offset, slope = self._log_energy_line
         return torch.sigmoid(logit) * self.inside, (offset + slope * value).exp()
 

@@ -93,6 +93,13 @@ def test_the_neighbourhood_is_a_tower_about_the_crystal():
             torch.testing.assert_close(pooled[:, row, column], window.sum((1, 2)))
 
 
+def test_neighbours_need_towers_with_a_crystal_in_the_middle():
+    for group in ([0] * 4, [0] * 3, [0, 1] * 9):
+        hits = Hits(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.tensor(group), (len(group), 4, 5))
+        with pytest.raises(ValueError, match="together and the square of an odd number"):
+            hits.around(torch.zeros(1, len(group), 4, 5))
+
+
 def test_positions_learn_from_their_neighbours():
     """Two components whose weights change smoothly over 30x30 crystals, with forty hits a crystal."""
     generator = torch.Generator().manual_seed(0)

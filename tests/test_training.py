@@ -293,9 +293,6 @@ def test_channel_groups_count_by_their_weights(converted_folder, tmp_path):
     torch.testing.assert_close(weighted, (means * torch.tensor([1, 2, 5]) / 8).sum())
     shares = torch.tensor([25, 50, 5]) / 80
     torch.testing.assert_close(mean_of("--optimizer.group_weights=[1,2,5]"), (means * shares).sum())
-    for wrong in ("[1,2]", "[1,0,1]"):
-        with pytest.raises(ValueError, match="must be 3 positive numbers"):
-            mean_of(f"--optimizer.group_weights={wrong}")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
 def fit_denoiser(
     settings: TrainSettings, jets: JetDataset, representation: Representation, noise: dict[str, Any]
 ) -> Denoiser:
-    """Fit spike and slab on the same jets, or set up the plain denoiser.
+    """Fit spike and slab, or set up the plain denoiser.
 
     Raises:
         ValueError: If spike and slab is asked of a representation in which zeros do not stand apart.

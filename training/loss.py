@@ -61,20 +61,9 @@ class DenoisingLoss:
         size = torch.bincount(group).float()
         share = 1 / (size * len(size)) if settings.balance == "group" else torch.ones_like(size) / len(group)
         if settings.group_weights:
-            share = share * self._group_weights(len(size)).to(device)
+            share = share * torch.tensor(settings.group_weights, device=device)
             share = share / (share * size).sum()
         self.pixel_weight = share[group].view(-1, 1, 1) * mask / mask.sum()
-
-    def _group_weights(self, groups: int) -> torch.Tensor:
-        """(groups,) as the settings give them.
-
-        Raises:
-            ValueError: If they are not one a group and positive.
-        """
-        weights = self.settings.group_weights
-        if len(weights) != groups or not all(weight > 0 for weight in weights):
-            raise ValueError(f"optimizer.group_weights must be {groups} positive numbers, got {weights}")
-        return torch.tensor(weights)
 
     def noisy(self, batch: NoisyBatch) -> torch.Tensor:
         """x_t by the denoiser's forward process, in closed form."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.quantum_settings import QuantumSettings
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -60,7 +62,7 @@ class RepresentationSettings:
             further settings; or JetAmplitudeEncoder, quantum states, see `quantum`.
         gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
         pool: PixelGrid only: crystals along each side of a summed cell.
-        fit_jets: Training jets the value map, spike and slab are fitted on.
+        fit_jets: Training jets the value map is fitted on, at most.
     """
 
     name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid", "JetAmplitudeEncoder"] = (
@@ -303,8 +305,25 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
-    if not 0 <= settings.optimizer.condition_drop < 1:
-        raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.optimizer.condition_drop}")
+    for name, part in (("representation", settings.representation), ("denoiser", settings.denoiser)):
+        if part.fit_jets < 1:
+            raise ValueError(f"{name}.fit_jets must be at least 1, got {part.fit_jets}")
+    check_optimizer(settings.optimizer)
+
+
+def check_optimizer(settings: OptimizerSettings) -> None:
+    """Refuse settings of the optimiser and the loss that mean nothing.
+
+    Raises:
+        ValueError: Saying which, what was seen and what is accepted.
+    """
+    if not 0 <= settings.condition_drop < 1:
+        raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.condition_drop}")
+    weights = settings.group_weights
+    if weights and (len(weights) != len(CHANNELS) or not all(0 < weight < math.inf for weight in weights)):
+        raise ValueError(f"optimizer.group_weights must be {len(CHANNELS)} positive numbers or [], got {weights}")
+    if weights and settings.loss == "infidelity":
+        raise ValueError("optimizer.group_weights do not count in the loss infidelity, which is of whole images")
 
 
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:

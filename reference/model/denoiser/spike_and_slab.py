@@ -321,6 +321,8 @@ UNDERFLOW = -80.0
 class SlabPosterior:
     """Mixture of K Gaussians that the value of a hit has given x_t.
 
+    Log-odds and value carry a gradient, the components none.
+
     Attributes:
         log_odds: (N, C, H, W) log-odds of a hit against a zero, at even odds before.
         value: (N, C, H, W) mean.
@@ -377,7 +379,7 @@ def tilted_mixture(
     log_total, mean, variance = torch.empty_like(b), torch.empty_like(b), torch.empty_like(b)
     shares, values = (b.new_empty(len(means), *b.shape) for _ in range(2))
     # One jet's numbers stay in a processor's cache; a GPU would rather have all at once.
-    size = 1 if b.device.type == "cpu" else len(b)
+    size = 1 if b.device.type == "cpu" else max(1, len(b))
     for first in range(0, len(b), size):
         jets = slice(first, first + size)
         share, value, spread = shares[:, jets], values[:, jets], variances[:, jets]
@@ -430,13 +432,21 @@ class Hits(NamedTuple):
         """(n, C, H, W) sums over the pixels about each, the pixel in the middle, as many as its tower has.
 
         A group's channels are the crystals of a tower, a square row by row; where it has one alone, so has the sum.
+
+        Raises:
+            ValueError: If they are not, or no crystal is in the middle.
         """
+        sizes = torch.bincount(self.group).tolist()
+        if self.group.tolist() != sorted(self.group.tolist()) or any(
+            math.isqrt(n) ** 2 != n or n % 2 == 0 for n in sizes
+        ):
+            raise ValueError(f"each group's channels must be together and the square of an odd number, got {sizes}")
         parts = []
-        for channels in sums.split(torch.bincount(self.group).tolist(), 1):
+        for channels in sums.split(sizes, 1):
             side = math.isqrt(channels.shape[1])
             plane = nn.functional.pixel_shuffle(channels, side)
             pooled = nn.functional.avg_pool2d(plane, side, 1, side // 2, divisor_override=1)
-            parts.append(nn.functional.pixel_unshuffle(pooled[..., : plane.shape[-2], : plane.shape[-1]], side))
+            parts.append(nn.functional.pixel_unshuffle(pooled, side))
         return torch.cat(parts, 1)
 
     def mixture_weights(
@@ -452,8 +462,11 @@ class Hits(NamedTuple):
             iterations: Of expectation maximisation, from the group's weights on.
         """
         prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape)  # (K, C, H, W)
-        log_density = -((self.values - means.T[:, self.groups]) / widths.T[:, self.groups]).square() / 2
-        density = (log_density - widths.log().T[:, self.groups]).exp().clamp(min=1e-300)
+        groups, density = self.groups, self.values.new_empty(weights.shape[1], len(self.values))
+        for own, mean, width in zip(density, means.T, widths.T, strict=True):
+            pull = (self.values - mean[groups]) / width[groups]
+            torch.exp(-pull.square() / 2 - width.log()[groups], out=own)
+        density.clamp_(min=1e-300)
         by_pixel = prior
         for _ in range(iterations):
             share = by_pixel.flatten(1)[:, self.places] * density
@@ -599,9 +612,9 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: Configuration of the training DDPMScheduler.
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
             pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
-            arXiv:2208.04202); energy, what the pixel is expected to hold by itself, over the mean hit's of the jet, and
-            missing_energy, the logarithm of the energy asked of its group over the sum of those (0 where none is asked
-            for): sums of energies are not to be had from their logarithms in x.
+            arXiv:2208.04202); energy, the probability of a hit times the energy of its expected value, over the energy
+            of the group's mean hit, and missing_energy, the logarithm of the energy asked of the group over the sum of
+            those (0 where none is asked for): sums of energies are not to be had from their logarithms in x.
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
@@ -1005,7 +1018,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._by_channel(missing).expand_as(energy)
 
     def _hits_and_energies(self, logit: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probability of a hit and its energy in GeV, each (N, C, H, W)."""
+        """Probability of a hit and the energy in GeV that its expected value stands for, each (N, C, H, W)."""
         offset, slope = self._log_energy_line
         return torch.sigmoid(logit) * self.inside, (offset + slope * value).exp()
 
