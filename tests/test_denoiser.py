@@ -34,6 +34,13 @@ def fit(representation, jets, **settings):
     )
 
 
+def deserts(representation, hit):
+    """(C, H, W) bool, the pixels without hits (N, C, H, W) on them and their neighbours."""
+    group = torch.tensor(representation.channel_group)
+    hits = Hits(torch.empty(0), torch.empty(0), group, tuple(representation.shape))
+    return hits.around(hit.any(0)[None].float())[0] == 0
+
+
 def constant_unet(value, channels):
     """A network that answers the same everywhere."""
     return lambda x, t, class_labels=None: SimpleNamespace(sample=torch.full((len(x), channels, *x.shape[2:]), value))
@@ -279,11 +286,11 @@ def test_a_mixture_by_position_describes_hits_better(representation, jets):
     assert surprises[1] < surprises[0]
     weights, *_ = fit(representation, jets, components=3, prior="mixture").slab()
     group = torch.tensor(representation.channel_group)
-    nearby = Hits(torch.empty(0), torch.empty(0), group, tuple(representation.shape)).around(hit.any(0)[None].float())
+    empty = deserts(representation, hit)
+    assert empty.any()
     for g in group.unique():  # where there are no hits near, the group's weights
-        desert = weights[:, (nearby[0] == 0) & (group == g)[:, None, None]]
+        desert = weights[:, empty & (group == g)[:, None, None]]
         torch.testing.assert_close(desert, desert[:, :1].expand_as(desert))
-    assert (nearby == 0).any()
 
 
 @pytest.mark.parametrize("offset", [-6.0, -2.0, 0.0, 3.0])
@@ -328,10 +335,11 @@ def test_the_slab_follows_the_position(representation, jets):
         values = x[:, group == g][hit[:, group == g]]
         assert flat[group == g].unique().item() == pytest.approx(values.mean().item(), rel=1e-4)
         assert flat_scale[group == g].unique().item() == pytest.approx(values.std().item(), rel=1e-2)
-    # The core's hits are harder; a position without hits has the group's moments.
+    # The core's hits are harder; where there are no hits near a position has the group's moments.
     assert place[50, 12, 12] > flat[50, 12, 12] + flat_scale[50, 12, 12]
     assert place[50, 12, 12] == pytest.approx(x[:, 50, 12, 12][hit[:, 50, 12, 12]].mean().item(), rel=0.1)
-    never = ~hit.any(0)
+    never = deserts(representation, hit)
+    assert never.any()
     torch.testing.assert_close(place[never], flat[never])
     torch.testing.assert_close(scale[never], flat_scale[never], rtol=0.01, atol=0)
 
