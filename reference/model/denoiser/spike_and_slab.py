@@ -317,6 +317,10 @@ UNDERFLOW = -80.0
 """Logarithm of a share that counts as none: on CPUs exp is ten times slower where its result is no normal number."""
 
 
+CACHED_NUMBERS = 50_000
+"""Pixels whose mixtures are worked out at a time on a CPU."""
+
+
 @dataclass(frozen=True)
 class SlabPosterior:
     """Mixture of K Gaussians that the value of a hit has given x_t.
@@ -378,8 +382,8 @@ def tilted_mixture(
     b = natural.detach()
     log_total, mean, variance = torch.empty_like(b), torch.empty_like(b), torch.empty_like(b)
     shares, values = (b.new_empty(len(means), *b.shape) for _ in range(2))
-    # One jet's numbers stay in a processor's cache; a GPU would rather have all at once.
-    size = 1 if b.device.type == "cpu" else max(1, len(b))
+    # So many jets' numbers stay in a processor's cache; a GPU would rather have all at once.
+    size = max(1, CACHED_NUMBERS * len(b) // max(1, b.numel()) if b.device.type == "cpu" else len(b))
     for first in range(0, len(b), size):
         jets = slice(first, first + size)
         share, value, spread = shares[:, jets], values[:, jets], variances[:, jets]
