@@ -1,6 +1,6 @@
-"""Judge one model in a few lines, as the ablations of docs/ablations.md were judged.
+"""Judge one model in a few lines, as the ablations of docs/ablations.md are judged.
 
-    python benchmarks/judge.py MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--step-power 1.35]
+    python benchmarks/judge.py MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--out FILE]
 
 MODEL is a run, a pipeline folder or a name on the Hub; REAL is an HDF5 file or converted dataset of held-out jets, at
 least three times `--size` of them. Jets are sampled for the conditions of real ones and compared with others.
@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 from comparison import Candidate, judge
 
+from jet_diffusion.files import write_text_atomically
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.jet_sources import load_jets
 from jet_diffusion.metrics.distances import wasserstein
 from jet_diffusion.metrics.scaling import central_width
@@ -37,7 +42,9 @@ def main() -> None:
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--step-power", type=float, help="where steps lie (default: the model's own)")
     parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="of the networks (default no)")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
+    parser.add_argument("--out", type=Path, help="write the figures there too, with all digits")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
@@ -47,18 +54,40 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     conditions, real = load_jets(options.real, 3 * options.size, rng).split([options.size, 2 * options.size], rng)
     steps = pipeline.config.default_steps
-    sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
+    accelerator = Accelerator(mixed_precision=options.precision)
+    pipeline.to(accelerator.device)
+    with accelerator.autocast():
+        sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
     row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
+    row |= {"steps": steps, "ms_per_jet": sampled.ms_per_jet, **moments(sampled.jets, real)}
+    print(json.dumps(in_short(row)))
+    if options.out:
+        write_text_atomically(options.out, json.dumps(row, indent=2) + "\n")
+
+
+def moments(generated: JetSample, real: JetSample) -> dict[str, Any]:
+    """Of each observable, in units of the real jets' central width: distance W1, and ratio of the central widths."""
+    width = central_width(real.observables)
+    distances = wasserstein(real.observables, generated.observables) / width
+    spreads = central_width(generated.observables) / width
+    columns = {"w1": distances, "spread": spreads}
+    return {name: dict(zip(OBSERVABLES, map(float, column), strict=True)) for name, column in columns.items()}
+
+
+def in_short(row: dict[str, Any]) -> dict[str, Any]:
+    """What is looked at first."""
     ratios = {name: "/".join(f"{row[f'{name}_{c}']:.3f}" for c in CHANNELS) for name in ("occupancy", "energy")}
     figures = {
         name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_floor']:.3f})"
         for name in ("mean_w1", "fpd", "auc_observables")
+        if name in row
     }
-    distances = wasserstein(real.observables, sampled.jets.observables) / central_width(real.observables)
-    order = np.argsort(-distances)[:WORST]
-    names = list(OBSERVABLES)
-    worst = {names[i]: round(float(distances[i]), 2) for i in order}
-    print(json.dumps({"steps": steps, "ms_per_jet": round(sampled.ms_per_jet), **ratios, **figures, "worst": worst}))
+    worst = dict(sorted(row["w1"].items(), key=lambda item: -item[1])[:WORST])
+    return {
+        **{"steps": row["steps"], "ms_per_jet": round(row["ms_per_jet"]), **ratios, **figures},
+        "worst": {name: round(value, 2) for name, value in worst.items()},
+        "spread": round(float(np.median(list(row["spread"].values()))), 3),
+    }
 
 
 if __name__ == "__main__":

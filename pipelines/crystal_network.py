@@ -7,10 +7,27 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.models.embeddings import Timesteps
 from torch import nn
+
+
+def crystal_sides(channel_group: Sequence[int]) -> list[int]:
+    """Crystals along the side of each group's towers: a group's channels are the crystals of one, row by row.
+
+    Args:
+        channel_group: Group of each channel of x.
+
+    Raises:
+        ValueError: If a group's channels are not together, or are no square.
+    """
+    sizes = torch.bincount(torch.tensor(channel_group)).tolist()
+    sides = [math.isqrt(size) for size in sizes]
+    if list(channel_group) != sorted(channel_group) or [side**2 for side in sides] != sizes:
+        raise ValueError(f"each group's channels must be together and a square number of crystals, got {sizes}")
+    return sides
 
 
 class CrystalNetwork(nn.Module):
@@ -35,12 +52,8 @@ class CrystalNetwork(nn.Module):
         window: tuple[int, int, int, int],
     ) -> None:
         super().__init__()
-        self.sizes = torch.bincount(torch.tensor(channel_group)).tolist()
-        self.sides = [math.isqrt(size) for size in self.sizes]
-        if list(channel_group) != sorted(channel_group) or [side**2 for side in self.sides] != self.sizes:
-            raise ValueError(
-                f"crystal_channels needs each group's channels together, a square number of them, got {self.sizes}"
-            )
+        self.sides = crystal_sides(channel_group)
+        self.sizes = [side**2 for side in self.sides]
         self.blocks, self.window, self.side = blocks, window, max(self.sides)
         self.timestep = nn.Sequential(Timesteps(32, True, 0), nn.Linear(32, 2 * widths[0]))
         groups = len(self.sizes)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .crystal_network import crystal_sides  # noqa: TID251 - on the Hub the two are one file
+
 SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
 """Hits' worth of the whole group that those of a neighbourhood are mixed with, and of it that a pixel's are."""
 
@@ -142,14 +144,11 @@ class Hits(NamedTuple):
         Raises:
             ValueError: If they are not, or no crystal is in the middle.
         """
-        sizes = torch.bincount(self.group).tolist()
-        if self.group.tolist() != sorted(self.group.tolist()) or any(
-            math.isqrt(n) ** 2 != n or n % 2 == 0 for n in sizes
-        ):
-            raise ValueError(f"each group's channels must be together and the square of an odd number, got {sizes}")
+        sides = crystal_sides(self.group.tolist())
+        if any(side % 2 == 0 for side in sides):
+            raise ValueError(f"towers must have a crystal in the middle, got {sides} crystals along their sides")
         parts = []
-        for channels in sums.split(sizes, 1):
-            side = math.isqrt(channels.shape[1])
+        for side, channels in zip(sides, sums.split([side**2 for side in sides], 1), strict=True):
             plane = nn.functional.pixel_shuffle(channels, side)
             pooled = nn.functional.avg_pool2d(plane, side, 1, side // 2, divisor_override=1)
             parts.append(nn.functional.pixel_unshuffle(pooled, side))
@@ -201,17 +200,25 @@ class Hits(NamedTuple):
         squares = self.sums((self.values - place.flatten()[self.places]).square())
         return torch.stack([place, self._shrunk(squares, counts, variance).sqrt()])
 
-    def occupancy(self, jets: int, inside: torch.Tensor) -> torch.Tensor:
-        """(C, H, W) probability of a hit at each pixel inside (H, W), by the hits of so many jets.
+    def occupancy(self, jets: int, inside: torch.Tensor, by_position: bool) -> torch.Tensor:
+        """(C, H, W) probability of a hit by the hits of so many jets, at each pixel or on average over its whole group.
 
         Each pixel's is that of these jets, NEIGHBOUR_JETS more with its neighbourhood's, and that of these jets and
         SHRINKAGE_JETS more with the group's average, which keeps rare positions from a prior of zero.
+
+        Args:
+            jets: How many jets the hits are of.
+            inside: (H, W) bool, which pixels lie inside the image.
+            by_position: Whether each pixel has its own.
         """
-        counts = self.sums(torch.ones_like(self.values))
-        average = self.by_group(torch.ones_like(self.values)) / (torch.bincount(self.group) * inside.sum() * jets)
+        ones = torch.ones_like(self.values)
+        average = (self.by_group(ones) / (torch.bincount(self.group) * inside.sum() * jets))[self.group, None, None]
+        if not by_position:
+            return average.expand(self.shape)
+        counts = self.sums(ones)
         area = self.around(inside.to(counts.dtype).expand(1, *self.shape))[0].clamp(min=1)
         nearby = self.around(counts[None])[0] / area
-        nearby = (nearby + SHRINKAGE_JETS * average[self.group, None, None]) / (jets + SHRINKAGE_JETS)
+        nearby = (nearby + SHRINKAGE_JETS * average) / (jets + SHRINKAGE_JETS)
         return (counts + NEIGHBOUR_JETS * nearby) / (jets + NEIGHBOUR_JETS)
 
     def _shrunk(self, sums: torch.Tensor, counts: torch.Tensor, group: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,7 @@ def test_the_network_tilts_the_slab(timestep):
         odds, value = denoiser.posterior(torch.full((1, 1, 1, 1), x_t), timesteps, eta=eta)
         p = 1 / (1 + math.exp(-logit))
         exact = integrated_posterior(x_t, alpha, sigma, -0.2, p, [w / norm for w in tilted], moved, stds)
-        assert denoiser.estimate(odds, value).item() == pytest.approx(exact.item(), abs=2e-3)
+        assert denoiser.estimate(denoiser.hit_probability(odds), value).item() == pytest.approx(exact.item(), abs=2e-3)
 
 
 def test_training_starts_at_the_marginal_denoiser(representation, jets):
@@ -321,7 +321,7 @@ def test_a_shift_of_a_whole_group_has_no_gradient_where_its_hits_are_held(repres
     single = torch.zeros(representation.shape, requires_grad=True)
     logit, value = denoiser.posterior(x_t, timesteps, common + single)
     held = denoiser.held(logit, representation.totals(torch.from_numpy(jets.energies[:2]))[:, :3])
-    (denoiser.estimate(held, value) - x_0).square().sum().backward()
+    (denoiser.estimate(denoiser.hit_probability(held), value) - x_0).square().sum().backward()
     assert common.grad.abs() < 1e-3 * single.grad.abs().sum()
 
 
@@ -423,7 +423,7 @@ def test_crystals_and_towers_are_rearranged_there_and_back(representation):
 
 
 def test_crystals_must_tile_their_towers():
-    with pytest.raises(ValueError, match=r"a square number of them, got \[2, 1\]"):
+    with pytest.raises(ValueError, match=r"a square number of crystals, got \[2, 1\]"):
         CrystalNetwork((0, 0, 1), (1, 1), (4,), (0, 4, 0, 4))
 
 
@@ -514,13 +514,14 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, 
     energies = torch.from_numpy(jets.energies[:4])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), 300)
     logit, value = denoiser.posterior(x_t, timesteps)
-    probability, energy = denoiser._hits_and_energies(logit, value)
+    probability, (offset, slope) = denoiser.hit_probability(logit), torch.tensor(line)
     group = torch.tensor(representation.channel_group)
+    energy = (offset[group, None, None] + slope[group, None, None] * value).exp()
     expected = torch.zeros(4, 3).index_add(1, group, (probability * energy).sum((2, 3)))
     number = torch.zeros(4, 3).index_add(1, group, probability.sum((2, 3)))
-    totals = torch.cat([torch.full((4, 3), torch.nan), 2 * expected], 1)
-    totals[0, 4] = torch.nan
-    seen, missing = denoiser.energy_inputs(logit, value, totals)
+    twice = 2 * expected
+    twice[0, 1] = torch.nan
+    seen, missing = denoiser.energy_inputs(probability, value, twice)
     sums = torch.zeros(4, 3).index_add(1, group, seen.sum((2, 3)))
     unlimited = torch.tensor([[bool((seen[i, group == g] < 29.9).all()) for g in range(3)] for i in range(4)])
     asked = torch.full((4, 3), 2.0)
@@ -530,11 +531,11 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, 
     torch.testing.assert_close(missing, asked.log()[:, group, None, None].expand_as(x_t))
     given = []
     unet = constant_unet(0.0, 102)
+    hits = torch.full((4, 3), torch.nan)
+    totals = torch.cat([hits, twice], 1)
     denoiser(lambda x, *rest, **named: given.append(x) or unet(x, *rest, **named), x_t, timesteps, totals=totals)
     assert torch.equal(given[0][:, :51], x_t)
-    shift = denoiser.prior_shift(totals[:, :3])
-    again = denoiser.energy_inputs(*denoiser.posterior(x_t, timesteps, shift), totals)
-    torch.testing.assert_close(given[0][:, 51:], torch.cat(again, 1))
+    torch.testing.assert_close(given[0][:, 51:], torch.cat([seen, missing], 1))
 
 
 def test_energy_inputs_need_to_know_energies(representation, jets):

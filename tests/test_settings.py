@@ -67,6 +67,8 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
         (["--optimizer.group_weights=[1,0,1]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,1,.inf]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,2,3]", "--optimizer.loss=infidelity"], "do not count in the loss infidelity"),
+        (["--optimizer.energy_weight=1"], "counts in the loss likelihood alone, not in l2"),
+        (["--optimizer.energy_weight=-1", "--optimizer.loss=likelihood"], "must not be negative"),
         (["--denoiser.fit_jets=0"], r"denoiser\.fit_jets must be at least 1"),
     ],
 )

@@ -94,9 +94,9 @@ def test_the_neighbourhood_is_a_tower_about_the_crystal():
 
 
 def test_neighbours_need_towers_with_a_crystal_in_the_middle():
-    for group in ([0] * 4, [0] * 3, [0, 1] * 9):
+    for group, message in (([0] * 4, "in the middle"), ([0] * 3, "a square number"), ([0, 1] * 9, "together")):
         hits = Hits(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.tensor(group), (len(group), 4, 5))
-        with pytest.raises(ValueError, match="together and the square of an odd number"):
+        with pytest.raises(ValueError, match=message):
             hits.around(torch.zeros(1, len(group), 4, 5))
 
 
@@ -123,7 +123,8 @@ def test_occupancy_and_moments_learn_from_neighbours_too():
     places = hit.flatten(1).nonzero()[:, 1]
     values = (20 * ramp.flatten()[places] + torch.randn(len(places), generator=generator)).double()
     hits = Hits(places, values, torch.zeros(25, dtype=torch.int64), (25, 6, 6))
-    found = hits.occupancy(200, torch.ones(6, 6, dtype=torch.bool))
+    found, whole = (hits.occupancy(200, torch.ones(6, 6, dtype=torch.bool), by) for by in (True, False))
+    torch.testing.assert_close(whole, hit.double().mean().expand(25, 6, 6))
     assert (found - ramp).square().mean() < 0.2 * (hit.double().mean(0) - ramp).square().mean()
     assert found.mean().item() == pytest.approx(hit.double().mean().item(), rel=0.02)
     mean, width = hits.moments(by_position=True)

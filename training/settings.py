@@ -319,6 +319,10 @@ def check_optimizer(settings: OptimizerSettings) -> None:
     """
     if not 0 <= settings.condition_drop < 1:
         raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.condition_drop}")
+    if settings.energy_weight < 0:
+        raise ValueError(f"optimizer.energy_weight must not be negative, got {settings.energy_weight}")
+    if settings.energy_weight and settings.loss != "likelihood":
+        raise ValueError(f"optimizer.energy_weight counts in the loss likelihood alone, not in {settings.loss}")
     weights = settings.group_weights
     if weights and (len(weights) != len(CHANNELS) or not all(0 < weight < math.inf for weight in weights)):
         raise ValueError(f"optimizer.group_weights must be {len(CHANNELS)} positive numbers or [], got {weights}")

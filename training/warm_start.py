@@ -24,14 +24,18 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
     same_jets = plain_config(pipeline.representation) == plain_config(trained.representation)
     for name in ("representation", "denoiser"):
         asked, found = (describe_choice(getattr(one, name)) for one in (pipeline, trained))
-        if same_jets and set(found.get("inputs", ())) <= set(asked.get("inputs", ())):
-            asked |= {key: value for key, value in found.items() if key == "inputs"}
         different = [key for key in asked.keys() | found.keys() if asked.get(key) != found.get(key)]
         if different:
             raise ValueError(
                 f"the weights to start from were trained with another {name}: "
                 + ", ".join(f"{key} {found.get(key)}, not {asked.get(key)}" for key in sorted(different))
             )
+    new, old = (inputs_of(one) for one in (pipeline, trained))
+    if new != old and not (same_jets and set(old) <= set(new)):
+        raise ValueError(
+            f"the weights to start from were trained with inputs {old}, not {new}; more, but not others, may be shown, "
+            "and on the same jets alone"
+        )
     load_widened(pipeline, trained, "unet", "conv_in.weight", 1, pipeline.representation.shape[0])
     if pipeline.conditioner is not None and trained.conditioner is not None:
         load_tensors(trained_tensors(pipeline.conditioner), trained_tensors(trained.conditioner))
@@ -63,7 +67,7 @@ def load_widened(
         size: Channels in a block.
     """
     tensors, weights = (dict(trained_tensors(getattr(one, part))) for one in (pipeline, trained))
-    new, old = (list(one.denoiser.config.get("inputs", ())) for one in (pipeline, trained))
+    new, old = inputs_of(pipeline), inputs_of(trained)
     if new != old and first in tensors and first in weights:
         into = torch.zeros_like(tensors[first]).unflatten(1, (groups, -1, size))
         of = weights[first].unflatten(1, (groups, -1, size))
@@ -74,14 +78,19 @@ def load_widened(
     load_tensors(tensors, weights)
 
 
+def inputs_of(pipeline: JetImagePipeline) -> list[str]:
+    """What the network is shown, by name; a plain denoiser's names nothing."""
+    return list(pipeline.denoiser.config.get("inputs", ()))
+
+
 def describe_choice(component: Any) -> dict[str, Any]:
     """What ties weights to a representation or denoiser: class and settings, without what a warm start may change.
 
-    That is the numbers fitted to the jets, the slab, the noise levels trained on and what is held.
+    That is the numbers fitted to the jets, the slab, the noise levels trained on, what is held and what is shown.
     """
     free = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
     free |= {"channel_share", "mean_total", "min_ratio", "weights_by_position", "hold_hits", "hold_energies"}
-    free |= {"log_energy_line"}
+    free |= {"log_energy_line", "inputs"}
     config = plain_config(component)
     chosen = {key: value for key, value in config.items() if key not in free and "range" not in key}
     return {"class": type(component).__name__, **chosen}

@@ -10,10 +10,27 @@ This file is self-contained so that it can travel to the Hub.
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.models.embeddings import Timesteps
 from torch import nn
+
+
+def crystal_sides(channel_group: Sequence[int]) -> list[int]:
+    """Crystals along the side of each group's towers: a group's channels are the crystals of one, row by row.
+
+    Args:
+        channel_group: Group of each channel of x.
+
+    Raises:
+        ValueError: If a group's channels are not together, or are no square.
+    """
+    sizes = torch.bincount(torch.tensor(channel_group)).tolist()
+    sides = [math.isqrt(size) for size in sizes]
+    if list(channel_group) != sorted(channel_group) or [side**2 for side in sides] != sizes:
+        raise ValueError(f"each group's channels must be together and a square number of crystals, got {sizes}")
+    return sides
 
 
 class CrystalNetwork(nn.Module):
@@ -38,12 +55,8 @@ class CrystalNetwork(nn.Module):
         window: tuple[int, int, int, int],
     ) -> None:
         super().__init__()
-        self.sizes = torch.bincount(torch.tensor(channel_group)).tolist()
-        self.sides = [math.isqrt(size) for size in self.sizes]
-        if list(channel_group) != sorted(channel_group) or [side**2 for side in self.sides] != self.sizes:
-            raise ValueError(
-                f"crystal_channels needs each group's channels together, a square number of them, got {self.sizes}"
-            )
+        self.sides = crystal_sides(channel_group)
+        self.sizes = [side**2 for side in self.sides]
         self.blocks, self.window, self.side = blocks, window, max(self.sides)
         self.timestep = nn.Sequential(Timesteps(32, True, 0), nn.Linear(32, 2 * widths[0]))
         groups = len(self.sizes)
@@ -307,6 +320,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+
 SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
 """Hits' worth of the whole group that those of a neighbourhood are mixed with, and of it that a pixel's are."""
 
@@ -440,14 +454,11 @@ class Hits(NamedTuple):
         Raises:
             ValueError: If they are not, or no crystal is in the middle.
         """
-        sizes = torch.bincount(self.group).tolist()
-        if self.group.tolist() != sorted(self.group.tolist()) or any(
-            math.isqrt(n) ** 2 != n or n % 2 == 0 for n in sizes
-        ):
-            raise ValueError(f"each group's channels must be together and the square of an odd number, got {sizes}")
+        sides = crystal_sides(self.group.tolist())
+        if any(side % 2 == 0 for side in sides):
+            raise ValueError(f"towers must have a crystal in the middle, got {sides} crystals along their sides")
         parts = []
-        for channels in sums.split(sizes, 1):
-            side = math.isqrt(channels.shape[1])
+        for side, channels in zip(sides, sums.split([side**2 for side in sides], 1), strict=True):
             plane = nn.functional.pixel_shuffle(channels, side)
             pooled = nn.functional.avg_pool2d(plane, side, 1, side // 2, divisor_override=1)
             parts.append(nn.functional.pixel_unshuffle(pooled, side))
@@ -499,17 +510,25 @@ class Hits(NamedTuple):
         squares = self.sums((self.values - place.flatten()[self.places]).square())
         return torch.stack([place, self._shrunk(squares, counts, variance).sqrt()])
 
-    def occupancy(self, jets: int, inside: torch.Tensor) -> torch.Tensor:
-        """(C, H, W) probability of a hit at each pixel inside (H, W), by the hits of so many jets.
+    def occupancy(self, jets: int, inside: torch.Tensor, by_position: bool) -> torch.Tensor:
+        """(C, H, W) probability of a hit by the hits of so many jets, at each pixel or on average over its whole group.
 
         Each pixel's is that of these jets, NEIGHBOUR_JETS more with its neighbourhood's, and that of these jets and
         SHRINKAGE_JETS more with the group's average, which keeps rare positions from a prior of zero.
+
+        Args:
+            jets: How many jets the hits are of.
+            inside: (H, W) bool, which pixels lie inside the image.
+            by_position: Whether each pixel has its own.
         """
-        counts = self.sums(torch.ones_like(self.values))
-        average = self.by_group(torch.ones_like(self.values)) / (torch.bincount(self.group) * inside.sum() * jets)
+        ones = torch.ones_like(self.values)
+        average = (self.by_group(ones) / (torch.bincount(self.group) * inside.sum() * jets))[self.group, None, None]
+        if not by_position:
+            return average.expand(self.shape)
+        counts = self.sums(ones)
         area = self.around(inside.to(counts.dtype).expand(1, *self.shape))[0].clamp(min=1)
         nearby = self.around(counts[None])[0] / area
-        nearby = (nearby + SHRINKAGE_JETS * average[self.group, None, None]) / (jets + SHRINKAGE_JETS)
+        nearby = (nearby + SHRINKAGE_JETS * average) / (jets + SHRINKAGE_JETS)
         return (counts + NEIGHBOUR_JETS * nearby) / (jets + NEIGHBOUR_JETS)
 
     def _shrunk(self, sums: torch.Tensor, counts: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
@@ -739,11 +758,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         if prior == "mixture":
             weights, means, widths = torch.tensor(slab, dtype=torch.float64).unbind(1)
             denoiser.slab_weight_bits.copy_(float_bits(hits.mixture_weights(weights, means, widths)))
-        if prior == "group":
-            average = hits.by_group(torch.ones_like(hits.values)) / (torch.bincount(group) * mask.sum() * jets)
-            probability = average[group, None, None].expand(shape)
-        else:
-            probability = hits.occupancy(jets, mask)
+        probability = hits.occupancy(jets, mask, by_position=prior != "group")
         denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
         denoiser.place_bits.copy_(float_bits(place))
         denoiser.inside.copy_(mask.to(torch.int32))
@@ -854,7 +869,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         """
 
         def step(shifted: torch.Tensor) -> torch.Tensor:
-            probability = torch.sigmoid(shifted) * self.inside
+            probability = self.hit_probability(shifted)
             expected = self._by_group(probability)
             slope = self._by_group((probability * (1 - probability)).detach())
             short = expected * (hits.clamp(min=1e-3) / expected.clamp(min=1e-6)).log()
@@ -886,7 +901,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         offset, slope = self._log_energy_line
         with torch.no_grad():
             energy, covariance = slab.energy(offset, slope)
-            probability = torch.sigmoid(logit) * self.inside
+            probability = self.hit_probability(logit)
             energy, covariance = probability * energy, probability * covariance
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
@@ -913,14 +928,19 @@ class SpikeAndSlabDenoiser(Denoiser):
         spread = self.place_bits.view(torch.float32)[1].square()
         return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
 
-    def estimate(self, logit: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Posterior mean of x_0 by log-odds and values of hits; outside the image it is a zero for certain."""
+    def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) probability of a hit; outside the image there is none."""
+        return torch.sigmoid(logit) * self.inside
+
+    def estimate(self, probability: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of x_0 by probabilities and values of hits."""
         zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
-        return zero + self.inside * torch.sigmoid(logit) * (value - zero)
+        return zero + probability * (value - zero)
 
     def marginal(self, x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The best estimate of x_0 from each pixel alone: what no context-blind network can beat."""
-        return self.estimate(*self.posterior(x_t, timesteps))
+        logit, value = self.posterior(x_t, timesteps)
+        return self.estimate(self.hit_probability(logit), value)
 
     def forward(
         self,
@@ -936,16 +956,17 @@ class SpikeAndSlabDenoiser(Denoiser):
         shift = 0.0 if hits is None else self.prior_shift(hits)
         logit, value = self.posterior(x_t, timesteps, shift)
         place, scale = self.place_bits.view(torch.float32)
-        marginal = self.estimate(logit, value)
+        probability = self.hit_probability(logit)
+        marginal = self.estimate(probability, value)
         blocks = {
             "x_t": x_t,
             "estimate": marginal,
-            "hit_probability": torch.sigmoid(logit),
+            "hit_probability": probability,
             "hit_value": (value - place) / scale,
             "previous": marginal if previous is None else torch.where(previous.isnan(), marginal, previous),
         }
         if ENERGY_INPUTS & set(self.config.inputs):
-            blocks["energy"], blocks["missing_energy"] = self.energy_inputs(logit, value, totals)
+            blocks["energy"], blocks["missing_energy"] = self.energy_inputs(probability, value, energies)
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
         context = call_unet(unet, inputs, timesteps, class_labels)
         if self.crystal_network is not None:
@@ -964,7 +985,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             if len(quiet):
                 held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
                 value = value.index_copy(0, quiet, held)
-        x_0 = self.estimate(logit, value)
+        x_0 = self.estimate(self.hit_probability(logit), value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
     def surprise(
@@ -998,33 +1019,31 @@ class SpikeAndSlabDenoiser(Denoiser):
 
     def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
         """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
-        probability, energy = self._hits_and_energies(*hits_of(output))
+        logit, value = hits_of(output)
+        probability, energy = self.hit_probability(logit), self._energy_at(value)
         mean = self._by_group(probability * energy) / self._by_group(probability)
         return energy / self._by_channel(mean).clamp(min=1e-10)
 
     def energy_inputs(
-        self, logit: torch.Tensor, value: torch.Tensor, totals: torch.Tensor | None
+        self, probability: torch.Tensor, value: torch.Tensor, asked: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The inputs energy and missing_energy, each (N, C, H, W), by what each pixel says alone.
 
         Args:
-            logit, value: Log-odds of hits and their values.
-            totals: As in `forward`.
+            probability, value: Of hits.
+            asked: (N, groups) energies asked for in GeV; NaN where none is.
         """
-        probability, energy = self._hits_and_energies(logit, value)
-        energy = probability * energy
+        energy = probability * self._energy_at(value)
         hits, expected = self._by_group(probability).clamp(min=0.5), self._by_group(energy).clamp(min=1e-3)
-        asked = expected
-        if totals is not None:
-            asked = torch.where(totals.chunk(2, 1)[1].isnan(), expected, totals.chunk(2, 1)[1].clamp(min=1e-3))
+        asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
         missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
         mean = self._by_channel(asked / hits)
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._by_channel(missing).expand_as(energy)
 
-    def _hits_and_energies(self, logit: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probability of a hit and the energy in GeV that its expected value stands for, each (N, C, H, W)."""
+    def _energy_at(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) energy in GeV that x stands for where there is a hit."""
         offset, slope = self._log_energy_line
-        return torch.sigmoid(logit) * self.inside, (offset + slope * value).exp()
+        return (offset + slope * value).exp()
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""

@@ -1,0 +1,176 @@
+"""One factor at a time: train and judge a base configuration with several seeds, then with each option changed.
+
+    python benchmarks/ablate.py DATA REAL OUT [--rows benchmarks/ablations.yaml] [--size 300] [--jobs 2]
+
+DATA is a converted dataset, REAL held-out jets (HDF5 file or dataset), at least three times `--size` of them. The YAML
+file names a configuration, options of all rows, the seeds of the base, and rows with options of their own. Every row is
+sampled for the same conditions and from the same noise, and judged against the same real jets, so that what differs
+between the base's seeds is what training does by chance. Writes ablations.md and ablations.json in OUT after every row;
+what a row made is kept there, so a second call goes on where the first stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jet_diffusion.files import write_text_atomically
+from jet_diffusion.runs import RunFolder
+from jet_diffusion.schema import CHANNELS
+
+ROOT = Path(__file__).parents[1]
+
+FIGURES = {"mean_w1": "mean W1", "fpd": "FPD", "auc_observables": "AUC", "validation": "validation loss"}
+"""Columns with an error over the base's seeds; of all of them less is better."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the YAML file.
+
+    Attributes:
+        name: in the table.
+        options: of the training, after those of all rows.
+        same_loss: whether its validation loss means the same as the base's.
+        base: whether it is the base with one of its seeds.
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+    same_loss: bool = True
+    base: bool = False
+
+    @property
+    def slug(self) -> str:
+        """Its name as a file's."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The YAML file: configuration and options that all rows share, and the rows, the base's first."""
+
+    config: Path
+    options: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Ablation:
+        """Read a YAML file.
+
+        Raises:
+            ValueError: for two rows of one name, or fewer than two seeds.
+        """
+        written = yaml.safe_load(path.read_text())
+        if len(written["seeds"]) < 2:
+            raise ValueError(f"{path}: seeds needs two or more, got {written['seeds']}")
+        base = [Row(f"base, seed {seed}", (f"--seed={seed}",), base=True) for seed in written["seeds"]]
+        own = [Row(**{**row, "options": tuple(row["options"])}) for row in written["rows"]]
+        rows = (*base, *own)
+        if len({row.slug for row in rows}) < len(rows):
+            raise ValueError(f"{path}: rows must have different names, got {[row.name for row in rows]}")
+        return cls(ROOT / written["config"], tuple(written["options"]), rows)
+
+
+def make_row(row: Row, ablation: Ablation, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and judge a row, unless it has been."""
+    run, judged = options.out / "runs" / row.slug, options.out / f"{row.slug}.json"
+    run.parent.mkdir(parents=True, exist_ok=True)
+    if not judged.is_file():
+        train = [sys.executable, "-m", "jet_diffusion.cli", "train", f"--config={ablation.config}"]
+        judge = [sys.executable, str(Path(__file__).with_name("judge.py")), str(run), options.real]
+        with open(options.out / f"{row.slug}.log", "a") as log:
+            given = [f"--data={options.data}", f"--run_dir={run}", "--trackers=[]", *ablation.options, *row.options]
+            subprocess.run([*train, *given], check=True, stdout=log, stderr=log)
+            given = [f"--size={options.size}", f"--precision={options.precision}", f"--out={judged}"]
+            subprocess.run([*judge, *given], check=True, stdout=log, stderr=log)
+    folder = RunFolder.open(run)
+    last = folder.read_metrics("train")[-1]
+    losses = folder.read_metrics("validation")
+    return json.loads(judged.read_text()) | {
+        "name": row.name,
+        "options": row.options,
+        "training_jets": last["jets"],
+        "jets_per_second": statistics.median(line["jets_per_second"] for line in folder.read_metrics("train")),
+        "validation": losses[-1]["loss"] if losses and row.same_loss else None,
+    }
+
+
+def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
+    """The rows made so far, in the file's order; in brackets how many of the seeds' deviations from the base."""
+    base = [made[row.name] for row in rows if row.base and row.name in made]
+    spread: dict[str, tuple[float, float]] = {}
+    for key in FIGURES if len(base) > 1 else ():
+        values = [row[key] for row in base]
+        spread[key] = statistics.mean(values), statistics.stdev(values)
+    header = ["row", "jets seen", "jets/s", *FIGURES.values(), "spread", f"occupancy {' / '.join(CHANNELS)}", "options"]
+    lines = [header, [" --- "] * len(header)]
+    for row in rows:
+        if row.name not in made:
+            continue
+        figures = made[row.name]
+        cells = [row.name, f"{figures['training_jets']:,}", f"{figures['jets_per_second']:.1f}"]
+        cells += [cell(figures[key], None if row.base else spread.get(key)) for key in FIGURES]
+        cells += [f"{statistics.median(figures['spread'].values()):.2f}"]
+        cells += [" / ".join(f"{figures[f'occupancy_{channel}']:.2f}" for channel in CHANNELS)]
+        lines.append([*cells, f"`{' '.join(row.options)}`"])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    seeds = ", ".join(f"{name} {spread[key][0]:.4g} ± {spread[key][1]:.2g}" for key, name in FIGURES.items() if spread)
+    floors = ", ".join(f"{FIGURES[key]} {base[0][f'{key}_floor']:.3g}" for key in list(FIGURES)[:3] if base)
+    return (
+        f"{text}\n\nThe base, mean and standard deviation over its seeds: {seeds}. "
+        f"Floors, two samples of real jets: {floors}.\n"
+        "In brackets: difference from the base's mean in those deviations. "
+        "Spread: median over the observables of the generated jets' central width over the real ones'.\n"
+    )
+
+
+def cell(value: float | None, spread: tuple[float, float] | None) -> str:
+    """A figure, and how many deviations it is from the base."""
+    if value is None:
+        return "-"
+    if spread is None or not spread[1]:
+        return f"{value:.4g}"
+    return f"{value:.4g} ({(value - spread[0]) / spread[1]:+.1f})"
+
+
+def main() -> None:
+    """Ablate as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder made by `jet-diffusion convert`")
+    parser.add_argument("real", help="held-out jets: HDF5 file or converted dataset")
+    parser.add_argument("out", type=Path, help="folder of the table and of all that is kept")
+    parser.add_argument("--rows", type=Path, default=Path(__file__).with_name("ablations.yaml"))
+    parser.add_argument("--only", nargs="+", help="names of the rows to make")
+    parser.add_argument("--size", type=int, default=300, help="jets of each row (default 300)")
+    parser.add_argument("--precision", choices=["no", "bf16"], default="bf16", help="of sampling (default bf16)")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each a process of one core (default 1)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    ablation = Ablation.read(options.rows)
+    rows = [row for row in ablation.rows if not options.only or row.name in options.only]
+    made: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        running = {pool.submit(make_row, row, ablation, options): row for row in rows}
+        for future in as_completed(running):
+            row = running[future]
+            made[row.name] = future.result()
+            print(f"{row.name}: done, {len(made)} of {len(rows)}", flush=True)
+            write_text_atomically(options.out / "ablations.md", table(rows, made))
+            write_text_atomically(options.out / "ablations.json", json.dumps(made, indent=2) + "\n")
+    print(table(rows, made))
+
+
+if __name__ == "__main__":
+    main()
