@@ -93,7 +93,8 @@ def make_row(row: Row, ablation: Ablation, options: argparse.Namespace) -> dict[
         with open(options.out / f"{row.slug}.log", "a") as log:
             given = [f"--data={options.data}", f"--run_dir={run}", "--trackers=[]", *ablation.options, *row.options]
             subprocess.run([*train, *given], check=True, stdout=log, stderr=log)
-            given = [f"--size={options.size}", f"--precision={options.precision}", f"--out={judged}"]
+            given = [f"--size={options.size}", f"--precision={options.precision}", f"--seed={options.seed}"]
+            given += [f"--out={judged}"]
             subprocess.run([*judge, *given], check=True, stdout=log, stderr=log)
     folder = RunFolder.open(run)
     last = folder.read_metrics("train")[-1]
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of the rows to make")
     parser.add_argument("--size", type=int, default=300, help="jets of each row (default 300)")
     parser.add_argument("--precision", choices=["no", "bf16"], default="bf16", help="of sampling (default bf16)")
+    parser.add_argument("--seed", type=int, default=0, help="of the jets drawn and sampled (default 0)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each a process of one core (default 1)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
