@@ -34,6 +34,9 @@ ROOT = Path(__file__).parents[1]
 FIGURES = {"mean_w1": "mean W1", "fpd": "FPD", "auc_observables": "AUC", "validation": "validation loss"}
 """Columns with an error over the base's seeds; of all of them less is better."""
 
+LAST_WORDS = 500
+"""Characters of a failed command's log that are repeated."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -88,14 +91,12 @@ def make_row(row: Row, ablation: Ablation, options: argparse.Namespace) -> dict[
     run, judged = options.out / "runs" / row.slug, options.out / f"{row.slug}.json"
     run.parent.mkdir(parents=True, exist_ok=True)
     if not judged.is_file():
-        train = [sys.executable, "-m", "jet_diffusion.cli", "train", f"--config={ablation.config}"]
+        train = [sys.executable, str(ROOT / "training" / "train.py"), f"--config={ablation.config}"]
         judge = [sys.executable, str(Path(__file__).with_name("judge.py")), str(run), options.real]
-        with open(options.out / f"{row.slug}.log", "a") as log:
-            given = [f"--data={options.data}", f"--run_dir={run}", "--trackers=[]", *ablation.options, *row.options]
-            subprocess.run([*train, *given], check=True, stdout=log, stderr=log)
-            given = [f"--size={options.size}", f"--precision={options.precision}", f"--seed={options.seed}"]
-            given += [f"--out={judged}"]
-            subprocess.run([*judge, *given], check=True, stdout=log, stderr=log)
+        train += [f"--data={options.data}", f"--run_dir={run}", "--trackers=[]", *ablation.options, *row.options]
+        judge += [f"--size={options.size}", f"--precision={options.precision}", f"--seed={options.seed}"]
+        for command in (train, [*judge, f"--out={judged}"]):
+            logged(command, options.out / f"{row.slug}.log")
     folder = RunFolder.open(run)
     last = folder.read_metrics("train")[-1]
     losses = folder.read_metrics("validation")
@@ -108,13 +109,26 @@ def make_row(row: Row, ablation: Ablation, options: argparse.Namespace) -> dict[
     }
 
 
+def logged(command: Sequence[str], log: Path) -> None:
+    """Run a command that writes to a log.
+
+    Raises:
+        RuntimeError: if it fails, with the end of the log.
+    """
+    with open(log, "a") as file:
+        code = subprocess.run(command, check=False, stdout=file, stderr=file).returncode
+    if code:
+        raise RuntimeError(f"exit status {code}; {log} ends with: {log.read_text()[-LAST_WORDS:]}")
+
+
 def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
     """The rows made so far, in the file's order; in brackets how many of the seeds' deviations from the base."""
     base = [made[row.name] for row in rows if row.base and row.name in made]
     spread: dict[str, tuple[float, float]] = {}
     for key in FIGURES if len(base) > 1 else ():
-        values = [row[key] for row in base]
-        spread[key] = statistics.mean(values), statistics.stdev(values)
+        values = [row[key] for row in base if row.get(key) is not None]  # few jets have no AUC
+        if len(values) == len(base):
+            spread[key] = statistics.mean(values), statistics.stdev(values)
     header = ["row", "jets seen", "jets/s", *FIGURES.values(), "spread", f"occupancy {' / '.join(CHANNELS)}", "options"]
     lines = [header, [" --- "] * len(header)]
     for row in rows:
@@ -122,16 +136,19 @@ def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
             continue
         figures = made[row.name]
         cells = [row.name, f"{figures['training_jets']:,}", f"{figures['jets_per_second']:.1f}"]
-        cells += [cell(figures[key], None if row.base else spread.get(key)) for key in FIGURES]
+        cells += [cell(figures.get(key), None if row.base else spread.get(key)) for key in FIGURES]
         cells += [f"{statistics.median(figures['spread'].values()):.2f}"]
         cells += [" / ".join(f"{figures[f'occupancy_{channel}']:.2f}" for channel in CHANNELS)]
         lines.append([*cells, f"`{' '.join(row.options)}`"])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    seeds = ", ".join(f"{name} {spread[key][0]:.4g} ± {spread[key][1]:.2g}" for key, name in FIGURES.items() if spread)
-    floors = ", ".join(f"{FIGURES[key]} {base[0][f'{key}_floor']:.3g}" for key in list(FIGURES)[:3] if base)
+    seeds = ", ".join(
+        f"{name} {spread[key][0]:.4g} ± {spread[key][1]:.2g}" for key, name in FIGURES.items() if key in spread
+    )
+    floors = {name: base[0].get(f"{key}_floor") for key, name in FIGURES.items() if base}
+    known = ", ".join(f"{name} {floor:.3g}" for name, floor in floors.items() if floor is not None)
     return (
         f"{text}\n\nThe base, mean and standard deviation over its seeds: {seeds}. "
-        f"Floors, two samples of real jets: {floors}.\n"
+        f"Floors, two samples of real jets: {known}.\n"
         "In brackets: difference from the base's mean in those deviations. "
         "Spread: median over the observables of the generated jets' central width over the real ones'.\n"
     )
