@@ -29,6 +29,7 @@ class DenoiserOutput:
         prediction: What the training loss compares with `Denoiser.target`.
         marginal: (N, C, H, W) what x0 would be from each pixel alone, where the denoiser knows it.
         logit, value: (N, C, H, W) log-odds of a hit and its value if it is one, where the denoiser has them.
+        slab: The whole distribution of the value, where the denoiser has it.
     """
 
     x0: torch.Tensor
@@ -36,6 +37,7 @@ class DenoiserOutput:
     marginal: torch.Tensor | None = None
     logit: torch.Tensor | None = None
     value: torch.Tensor | None = None
+    slab: Any = None
 
 
 def float_bits(values: torch.Tensor) -> torch.Tensor:
@@ -95,6 +97,11 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
         return False
 
+    @property
+    def knows_posterior(self) -> bool:
+        """Whether x_0 can be drawn (`draw`)."""
+        return False
+
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -119,6 +126,15 @@ class Denoiser(ModelMixin, ConfigMixin):
                 where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
+        """
+        raise NotImplementedError
+
+    def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
+        """(N, C, H, W) x_0, each pixel drawn by itself from its posterior given x_t, where `knows_posterior`.
+
+        Args:
+            output: Of `forward`.
+            generators: One a jet.
         """
         raise NotImplementedError
 

@@ -36,9 +36,12 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from .posterior_scheduler import PosteriorScheduler  # noqa: TID251 - on the Hub the two are one file
+
 logger = logging.get_logger(__name__)
 
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
+    "posterior": (PosteriorScheduler, {"variance_type": "fixed_small"}),
     "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
     "ddpm-large": (DDPMScheduler, {"variance_type": "fixed_large"}),
     "ddim": (DDIMScheduler, {}),
@@ -344,6 +347,16 @@ class JetImagePipeline(DiffusionPipeline):
                 f"{name} expects a {self.scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
                 'set prediction_type="sample", whatever the UNet itself predicts'
             )
+        if self._draws_x_0 and not self.denoiser.knows_posterior:
+            others = ", ".join(name for name, (cls, _) in SCHEDULERS.items() if not hasattr(cls, "draws_x_0"))
+            raise ValueError(
+                f"{name} draws x_0 from each pixel's posterior, of which {type(self.denoiser).__name__} knows only the "
+                f"mean; use one of {others}"
+            )
+
+    @property
+    def _draws_x_0(self) -> bool:
+        return getattr(self.scheduler, "draws_x_0", False)
 
     def _check_guidance(self, guidance_scale: float) -> None:
         if guidance_scale == 1:
@@ -355,6 +368,9 @@ class JetImagePipeline(DiffusionPipeline):
             )
         if not math.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
+        if self._draws_x_0:
+            name = type(self.scheduler).__name__
+            raise ValueError(f"guidance_scale {guidance_scale} moves the mean of x_0, but {name} draws x_0")
 
     def _check_timesteps(self, timesteps: list[int] | None) -> None:
         if timesteps is None:
@@ -486,7 +502,8 @@ class JetImagePipeline(DiffusionPipeline):
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            x_0 = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous).x0
+            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous)
+            x_0 = output.x0
             seen, previous = previous, x_0
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
@@ -496,7 +513,11 @@ class JetImagePipeline(DiffusionPipeline):
                 inside = x_0.clamp(low, high)
                 held += ((inside != x_0) & x_0.isfinite() & mask).sum((1, 2, 3))
                 x_0 = inside
-            x = self.scheduler.step(x_0, timestep, x, return_dict=False, **extra)[0]
+            toward = x_0
+            if self._draws_x_0 and step < len(timesteps) - 1:
+                toward = self.denoiser.draw(output, generators)
+                toward = toward.clamp(low, high) if hold else toward
+            x = self.scheduler.step(toward, timestep, x, return_dict=False, **extra)[0]
             if callback is not None:
                 x = (callback(self, step, timestep, {"x": x, "x0": x_0}) or {}).get("x", x)
             if progress is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub the four are one file
@@ -35,9 +36,10 @@ SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
-HOLD_DEVIATIONS, HOLD_RATIO = 2.0, 0.5
+HOLD_DEVIATIONS, HOLD_RATIO = 2.0, 0.2
 """Standard deviations by which a hit's value is moved at most towards the asked energy, and the noise level sigma/alpha
-up to which it is: above, energies are so uncertain that the sum says more of their tails than of their means."""
+up to which it is: above, a pixel's own variance is so much wider than what the network knows of its value that energies
+expected with it add up to too much."""
 
 
 class SpikeAndSlabDenoiser(Denoiser):
@@ -239,6 +241,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         """Whether previous is among the inputs."""
         return "previous" in self.config.inputs
 
+    @property
+    def knows_posterior(self) -> bool:
+        """True."""
+        return True
+
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
         channels = len(self.config.channel_group)
@@ -426,7 +433,22 @@ class SpikeAndSlabDenoiser(Denoiser):
                 held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
                 value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(self.hit_probability(logit), value)
-        return DenoiserOutput(x_0, x_0, marginal, logit, value)
+        return DenoiserOutput(x_0, x_0, marginal, logit, value, slab)
+
+    def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
+        """(N, C, H, W) x_0, each pixel drawn by itself: whether it is hit, of which component, and its value."""
+        logit, value = hits_of(output)
+        slab: SlabPosterior = output.slab
+        probability = self.hit_probability(logit)
+        shape, device = probability.shape, probability.device
+        uniform = torch.cat([torch.rand(1, *shape[1:], generator=g, device=g.device).to(device) for g in generators])
+        normal = randn_tensor(shape, generator=generators, device=device, dtype=probability.dtype)
+        # Below the probability the uniform number makes a hit, and where it lies below chooses the component.
+        chosen = (slab.shares.cumsum(0) < uniform / probability).sum(0, keepdim=True).clamp(max=len(slab.shares) - 1)
+        drawn, variance = (of.expand_as(slab.shares).gather(0, chosen)[0] for of in (slab.values, slab.variances))
+        hit = drawn + variance.sqrt() * normal + (value - slab.value)  # as its mean was moved by the energy asked for
+        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
+        return torch.where(uniform < probability, hit, zero)
 
     def surprise(
         self,

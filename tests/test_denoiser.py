@@ -541,3 +541,28 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, 
 def test_energy_inputs_need_to_know_energies(representation, jets):
     with pytest.raises(ValueError, match="need log_energy_line"):
         fit(representation, jets, inputs=("x_t", "energy"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
+@pytest.mark.parametrize("timestep", [150, 500])
+def test_drawn_jets_have_the_posterior_for_their_distribution(representation, jets, settings, timestep):
+    """Their mean is the posterior mean, and their hits the probability of a hit."""
+    denoiser = fit(representation, jets, **settings)
+    x_0 = representation.encode(torch.from_numpy(jets.energies[:1])).repeat(64, 1, 1, 1)
+    x_t, _, timesteps = noisy(denoiser, x_0[:1], timestep)
+    output = denoiser(constant_unet(0.2, 102), x_t.expand_as(x_0), timesteps.expand(64))
+    generators = [torch.Generator().manual_seed(seed) for seed in range(64)]
+    drawn = denoiser.draw(output, generators)
+    again = denoiser.draw(output, [torch.Generator().manual_seed(seed) for seed in range(64)])
+    assert torch.equal(drawn, again)
+    zero = representation.zero().view(-1, 1, 1)
+    assert (drawn == zero)[..., ~representation.mask()].all()
+    hit = (drawn != zero).double()
+    probability = denoiser.hit_probability(output.logit).double()
+    group = torch.tensor(representation.channel_group)
+    for g in range(3):
+        asked = probability[:, group == g].sum()
+        width = (probability * (1 - probability))[:, group == g].sum().sqrt()
+        assert abs(hit[:, group == g].sum() - asked) < 4 * width
+        excess = (drawn - output.x0).double()[:, group == g]
+        assert abs(excess.mean()) < 4 * excess.std() / excess.numel() ** 0.5

@@ -81,7 +81,7 @@ def test_every_scheduler_of_the_table_makes_jets(pipeline, default_scheduler, na
     assert np.array_equal(output.images, again.images)
 
 
-@pytest.mark.parametrize("name", ["dpm++", "sde-dpm++", "ddpm", "euler"])
+@pytest.mark.parametrize("name", ["posterior", "dpm++", "sde-dpm++", "ddpm", "euler"])
 def test_a_jet_is_the_same_in_any_batch(pipeline, default_scheduler, name):
     pipeline.scheduler = make_scheduler(name, default_scheduler.config)
     settings = {"num_inference_steps": 6}
@@ -355,3 +355,43 @@ def test_a_self_conditioned_model_sees_the_estimate_of_the_step_before(converted
     assert torch.equal(seen[0][:, 2 * channels :], seen[0][:, channels : 2 * channels])  # the pixel's own, at first
     for inputs, estimate in zip(seen[1:], estimates, strict=False):
         assert torch.equal(inputs[:, 2 * channels :], estimate)
+
+
+def test_steps_by_the_posterior_are_exact_where_pixels_are_independent(converted_folder):
+    """A network that says nothing leaves pixels independent: few steps then make the hits that the prior expects."""
+    settings = ("--denoiser.prior=group", "--unet.conditional=false")
+    pipeline = small_pipeline(converted_folder, *settings, perturb=False)
+    denoiser, representation = pipeline.denoiser, pipeline.representation
+    group = torch.tensor(representation.channel_group)
+    threshold = representation.hit_threshold().view(-1, 1, 1)
+    mean, width = denoiser.place_bits.view(torch.float32)[:, :, 0, 0]
+    expected = denoiser._expected_hits()[:, 32]  # no shift
+    found = {}
+    for name in ("posterior", "sde-dpm++"):
+        pipeline.scheduler = make_scheduler(name, pipeline.scheduler.config)
+        x, _ = final_x(pipeline, 16, timesteps=[999, 600, 300, 100, 20], generator=seeded(), hold=False, batch_size=16)
+        hit = (x > threshold) & representation.mask()
+        hits = torch.zeros(16, 3).index_add(1, group, hit.sum((2, 3)).float())
+        found[name] = hits.mean(0).double() / expected
+        if name == "posterior":
+            errors = (16 * expected).rsqrt()
+            assert ((found[name] - 1).abs() < 4 * errors).all()
+            for g in range(3):
+                values = x.transpose(0, 1)[group == g][hit.transpose(0, 1)[group == g]]
+                centre, spread = mean[group == g][0], width[group == g][0]
+                assert abs(values.mean() - centre) < 5 * spread / len(values) ** 0.5
+                assert values.std() == pytest.approx(spread.item(), rel=0.15)
+    assert (found["sde-dpm++"] - 1).abs().max() > 2 * (found["posterior"] - 1).abs().max()
+
+
+def test_drawing_x_0_is_for_those_who_know_its_distribution(pipeline, default_scheduler, converted_folder):
+    assert type(default_scheduler).__name__ == "PosteriorScheduler"
+    plain = small_pipeline(converted_folder, "--denoiser.kind=v_prediction")
+    assert type(plain.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    plain.scheduler = make_scheduler("posterior", plain.scheduler.config)
+    with pytest.raises(ValueError, match="of which PlainDenoiser knows only the mean; use one of ddpm, "):
+        plain(1)
+    guided = small_pipeline(converted_folder, "--optimizer.condition_drop=0.1")
+    guided.conditioner.dropped.data.fill_(0.1)
+    with pytest.raises(ValueError, match="PosteriorScheduler draws x_0"):
+        guided(1, guidance_scale=2.0)

@@ -20,6 +20,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 """UNet sizes by name; docs/training.md has parameters and cost on the default representation."""
 
 
+MEAN_SAMPLER = "sde-dpm++"
+"""Default scheduler of denoisers that know only the mean of x_0."""
+
+
 @dataclass
 class UNetSettings:
     """The network. A value left at None comes from the preset.
@@ -134,13 +138,16 @@ class SamplingSettings:
     """How the model samples unless a call says otherwise; saved with it.
 
     Attributes:
-        scheduler: A name of `SCHEDULERS`, or quantum for quantum states.
+        scheduler: A name of `SCHEDULERS`, or quantum for quantum states; by default posterior for a spike and slab and
+            sde-dpm++ for the others.
         steps: Solver steps.
         step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
             lie closer at low noise; 1 spreads them as the scheduler does.
     """
 
-    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = "sde-dpm++"
+    scheduler: (
+        Literal["posterior", "ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] | None
+    ) = None
     steps: int = 25
     step_power: float = 1.35
 
