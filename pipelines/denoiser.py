@@ -9,7 +9,7 @@ what the UNet's output means is written down once. Whatever it means, the schedu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -128,6 +128,10 @@ class Denoiser(ModelMixin, ConfigMixin):
                 to denoisers with `sees_previous`.
         """
         raise NotImplementedError
+
+    def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
+        """Classifier-free guidance (arXiv:2207.12598): x_0 moved away from that of `blind`, which saw no conditions."""
+        return replace(output, x0=blind.x0 + scale * (output.x0 - blind.x0))
 
     def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
         """(N, C, H, W) x_0, each pixel drawn by itself from its posterior given x_t, where `knows_posterior`.

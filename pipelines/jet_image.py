@@ -368,9 +368,6 @@ class JetImagePipeline(DiffusionPipeline):
             )
         if not math.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
-        if self._draws_x_0:
-            name = type(self.scheduler).__name__
-            raise ValueError(f"guidance_scale {guidance_scale} moves the mean of x_0, but {name} draws x_0")
 
     def _check_timesteps(self, timesteps: list[int] | None) -> None:
         if timesteps is None:
@@ -503,12 +500,12 @@ class JetImagePipeline(DiffusionPipeline):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
             output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous)
-            x_0 = output.x0
-            seen, previous = previous, x_0
+            seen, previous = previous, output.x0
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
-                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen).x0
-                x_0 = blind + guidance_scale * (x_0 - blind)
+                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen)
+                output = self.denoiser.guided(output, blind, guidance_scale)
+            x_0 = output.x0
             if hold:
                 inside = x_0.clamp(low, high)
                 held += ((inside != x_0) & x_0.isfinite() & mask).sum((1, 2, 3))

@@ -6,6 +6,7 @@ This file needs `denoiser.py`, `slab.py` and `crystal_network.py` beside it; to 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -434,6 +435,12 @@ class SpikeAndSlabDenoiser(Denoiser):
                 value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(self.hit_probability(logit), value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value, slab)
+
+    def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
+        """Classifier-free guidance of the log-odds of hits and of their values, rather than of the mean of x_0."""
+        given, without = hits_of(output), hits_of(blind)
+        logit, value = (b + scale * (a - b) for a, b in zip(given, without, strict=True))
+        return replace(output, x0=self.estimate(self.hit_probability(logit), value), logit=logit, value=value)
 
     def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
         """(N, C, H, W) x_0, each pixel drawn by itself: whether it is hit, of which component, and its value."""

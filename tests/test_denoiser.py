@@ -566,3 +566,27 @@ def test_drawn_jets_have_the_posterior_for_their_distribution(representation, je
         assert abs(hit[:, group == g].sum() - asked) < 4 * width
         excess = (drawn - output.x0).double()[:, group == g]
         assert abs(excess.mean()) < 4 * excess.std() / excess.numel() ** 0.5
+
+
+def test_guidance_moves_log_odds_and_values(representation, jets):
+    denoiser = fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 300)
+
+    def with_odds(value):
+        return denoiser(
+            lambda x, t, class_labels=None: SimpleNamespace(
+                sample=torch.cat([torch.full_like(x[:, :51], value), torch.zeros_like(x[:, :51])], 1)
+            ),
+            x_t,
+            timesteps,
+        )
+
+    strong, weak, none = with_odds(0.6), with_odds(0.3), with_odds(0.0)
+    guided = denoiser.guided(weak, none, 2.0)
+    torch.testing.assert_close(guided.x0, strong.x0)
+    torch.testing.assert_close(denoiser.guided(weak, none, 0.0).x0, none.x0)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    again = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    drawn = denoiser.draw(guided, generators)
+    hit = drawn != representation.zero().view(-1, 1, 1)
+    assert torch.equal(hit, denoiser.draw(strong, again) != representation.zero().view(-1, 1, 1))

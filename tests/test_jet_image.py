@@ -391,7 +391,3 @@ def test_drawing_x_0_is_for_those_who_know_its_distribution(pipeline, default_sc
     plain.scheduler = make_scheduler("posterior", plain.scheduler.config)
     with pytest.raises(ValueError, match="of which PlainDenoiser knows only the mean; use one of ddpm, "):
         plain(1)
-    guided = small_pipeline(converted_folder, "--optimizer.condition_drop=0.1")
-    guided.conditioner.dropped.data.fill_(0.1)
-    with pytest.raises(ValueError, match="PosteriorScheduler draws x_0"):
-        guided(1, guidance_scale=2.0)
