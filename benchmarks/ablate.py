@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -86,27 +87,59 @@ class Ablation:
         return cls(ROOT / written["config"], tuple(written["options"]), rows)
 
 
-def make_row(row: Row, ablation: Ablation, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and judge a row, unless it has been."""
-    run, judged = options.out / "runs" / row.slug, options.out / f"{row.slug}.json"
-    run.parent.mkdir(parents=True, exist_ok=True)
-    if not judged.is_file():
-        train = [sys.executable, str(ROOT / "training" / "train.py"), f"--config={ablation.config}"]
-        judge = [sys.executable, str(Path(__file__).with_name("judge.py")), str(run), options.real]
-        train += [f"--data={options.data}", f"--run_dir={run}", "--trackers=[]", *ablation.options, *row.options]
-        judge += [f"--size={options.size}", f"--precision={options.precision}", f"--seed={options.seed}"]
-        for command in (train, [*judge, f"--out={judged}"]):
-            logged(command, options.out / f"{row.slug}.log")
-    folder = RunFolder.open(run)
-    last = folder.read_metrics("train")[-1]
-    losses = folder.read_metrics("validation")
-    return json.loads(judged.read_text()) | {
-        "name": row.name,
-        "options": row.options,
-        "training_jets": last["jets"],
-        "jets_per_second": statistics.median(line["jets_per_second"] for line in folder.read_metrics("train")),
-        "validation": losses[-1]["loss"] if losses and row.same_loss else None,
-    }
+class Workshop:
+    """Makes rows and keeps what they made.
+
+    Args:
+        ablation: the YAML file.
+        options: the command line's.
+    """
+
+    def __init__(self, ablation: Ablation, options: argparse.Namespace) -> None:
+        self.ablation, self.options = ablation, options
+        (options.out / "runs").mkdir(parents=True, exist_ok=True)
+
+    def make(self, row: Row) -> None:
+        """Train and judge a row, unless it has been.
+
+        Raises:
+            ValueError: if it has been with other options.
+            RuntimeError: if a command fails.
+        """
+        options, run, judged = self.options, self._run(row), self._judged(row)
+        train = [f"--config={self.ablation.config}", f"--data={options.data}", *self.ablation.options, *row.options]
+        judge = [options.real, f"--size={options.size}", f"--precision={options.precision}", f"--seed={options.seed}"]
+        asked, begun = json.dumps([train, judge], indent=2) + "\n", options.out / f"{row.slug}.asked.json"
+        if begun.is_file() and begun.read_text() != asked:
+            raise ValueError(f"{row.name} was begun with other options, see {begun}; choose another OUT or remove it")
+        write_text_atomically(begun, asked)
+        if judged.is_file():
+            return
+        trainer, judging = ROOT / "training" / "train.py", Path(__file__).with_name("judge.py")
+        log = options.out / f"{row.slug}.log"
+        logged([sys.executable, str(trainer), *train, f"--run_dir={run}", "--trackers=[]"], log)
+        logged([sys.executable, str(judging), str(run), *judge, f"--out={judged}"], log)
+
+    def made(self) -> dict[str, dict[str, Any]]:
+        """Figures of the rows that have been judged, by name."""
+        return {row.name: self._figures(row) for row in self.ablation.rows if self._judged(row).is_file()}
+
+    def _figures(self, row: Row) -> dict[str, Any]:
+        folder = RunFolder.open(self._run(row))
+        steps, losses = folder.read_metrics("train"), folder.read_metrics("validation")
+        return json.loads(self._judged(row).read_text()) | {
+            "name": row.name,
+            "options": row.options,
+            "training_jets": steps[-1]["jets"],
+            "jets_per_second": statistics.median(line["jets_per_second"] for line in steps),
+            "validation": losses[-1]["loss"] if losses and row.same_loss else None,
+        }
+
+    def _run(self, row: Row) -> Path:
+        return Path(self.options.out / "runs" / row.slug)
+
+    def _judged(self, row: Row) -> Path:
+        return Path(self.options.out / f"{row.slug}.json")
 
 
 def logged(command: Sequence[str], log: Path) -> None:
@@ -116,7 +149,8 @@ def logged(command: Sequence[str], log: Path) -> None:
         RuntimeError: if it fails, with the end of the log.
     """
     with open(log, "a") as file:
-        code = subprocess.run(command, check=False, stdout=file, stderr=file).returncode
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        code = subprocess.run(command, check=False, stdout=file, stderr=file, env=environment).returncode
     if code:
         raise RuntimeError(f"exit status {code}; {log} ends with: {log.read_text()[-LAST_WORDS:]}")
 
@@ -176,19 +210,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the jets drawn and sampled (default 0)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each a process of one core (default 1)")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     ablation = Ablation.read(options.rows)
-    rows = [row for row in ablation.rows if not options.only or row.name in options.only]
-    made: dict[str, dict[str, Any]] = {}
+    names = [row.name for row in ablation.rows]
+    if unknown := set(options.only or ()) - set(names):
+        parser.error(f"--only names {sorted(unknown)}; there are {names}")
+    workshop = Workshop(ablation, options)
+    failed = False
     with ThreadPoolExecutor(options.jobs) as pool:
-        running = {pool.submit(make_row, row, ablation, options): row for row in rows}
-        for future in as_completed(running):
-            row = running[future]
-            made[row.name] = future.result()
-            print(f"{row.name}: done, {len(made)} of {len(rows)}", flush=True)
-            write_text_atomically(options.out / "ablations.md", table(rows, made))
+        running = {pool.submit(workshop.make, row): row for row in ablation.rows if row.name in (options.only or names)}
+        for number, future in enumerate(as_completed(running), 1):
+            error = future.exception()
+            failed |= error is not None
+            print(f"{running[future].name}: {error or 'done'} ({number} of {len(running)})", flush=True)
+            made = workshop.made()
+            write_text_atomically(options.out / "ablations.md", table(ablation.rows, made))
             write_text_atomically(options.out / "ablations.json", json.dumps(made, indent=2) + "\n")
-    print(table(rows, made))
+    print((options.out / "ablations.md").read_text())
+    sys.exit(int(failed))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class DenoiserOutput:
         prediction: What the training loss compares with `Denoiser.target`.
         marginal: (N, C, H, W) what x0 would be from each pixel alone, where the denoiser knows it.
         logit, value: (N, C, H, W) log-odds of a hit and its value if it is one, where the denoiser has them.
-        slab: The whole distribution of the value, where the denoiser has it.
+        slab: The whole distribution of the value, where the denoiser has it and no gradient is asked for.
     """
 
     x0: torch.Tensor

@@ -1,7 +1,7 @@
 """JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
 
-On the Hub this file is `pipeline.py`. It is self-contained: the representation, the denoiser and the conditioner
-are components that save themselves, and the pipeline knows them by their methods alone.
+On the Hub this file is `pipeline.py`, with `posterior_scheduler.py` in it. The representation, the denoiser and the
+conditioner are components that save themselves, and the pipeline knows them by their methods alone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class JetImagePipelineOutput(BaseOutput):
         images: Energies (N, 125, 125, 3) in GeV/100 (tracks, ECAL, HCAL) as numpy or torch, or N PIL pictures.
         labels: (N,) int64 numpy, 0 gluon, 1 quark.
         pt, m0: (N,) float32 numpy, GeV, the conditions the jets were made for.
-        held_fraction: Share of the values of predicted x_0 that were held to the fitted range.
+        held_fraction: Share of the values of predicted x_0 (not of drawn ones) that were held to the fitted range.
     """
 
     images: Any
@@ -165,7 +165,8 @@ class JetImagePipeline(DiffusionPipeline):
             pt, m0: Transverse momentum and mass in GeV, one for all or one a jet.
             num_inference_steps: Solver steps, one network evaluation each; by default the model's own number.
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
-                the batch size or on the jets beside it. A list gives each jet its own.
+                the jets beside it, nor on the batch size but for rounding, which may flip a hit. A list gives each
+                jet its own.
             totals: For models conditioned on them: (N, 6) hits of tracks, ECAL and HCAL (towers) and their energies
                 in GeV; NaN, or by default all, for what is to be drawn.
             timesteps: Training timesteps to step through, for schedulers that accept them.
@@ -348,10 +349,16 @@ class JetImagePipeline(DiffusionPipeline):
                 'set prediction_type="sample", whatever the UNet itself predicts'
             )
         if self._draws_x_0 and not self.denoiser.knows_posterior:
-            others = ", ".join(name for name, (cls, _) in SCHEDULERS.items() if not hasattr(cls, "draws_x_0"))
+            others = ", ".join(n for n, (cls, _) in SCHEDULERS.items() if not getattr(cls, "draws_x_0", False))
             raise ValueError(
                 f"{name} draws x_0 from each pixel's posterior, of which {type(self.denoiser).__name__} knows only the "
                 f"mean; use one of {others}"
+            )
+        settings = self.scheduler.config
+        if self._draws_x_0 and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
+            raise ValueError(
+                f"{name} needs variance_type fixed_small and clip_sample False, got {settings.variance_type} and "
+                f"{settings.clip_sample}; make it by make_scheduler('posterior', pipeline.scheduler.config)"
             )
 
     @property

@@ -17,7 +17,7 @@ class PosteriorScheduler(DDPMScheduler):
     so leaves out the posterior's variance: nothing in a thousand short steps, but too cold in 25 long ones. The optimal
     Gaussian (Analytic-DPM, Bao et al., arXiv:2201.06503) has the right variance; a spike and slab knows the whole
     distribution of a pixel, so that here each pixel's step is exact, and only what pixels say of one another within one
-    step is left out. `variance_type` must be fixed_small, q's own.
+    step is left out. The last step, at little noise, takes the mean. `variance_type` must be fixed_small, q's own.
     """
 
     draws_x_0: ClassVar[bool] = True

@@ -37,10 +37,8 @@ SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
-HOLD_DEVIATIONS, HOLD_RATIO = 2.0, 0.2
-"""Standard deviations by which a hit's value is moved at most towards the asked energy, and the noise level sigma/alpha
-up to which it is: above, a pixel's own variance is so much wider than what the network knows of its value that energies
-expected with it add up to too much."""
+HOLD_DEVIATIONS = 2.0
+"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
 
 
 class SpikeAndSlabDenoiser(Denoiser):
@@ -85,6 +83,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
         hold_energies: The same for the energies of hits.
+        hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
+            wider than what the network knows of its value that energies expected with it add up to too much.
         log_energy_line: Per group, offset and slope of log(energy / GeV) in x; without it no energies can be held.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
@@ -106,6 +106,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_ratio: float = 0.0,
         hold_hits: bool = True,
         hold_energies: bool = True,
+        hold_ratio: float = 0.2,
         log_energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
@@ -244,7 +245,7 @@ class SpikeAndSlabDenoiser(Denoiser):
 
     @property
     def knows_posterior(self) -> bool:
-        """True."""
+        """Whether x_0 can be drawn: each pixel's distribution is known."""
         return True
 
     def unet_channels(self) -> tuple[int, int]:
@@ -429,15 +430,18 @@ class SpikeAndSlabDenoiser(Denoiser):
             logit = self.held(logit, hits)
         if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
-            quiet = (sigma <= HOLD_RATIO * alpha).flatten().nonzero().flatten()
+            quiet = (sigma <= self.config.hold_ratio * alpha).flatten().nonzero().flatten()
             if len(quiet):
                 held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
                 value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(self.hit_probability(logit), value)
-        return DenoiserOutput(x_0, x_0, marginal, logit, value, slab)
+        return DenoiserOutput(x_0, x_0, marginal, logit, value, None if torch.is_grad_enabled() else slab)
 
     def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
-        """Classifier-free guidance of the log-odds of hits and of their values, rather than of the mean of x_0."""
+        """Classifier-free guidance of the log-odds of hits and of their values, rather than of the mean of x_0.
+
+        The hits then need no longer add up to the number asked for.
+        """
         given, without = hits_of(output), hits_of(blind)
         logit, value = (b + scale * (a - b) for a, b in zip(given, without, strict=True))
         return replace(output, x0=self.estimate(self.hit_probability(logit), value), logit=logit, value=value)
@@ -445,10 +449,10 @@ class SpikeAndSlabDenoiser(Denoiser):
     def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
         """(N, C, H, W) x_0, each pixel drawn by itself: whether it is hit, of which component, and its value."""
         logit, value = hits_of(output)
-        slab: SlabPosterior = output.slab
+        slab: SlabPosterior = output.slab  # training, which draws nothing, does not keep it
         probability = self.hit_probability(logit)
         shape, device = probability.shape, probability.device
-        uniform = torch.cat([torch.rand(1, *shape[1:], generator=g, device=g.device).to(device) for g in generators])
+        uniform = torch.cat([torch.rand(1, *shape[1:], generator=g, device=g.device) for g in generators]).to(device)
         normal = randn_tensor(shape, generator=generators, device=device, dtype=probability.dtype)
         # Below the probability the uniform number makes a hit, and where it lies below chooses the component.
         chosen = (slab.shares.cumsum(0) < uniform / probability).sum(0, keepdim=True).clamp(max=len(slab.shares) - 1)

@@ -89,6 +89,11 @@ def test_ablations_are_made_once(converted_folder, tmp_path):
         assert done.returncode == 0, done.stderr
         logs.append({log.name: log.read_text() for log in (tmp_path / "out").glob("*.log")})
     assert logs[0] == logs[1]
+    done = subprocess.run([*command, "--seed=3"], capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 1
+    assert "no totals was begun with other options" in done.stdout
+    done = subprocess.run([*command, "--only", "totals"], capture_output=True, text=True, timeout=900, check=False)
+    assert "--only names ['totals']" in done.stderr
     found = json.loads((tmp_path / "out" / "ablations.json").read_text())
     assert set(found) == {"base, seed 0", "base, seed 1", "no totals"}
     assert found["base, seed 0"]["validation"] != found["base, seed 1"]["validation"]

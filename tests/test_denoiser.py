@@ -430,7 +430,8 @@ def test_crystals_must_tile_their_towers():
 @pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
 @pytest.mark.parametrize("timestep", [60, 130])
 def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
-    denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist(), **settings)
+    line = representation.log_energy_line().tolist()
+    denoiser = fit(representation, jets, log_energy_line=line, hold_ratio=0.5, **settings)
     energies = torch.from_numpy(jets.energies[:6])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
     totals = representation.totals(energies)
@@ -463,7 +464,7 @@ def test_energies_are_held_at_low_noise_alone(representation, jets):
     energies = torch.from_numpy(jets.energies[:2])
     x_0, totals = representation.encode(energies), representation.totals(energies)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
-    timesteps = torch.tensor([100, 400])  # sigma/alpha .35 and 1.9
+    timesteps = torch.tensor([40, 100])  # sigma/alpha .15 and .35, below and above the default .2
     x_t = denoiser.add_noise(x_0, noise, timesteps)
     held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals).value
     denoiser.register_to_config(hold_energies=False)
@@ -550,7 +551,8 @@ def test_drawn_jets_have_the_posterior_for_their_distribution(representation, je
     denoiser = fit(representation, jets, **settings)
     x_0 = representation.encode(torch.from_numpy(jets.energies[:1])).repeat(64, 1, 1, 1)
     x_t, _, timesteps = noisy(denoiser, x_0[:1], timestep)
-    output = denoiser(constant_unet(0.2, 102), x_t.expand_as(x_0), timesteps.expand(64))
+    with torch.no_grad():
+        output = denoiser(constant_unet(0.2, 102), x_t.expand_as(x_0), timesteps.expand(64))
     generators = [torch.Generator().manual_seed(seed) for seed in range(64)]
     drawn = denoiser.draw(output, generators)
     again = denoiser.draw(output, [torch.Generator().manual_seed(seed) for seed in range(64)])
@@ -566,12 +568,15 @@ def test_drawn_jets_have_the_posterior_for_their_distribution(representation, je
         assert abs(hit[:, group == g].sum() - asked) < 4 * width
         excess = (drawn - output.x0).double()[:, group == g]
         assert abs(excess.mean()) < 4 * excess.std() / excess.numel() ** 0.5
+        pulls = ((drawn - output.value) / output.slab.variance.sqrt()).double()[:, group == g]
+        assert pulls[hit[:, group == g] > 0].std().item() == pytest.approx(1, rel=0.1)
 
 
 def test_guidance_moves_log_odds_and_values(representation, jets):
     denoiser = fit(representation, jets)
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 300)
 
+    @torch.no_grad()
     def with_odds(value):
         return denoiser(
             lambda x, t, class_labels=None: SimpleNamespace(

@@ -205,7 +205,7 @@ def test_half_precision_leaves_jets_nearly_as_they_are(converted_folder, widths)
     assert (x - x_half).abs().mean() < 0.05
 
 
-@pytest.mark.parametrize("name", ["dpm++", "ddpm", "euler", "ddim"])
+@pytest.mark.parametrize("name", ["posterior", "dpm++", "ddpm", "euler", "ddim"])
 def test_lightly_noised_jets_come_back(pipeline, default_scheduler, jets, name):
     pipeline.scheduler = make_scheduler(name, default_scheduler.config)
     energies = torch.from_numpy(jets.energies[:3])
@@ -389,5 +389,12 @@ def test_drawing_x_0_is_for_those_who_know_its_distribution(pipeline, default_sc
     plain = small_pipeline(converted_folder, "--denoiser.kind=v_prediction")
     assert type(plain.scheduler).__name__ == "DPMSolverMultistepScheduler"
     plain.scheduler = make_scheduler("posterior", plain.scheduler.config)
-    with pytest.raises(ValueError, match="of which PlainDenoiser knows only the mean; use one of ddpm, "):
+    message = "of which PlainDenoiser knows only the mean; use one of ddpm, "
+    with pytest.raises(ValueError, match=message):
         plain(1)
+    with pytest.raises(ValueError, match=message):
+        small_pipeline(converted_folder, "--denoiser.kind=v_prediction", "--sampling.scheduler=posterior")
+    config = make_scheduler("ddpm-large", default_scheduler.config).config
+    pipeline.scheduler = type(default_scheduler).from_config(config)
+    with pytest.raises(ValueError, match="needs variance_type fixed_small and clip_sample False, got fixed_large"):
+        pipeline(1)

@@ -68,7 +68,8 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     """The pipeline before the first step: everything fitted on training jets, weights by the seed.
 
     Raises:
-        ValueError: If the noise schedule leaves signal at T, or the jets do not fit the representation.
+        ValueError: If the noise schedule leaves signal at T, the jets do not fit the representation, or the scheduler
+            needs more of the denoiser than it knows.
     """
     noise = noise_schedule(settings.noise)
     scheduler = training_scheduler(noise)
@@ -93,7 +94,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     elif settings.unet.totals:
         raise ValueError("unet.totals needs unet.conditional: true")
     sampler = settings.sampling.scheduler or ("posterior" if denoiser.knows_posterior else MEAN_SAMPLER)
-    return JetImagePipeline(
+    pipeline = JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(sampler, scheduler.config),
         representation=representation,
@@ -103,6 +104,8 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         step_power=settings.sampling.step_power,
         default_steps=settings.sampling.steps,
     )
+    pipeline.check_scheduler()
+    return pipeline
 
 
 def noise_schedule(settings: NoiseSettings) -> dict[str, Any]:
@@ -194,6 +197,7 @@ def fit_spike_and_slab(
         min_variance=chosen.min_variance,
         hold_hits=chosen.hold_hits,
         hold_energies=chosen.hold_energies,
+        hold_ratio=chosen.hold_ratio,
         log_energy_line=tuple(map(tuple, representation.log_energy_line().tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=settings.noise.min_ratio,

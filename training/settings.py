@@ -87,6 +87,7 @@ class DenoiserSettings:
             width by position, the occupancy alone by position, or one of all per channel group.
         hold_hits: spike_and_slab, with unet.totals: make the probabilities of hits add up to the number asked for.
         hold_energies: The same for the energies of hits.
+        hold_ratio: Noise level sigma/alpha up to which energies are held.
         crystal_channels: spike_and_slab: hidden channels of each layer of small convolutions at the image's own
             resolution, after the UNet; [] for none.
         components: spike_and_slab: Gaussians of a group's slab.
@@ -101,6 +102,7 @@ class DenoiserSettings:
     prior: Literal["mixture", "position", "occupancy", "group"] = "position"
     hold_hits: bool = True
     hold_energies: bool = True
+    hold_ratio: float = 0.2
     crystal_channels: list[int] = field(default_factory=list)
     components: int = 1
     fit_jets: int = 50_000
@@ -326,7 +328,7 @@ def check_optimizer(settings: OptimizerSettings) -> None:
     """
     if not 0 <= settings.condition_drop < 1:
         raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.condition_drop}")
-    if settings.energy_weight < 0:
+    if not 0 <= settings.energy_weight < math.inf:
         raise ValueError(f"optimizer.energy_weight must not be negative, got {settings.energy_weight}")
     if settings.energy_weight and settings.loss != "likelihood":
         raise ValueError(f"optimizer.energy_weight counts in the loss likelihood alone, not in {settings.loss}")
@@ -340,7 +342,9 @@ def check_optimizer(settings: OptimizerSettings) -> None:
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
     """Options, dotted, in which a run about to go on differs from the one begun, other than the resumable ones."""
     before, after = flatten(old), flatten(asdict(settings))
-    return [key for key in after if key in before and before[key] != after[key] and key not in RESUMABLE]
+    changed = [key for key in after if key in before and before[key] != after[key] and key not in RESUMABLE]
+    # Left to its default a run keeps the scheduler it began with, whatever was the default then.
+    return [key for key in changed if key != "sampling.scheduler" or after[key] is not None]
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -33,8 +33,8 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
     new, old = (inputs_of(one) for one in (pipeline, trained))
     if new != old and not (same_jets and set(old) <= set(new)):
         raise ValueError(
-            f"the weights to start from were trained with inputs {old}, not {new}; more, but not others, may be shown, "
-            "and on the same jets alone"
+            f"the weights to start from were trained with inputs {old}, not {new}; on the same jets more may be shown, "
+            "on others the same alone"
         )
     load_widened(pipeline, trained, "unet", "conv_in.weight", 1, pipeline.representation.shape[0])
     if pipeline.conditioner is not None and trained.conditioner is not None:
@@ -48,7 +48,8 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
     if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser):
         if not pipeline.denoiser.same_kind_of_slab(trained.denoiser):
             raise ValueError("another prior or number of components needs the jets that the weights were trained on")
-        free = {name: pipeline.denoiser.config[name] for name in ("min_ratio", "hold_hits", "hold_energies")}
+        names = ("min_ratio", "hold_hits", "hold_energies", "hold_ratio")
+        free = {name: pipeline.denoiser.config[name] for name in names}
         trained.denoiser.register_to_config(**free)
     pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
 
@@ -90,7 +91,7 @@ def describe_choice(component: Any) -> dict[str, Any]:
     """
     free = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
     free |= {"channel_share", "mean_total", "min_ratio", "weights_by_position", "hold_hits", "hold_energies"}
-    free |= {"log_energy_line", "inputs"}
+    free |= {"log_energy_line", "inputs", "hold_ratio"}
     config = plain_config(component)
     chosen = {key: value for key, value in config.items() if key not in free and "range" not in key}
     return {"class": type(component).__name__, **chosen}
