@@ -106,7 +106,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_ratio: float = 0.0,
         hold_hits: bool = True,
         hold_energies: bool = True,
-        hold_ratio: float = 0.2,
+        hold_ratio: float = 0.5,
         log_energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,

@@ -431,7 +431,7 @@ def test_crystals_must_tile_their_towers():
 @pytest.mark.parametrize("timestep", [60, 130])
 def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
     line = representation.log_energy_line().tolist()
-    denoiser = fit(representation, jets, log_energy_line=line, hold_ratio=0.5, **settings)
+    denoiser = fit(representation, jets, log_energy_line=line, **settings)
     energies = torch.from_numpy(jets.energies[:6])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
     totals = representation.totals(energies)
@@ -464,7 +464,8 @@ def test_energies_are_held_at_low_noise_alone(representation, jets):
     energies = torch.from_numpy(jets.energies[:2])
     x_0, totals = representation.encode(energies), representation.totals(energies)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
-    timesteps = torch.tensor([40, 100])  # sigma/alpha .15 and .35, below and above the default .2
+    denoiser.register_to_config(hold_ratio=0.2)
+    timesteps = torch.tensor([40, 100])  # sigma/alpha .15 and .35
     x_t = denoiser.add_noise(x_0, noise, timesteps)
     held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals).value
     denoiser.register_to_config(hold_energies=False)

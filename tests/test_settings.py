@@ -83,10 +83,6 @@ def test_only_what_changes_the_training_counts_as_changed():
     assert changed_settings(asdict(settings), resumed) == []
     other = replace(settings, seed=1, unet=replace(settings.unet, dropout=0.5))
     assert changed_settings(asdict(settings), other) == ["seed", "unet.dropout"]
-    before = replace(settings, sampling=replace(settings.sampling, scheduler="sde-dpm++"))  # once the default
-    assert changed_settings(asdict(before), settings) == []
-    chosen = replace(settings, sampling=replace(settings.sampling, scheduler="ddim"))
-    assert changed_settings(asdict(before), chosen) == ["sampling.scheduler"]
 
 
 @pytest.mark.parametrize(

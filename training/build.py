@@ -21,7 +21,7 @@ from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
 from jet_diffusion.pipelines.representation import LogValueMap, Representation
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.build_quantum import build_quantum_pipeline
-from jet_diffusion.training.settings import MEAN_SAMPLER, PRESETS, NoiseSettings, TrainSettings, UNetSettings
+from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
 SIGNAL_LIMIT = 1e-3
 """Largest alpha-bar at T that counts as no signal left."""
@@ -93,10 +93,9 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         conditioner = Conditioner.fit(*columns, totals, embedding_dim=4 * unet.config.block_out_channels[0])
     elif settings.unet.totals:
         raise ValueError("unet.totals needs unet.conditional: true")
-    sampler = settings.sampling.scheduler or ("posterior" if denoiser.knows_posterior else MEAN_SAMPLER)
     pipeline = JetImagePipeline(
         unet=unet,
-        scheduler=make_scheduler(sampler, scheduler.config),
+        scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
         representation=representation,
         denoiser=denoiser,
         conditioner=conditioner,

@@ -17,7 +17,7 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
-from jet_diffusion.training.settings import MEAN_SAMPLER, TrainSettings
+from jet_diffusion.training.settings import TrainSettings
 
 NETWORKS = ("quantum_filter", "quantum_hybrid", "quantum_cnn")
 
@@ -54,7 +54,7 @@ def build_quantum_pipeline(
         **noise, unravelling=options.unravelling, eta=options.eta, prediction_type="sample"
     )
     if settings.sampling.scheduler != "quantum":
-        scheduler = make_scheduler(settings.sampling.scheduler or MEAN_SAMPLER, scheduler.config)
+        scheduler = make_scheduler(settings.sampling.scheduler, scheduler.config)
     return QuantumJetPipeline(
         unet=network,
         scheduler=scheduler,

@@ -20,10 +20,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 """UNet sizes by name; docs/training.md has parameters and cost on the default representation."""
 
 
-MEAN_SAMPLER = "sde-dpm++"
-"""Default scheduler of denoisers that know only the mean of x_0."""
-
-
 @dataclass
 class UNetSettings:
     """The network. A value left at None comes from the preset.
@@ -102,7 +98,7 @@ class DenoiserSettings:
     prior: Literal["mixture", "position", "occupancy", "group"] = "position"
     hold_hits: bool = True
     hold_energies: bool = True
-    hold_ratio: float = 0.2
+    hold_ratio: float = 0.5
     crystal_channels: list[int] = field(default_factory=list)
     components: int = 1
     fit_jets: int = 50_000
@@ -140,16 +136,15 @@ class SamplingSettings:
     """How the model samples unless a call says otherwise; saved with it.
 
     Attributes:
-        scheduler: A name of `SCHEDULERS`, or quantum for quantum states; by default posterior for a spike and slab and
-            sde-dpm++ for the others.
+        scheduler: A name of `SCHEDULERS` (posterior: spike_and_slab only), or quantum for quantum states.
         steps: Solver steps.
         step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
             lie closer at low noise; 1 spreads them as the scheduler does.
     """
 
-    scheduler: (
-        Literal["posterior", "ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] | None
-    ) = None
+    scheduler: Literal["posterior", "ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = (
+        "sde-dpm++"
+    )
     steps: int = 25
     step_power: float = 1.35
 
@@ -342,9 +337,7 @@ def check_optimizer(settings: OptimizerSettings) -> None:
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
     """Options, dotted, in which a run about to go on differs from the one begun, other than the resumable ones."""
     before, after = flatten(old), flatten(asdict(settings))
-    changed = [key for key in after if key in before and before[key] != after[key] and key not in RESUMABLE]
-    # Left to its default a run keeps the scheduler it began with, whatever was the default then.
-    return [key for key in changed if key != "sampling.scheduler" or after[key] is not None]
+    return [key for key in after if key in before and before[key] != after[key] and key not in RESUMABLE]
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

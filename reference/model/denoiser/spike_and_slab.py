@@ -113,7 +113,7 @@ what the UNet's output means is written down once. Whatever it means, the schedu
 
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -133,6 +133,7 @@ class DenoiserOutput:
         prediction: What the training loss compares with `Denoiser.target`.
         marginal: (N, C, H, W) what x0 would be from each pixel alone, where the denoiser knows it.
         logit, value: (N, C, H, W) log-odds of a hit and its value if it is one, where the denoiser has them.
+        slab: The whole distribution of the value, where the denoiser has it and no gradient is asked for.
     """
 
     x0: torch.Tensor
@@ -140,6 +141,7 @@ class DenoiserOutput:
     marginal: torch.Tensor | None = None
     logit: torch.Tensor | None = None
     value: torch.Tensor | None = None
+    slab: Any = None
 
 
 def float_bits(values: torch.Tensor) -> torch.Tensor:
@@ -199,6 +201,11 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
         return False
 
+    @property
+    def knows_posterior(self) -> bool:
+        """Whether x_0 can be drawn (`draw`)."""
+        return False
+
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -223,6 +230,19 @@ class Denoiser(ModelMixin, ConfigMixin):
                 where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
+        """
+        raise NotImplementedError
+
+    def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
+        """Classifier-free guidance (arXiv:2207.12598): x_0 moved away from that of `blind`, which saw no conditions."""
+        return replace(output, x0=blind.x0 + scale * (output.x0 - blind.x0))
+
+    def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
+        """(N, C, H, W) x_0, each pixel drawn by itself from its posterior given x_t, where `knows_posterior`.
+
+        Args:
+            output: Of `forward`.
+            generators: One a jet.
         """
         raise NotImplementedError
 
@@ -575,10 +595,12 @@ This file needs `denoiser.py`, `slab.py` and `crystal_network.py` beside it; to 
 
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 
@@ -595,9 +617,8 @@ SHIFT_RANGE, SHIFT_NODES = 8.0, 65
 HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
 """Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
 
-HOLD_DEVIATIONS, HOLD_RATIO = 2.0, 0.5
-"""Standard deviations by which a hit's value is moved at most towards the asked energy, and the noise level sigma/alpha
-up to which it is: above, energies are so uncertain that the sum says more of their tails than of their means."""
+HOLD_DEVIATIONS = 2.0
+"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
 
 
 class SpikeAndSlabDenoiser(Denoiser):
@@ -642,6 +663,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
         hold_energies: The same for the energies of hits.
+        hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
+            wider than what the network knows of its value that energies expected with it add up to too much.
         log_energy_line: Per group, offset and slope of log(energy / GeV) in x; without it no energies can be held.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
@@ -663,6 +686,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_ratio: float = 0.0,
         hold_hits: bool = True,
         hold_energies: bool = True,
+        hold_ratio: float = 0.5,
         log_energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
@@ -798,6 +822,11 @@ class SpikeAndSlabDenoiser(Denoiser):
     def sees_previous(self) -> bool:
         """Whether previous is among the inputs."""
         return "previous" in self.config.inputs
+
+    @property
+    def knows_posterior(self) -> bool:
+        """Whether x_0 can be drawn: each pixel's distribution is known."""
+        return True
 
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
@@ -981,12 +1010,36 @@ class SpikeAndSlabDenoiser(Denoiser):
             logit = self.held(logit, hits)
         if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
-            quiet = (sigma <= HOLD_RATIO * alpha).flatten().nonzero().flatten()
+            quiet = (sigma <= self.config.hold_ratio * alpha).flatten().nonzero().flatten()
             if len(quiet):
                 held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
                 value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(self.hit_probability(logit), value)
-        return DenoiserOutput(x_0, x_0, marginal, logit, value)
+        return DenoiserOutput(x_0, x_0, marginal, logit, value, None if torch.is_grad_enabled() else slab)
+
+    def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
+        """Classifier-free guidance of the log-odds of hits and of their values, rather than of the mean of x_0.
+
+        The hits then need no longer add up to the number asked for.
+        """
+        given, without = hits_of(output), hits_of(blind)
+        logit, value = (b + scale * (a - b) for a, b in zip(given, without, strict=True))
+        return replace(output, x0=self.estimate(self.hit_probability(logit), value), logit=logit, value=value)
+
+    def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
+        """(N, C, H, W) x_0, each pixel drawn by itself: whether it is hit, of which component, and its value."""
+        logit, value = hits_of(output)
+        slab: SlabPosterior = output.slab  # training, which draws nothing, does not keep it
+        probability = self.hit_probability(logit)
+        shape, device = probability.shape, probability.device
+        uniform = torch.cat([torch.rand(1, *shape[1:], generator=g, device=g.device) for g in generators]).to(device)
+        normal = randn_tensor(shape, generator=generators, device=device, dtype=probability.dtype)
+        # Below the probability the uniform number makes a hit, and where it lies below chooses the component.
+        chosen = (slab.shares.cumsum(0) < uniform / probability).sum(0, keepdim=True).clamp(max=len(slab.shares) - 1)
+        drawn, variance = (of.expand_as(slab.shares).gather(0, chosen)[0] for of in (slab.values, slab.variances))
+        hit = drawn + variance.sqrt() * normal + (value - slab.value)  # as its mean was moved by the energy asked for
+        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
+        return torch.where(uniform < probability, hit, zero)
 
     def surprise(
         self,
