@@ -122,8 +122,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: (N, C, H, W) float32, scaled as the forward process above.
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
-            totals: (N, 2 groups) hits of each channel group the jet is to have, then energies in GeV, where known; NaN
-                where not.
+            totals: (N, 2 regions) hits of each region (`Representation.regions`) the jet is to have, then energies in
+                GeV, where known; NaN where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
         """

@@ -167,8 +167,9 @@ class JetImagePipeline(DiffusionPipeline):
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
                 the jets beside it, nor on the batch size but for rounding, which may flip a hit. A list gives each
                 jet its own.
-            totals: For models conditioned on them: (N, 6) hits of tracks, ECAL and HCAL (towers) and their energies
-                in GeV; NaN, or by default all, for what is to be drawn.
+            totals: For models conditioned on them: (N, T) hits of tracks, ECAL and HCAL (towers), or of the rings of
+                each, and their energies in GeV, as `representation.totals` gives them; NaN, or by default all, for
+                what is to be drawn.
             timesteps: Training timesteps to step through, for schedulers that accept them.
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
@@ -541,11 +542,12 @@ class JetImagePipeline(DiffusionPipeline):
 
 
 def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
-    """Energies (N, 3, H, W), each channel scaled to its total in GeV; as they are where there is none (N, 0)."""
+    """Energies (N, 3, H, W), each channel scaled to its totals in GeV; as they are where there are none (N, 0)."""
     if not totals.shape[1]:
         return energies
     sums = energies.sum((2, 3))
-    scale = torch.where(sums > 0, totals[:, 3:].to(sums) / GEV_PER_UNIT / sums, 1.0)
+    asked = totals.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
+    scale = torch.where(sums > 0, asked.to(sums) / GEV_PER_UNIT / sums, 1.0)
     return energies * scale[:, :, None, None]
 
 

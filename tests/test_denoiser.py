@@ -22,6 +22,11 @@ def representation(jets):
     return TowerPatches.fit([torch.from_numpy(jets.energies)])
 
 
+@pytest.fixture
+def ringed(jets):
+    return TowerPatches.fit([torch.from_numpy(jets.energies)], ring_edges=(0.1, 0.2, 0.4, 0.7))
+
+
 def fit(representation, jets, **settings):
     return SpikeAndSlabDenoiser.fit(
         [representation.encode(torch.from_numpy(jets.energies))],
@@ -29,6 +34,7 @@ def fit(representation, jets, **settings):
         zero=representation.zero(),
         hit_threshold=representation.hit_threshold(),
         mask=representation.mask(),
+        regions=representation.regions(),
         noise_schedule=NOISE,
         **settings,
     )
@@ -305,6 +311,57 @@ def test_probabilities_add_up_to_the_asked_hits(representation, jets, timestep, 
     group = torch.tensor(representation.channel_group)
     found = torch.stack([probability[:, group == g].sum((1, 2, 3)) for g in range(3)], 1)
     torch.testing.assert_close(found, hits, rtol=0.02, atol=0.2)
+
+
+@pytest.mark.parametrize("timestep", [500, 900])
+def test_probabilities_add_up_to_the_asked_hits_of_each_ring(ringed, jets, timestep):
+    denoiser = fit(ringed, jets)
+    energies = torch.from_numpy(jets.energies[:8])
+    hits = ringed.totals(energies)[:, :15]
+    hits[0, 7] = torch.nan
+    x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), timestep)
+    logit, _ = denoiser.posterior(x_t, timesteps, denoiser.prior_shift(hits))
+    probability, before = (torch.sigmoid(one) * denoiser.inside for one in (denoiser.held(logit, hits), logit))
+    found, free = torch.zeros(8, 15), torch.zeros(8, 15)
+    for region in range(15):
+        member = ringed.regions() == region
+        found[:, region], free[:, region] = probability[:, member].sum(1), before[:, member].sum(1)
+    hits[0, 7] = free[0, 7]  # not known: as it was
+    torch.testing.assert_close(found, hits, rtol=0.02, atol=0.25)
+
+
+def test_the_prior_expects_the_asked_hits_of_each_ring(ringed, jets):
+    denoiser = fit(ringed, jets)
+    hits = torch.tensor([[3.0, 6, 10, 20, 40, 40, 50, 60, 50, 40, 3, 3, 2, 2, 5]])
+    logit = denoiser.prior_logit_bits.view(torch.float32) + denoiser.prior_shift(hits)
+    probability = torch.sigmoid(logit) * denoiser.inside
+    found = torch.stack([probability[:, ringed.regions() == region].sum(1) for region in range(15)], 1)
+    torch.testing.assert_close(found, hits, rtol=0.03, atol=0)
+
+
+def test_energies_are_held_ring_by_ring(ringed, jets):
+    line = ringed.log_energy_line()
+    denoiser = fit(ringed, jets, log_energy_line=line.tolist(), components=3, prior="mixture")
+    energies = torch.from_numpy(jets.energies[:6])
+    totals = ringed.totals(energies)
+    x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 100)
+    held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
+    denoiser.register_to_config(hold_energies=False)
+    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
+    group = torch.tensor(ringed.channel_group)
+    offset, slope = line[:, group, None, None]
+    slab = denoiser.slab_posterior(x_t, timesteps, torch.zeros_like(x_t))
+    energy = denoiser.hit_probability(held.logit) * slab.energy(offset, slope)[0]
+    moved = energy * (slope * (held.value - free.value)).exp()
+    asked = totals[:, 15:]
+    before, after = (
+        (torch.stack([e[:, ringed.regions() == region].sum(1) for region in range(15)], 1) / asked).log().abs()
+        for e in (energy, moved)
+    )
+    known = (asked > 0.1) & (totals[:, :15] > 1)
+    assert known.sum() > 40
+    assert after[known].mean() < 0.4 * before[known].mean()
+    assert after[known].median() < 0.01
 
 
 def test_unknown_hits_hold_nothing(representation, jets):

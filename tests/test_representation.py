@@ -286,3 +286,39 @@ def test_the_log_energy_line_gives_the_energies(make, jets):
     sums = torch.where(hit, (offset + slope * x).exp(), 0).sum((2, 3))
     found = torch.zeros(len(x), 3).index_add(1, group, sums)
     torch.testing.assert_close(found, representation.totals(energies)[:, 3:], rtol=1e-3, atol=1e-3)
+
+
+EDGES = (0.1, 0.2, 0.4, 0.7)
+
+
+def test_rings_divide_each_channel_by_the_distance_from_the_centre():
+    representation = TowerPatches(ring_edges=EDGES)
+    energies = torch.zeros(1, 3, 125, 125)
+    energies[0, 0, 62, 62 + 5] = 1.0  # .087 away
+    energies[0, 0, 62 + 6, 62] = 2.0  # .105
+    energies[0, 1, 62 - 30, 62 - 30] = 3.0  # .74
+    energies[0, 2, 65:70, 60:65] = 0.2  # a tower whose centre is .087 away
+    hits, in_gev = representation.totals(energies).view(2, 3, 5)
+    assert hits.tolist() == [[1, 1, 0, 0, 0], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0]]
+    torch.testing.assert_close(
+        in_gev, 100 * torch.tensor([[1.0, 2, 0, 0, 0], [0, 0, 0, 0, 3], [5, 0, 0, 0, 0]]), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("make", [TowerPatches, PixelGrid, partial(PixelGrid, pool=4)])
+def test_totals_of_rings_add_up_to_those_of_channels(make, jets):
+    energies = torch.from_numpy(jets.energies)
+    of_channels, of_rings = make().totals(energies), make(ring_edges=EDGES).totals(energies)
+    assert of_channels.shape == (len(energies), 6)
+    torch.testing.assert_close(of_channels[:, 3:], 100 * energies.sum((2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_rings.unflatten(1, (6, -1)).sum(2), of_channels, rtol=1e-4, atol=1e-3)
+    regions = make(ring_edges=EDGES).regions()
+    assert regions.unique().tolist() == list(range(15))
+    group = torch.tensor(make().channel_group)
+    assert torch.equal(regions // 5, group.view(-1, 1, 1).expand_as(regions))
+
+
+@pytest.mark.parametrize("edges", [(0.2, 0.1), (0.1, 0.1), (0.0, 0.1), (float("nan"),), (0.1, float("inf"))])
+def test_ring_edges_must_rise_from_above_zero(edges):
+    with pytest.raises(ValueError, match="ring_edges must be positive and rise"):
+        TowerPatches(ring_edges=edges)

@@ -35,7 +35,7 @@ class NoisyBatch(NamedTuple):
         x_0, noise: (N, C, H, W) clean jets in model space and unit Gaussian noise.
         timesteps: (N,) int64.
         labels, pt, m0: (N,) conditions, GeV.
-        totals: (N, 6) hits and energies (GeV) of each channel, or (N, 0).
+        totals: (N, 2 regions) hits and energies (GeV) of each channel or ring of one, or (N, 0).
         dropped: (N,) bool, whose conditions are hidden.
         refined: (N,) bool, every other one: those a self-conditioned denoiser sees twice.
     """

@@ -140,7 +140,9 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
             f"{chosen.__name__} needs HCAL to be constant in 5x5 towers, which it is not in every jet of this "
             "dataset; set representation.name: PixelGrid"
         )
-    arguments: dict[str, Any] = {"gap": settings.representation.gap} if issubclass(chosen, LogValueMap) else {}
+    arguments: dict[str, Any] = {}
+    if issubclass(chosen, LogValueMap):
+        arguments = {"gap": settings.representation.gap, "ring_edges": tuple(settings.representation.ring_edges)}
     if chosen.__name__ == "PixelGrid":
         arguments["pool"] = settings.representation.pool
     return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
@@ -189,6 +191,7 @@ def fit_spike_and_slab(
         zero=representation.zero(),
         hit_threshold=representation.hit_threshold(),
         mask=representation.mask(),
+        regions=representation.regions(),
         noise_schedule=noise,
         components=chosen.components,
         prior=chosen.prior,
@@ -270,7 +273,7 @@ def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[to
 
 
 def all_totals(jets: JetDataset, representation: Representation) -> torch.Tensor:
-    """(N, 6) hits and energies (GeV) of each channel, of every jet of the split.
+    """(N, 2 regions) hits and energies (GeV) of each channel or ring of one, of every jet of the split.
 
     Raises:
         ValueError: If hits mean nothing in the representation.

@@ -84,7 +84,7 @@ def _known_totals(pipeline: JetImagePipeline, energies: Array) -> torch.Tensor |
     if pipeline.conditioner is None or not pipeline.conditioner.num_totals:
         return None
     totals = pipeline.representation.totals(torch.from_numpy(energies))
-    totals[:, HCAL::3] = torch.nan
+    totals.unflatten(1, (2, 3, -1))[:, :, HCAL] = torch.nan
     return totals
 
 

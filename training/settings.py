@@ -35,7 +35,8 @@ class UNetSettings:
         norm_num_groups: Groups of the group normalisation; divides every entry of block_out_channels.
         dropout: Dropout within residual layers.
         conditional: Condition on class, pT and mass.
-        totals: Condition on each channel's hits and energy too; sampling draws them first, from training jets.
+        totals: Condition on hits and energy of each channel, or ring of one, too; sampling draws them first, from
+            training jets.
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
     """
 
@@ -62,6 +63,8 @@ class RepresentationSettings:
             further settings; or JetAmplitudeEncoder, quantum states, see `quantum`.
         gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
         pool: PixelGrid only: crystals along each side of a summed cell.
+        ring_edges: TowerPatches and PixelGrid, with unet.totals: distances from the image's centre (radians) at which
+            rings end, whose hits and energies are each a condition; [] for those of whole channels.
         fit_jets: Training jets the value map is fitted on, at most.
     """
 
@@ -70,6 +73,7 @@ class RepresentationSettings:
     )
     gap: float = 1.0
     pool: int = 1
+    ring_edges: list[float] = field(default_factory=list)
     fit_jets: int = 10_000
 
 
