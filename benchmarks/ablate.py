@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from jet_diffusion.files import write_text_atomically
+from jet_diffusion.files import file_stem, write_text_atomically
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.schema import CHANNELS
 
@@ -58,7 +57,7 @@ class Row:
     @property
     def slug(self) -> str:
         """Its name as a file's."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return file_stem(self.name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from comparison import Candidate, judge
 from comparison_files import write_comparison
 from scipy.sparse import load_npz, save_npz
 
+from jet_diffusion.files import file_stem
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.jet_sources import load_jets
@@ -171,7 +171,7 @@ class Comparison:
 
     def _folder(self, row: RowSettings, kind: str = "runs") -> Path:
         (self.out / kind).mkdir(parents=True, exist_ok=True)
-        return self.out / kind / re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")
+        return self.out / kind / file_stem(row.name)
 
 
 def training_cost(run: RunFolder, pipeline: JetImagePipeline) -> dict[str, Any]:

@@ -313,10 +313,23 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
+    check_fitted(settings)
+    check_optimizer(settings.optimizer)
+
+
+def check_fitted(settings: TrainSettings) -> None:
+    """Refuse settings of the representation and the denoiser that mean nothing.
+
+    Raises:
+        ValueError: Saying which, what was seen and what is accepted.
+    """
     for name, part in (("representation", settings.representation), ("denoiser", settings.denoiser)):
         if part.fit_jets < 1:
             raise ValueError(f"{name}.fit_jets must be at least 1, got {part.fit_jets}")
-    check_optimizer(settings.optimizer)
+    if not 0 <= settings.denoiser.hold_ratio < math.inf:
+        raise ValueError(f"denoiser.hold_ratio must not be negative, got {settings.denoiser.hold_ratio}")
+    if settings.representation.ring_edges and not settings.unet.totals:
+        raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
 
 
 def check_optimizer(settings: OptimizerSettings) -> None:
