@@ -45,7 +45,8 @@ np.savez(out, first=first, second=second, provenance=pipeline.config.provenance)
 def run(converted_folder, tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return train(small_settings(converted_folder, folder, "--max_steps=3", "--learning_rate=0.01"))
+    options = ["--max_steps=3", "--learning_rate=0.01", "--unet.totals=true", "--representation.ring_edges=[.1,.3]"]
+    return train(small_settings(converted_folder, folder, *options))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,7 @@ def test_the_card_takes_its_numbers_from_the_run(staged, run):
     assert card.data.pipeline_tag == "unconditional-image-generation"
     assert "simulated" in card.data.tags
     assert "not on collision data" in card.text
+    assert "energies of each channel in 3 rings are drawn" in card.text
     assert run.read_record()["dataset"]["fingerprint"] in card.text
     assert "{{" not in card.text
     assert "{%" not in card.text

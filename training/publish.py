@@ -210,6 +210,8 @@ def make_model_card(
             facts=model_facts(run, pipeline, checkpoint),
             figures=figures,
             pt_range=_pt_range(pipeline),
+            totals=_totals(pipeline),
+            rows=f"{pipeline.conditioner.config.num_rows:,}" if _totals(pipeline) else "",
             fingerprint=dataset["fingerprint"],
         )
 
@@ -254,6 +256,15 @@ def main(argv: list[str] | None = None) -> None:
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
         sys.stdout.write(f"published at {push(folder, arguments.repo, private=arguments.private)}\n")
+
+
+def _totals(pipeline: JetImagePipeline) -> str:
+    """What totals a jet is drawn with, in words; nothing for a model without."""
+    edges = pipeline.representation.config.get("ring_edges")
+    if edges is None or pipeline.conditioner is None or not pipeline.conditioner.num_totals:
+        return ""
+    rings = len(edges) + 1
+    return f"each channel in {rings} rings" if rings > 1 else "each channel"
 
 
 def _pt_range(pipeline: JetImagePipeline) -> str:
