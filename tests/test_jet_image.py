@@ -10,7 +10,7 @@ from PIL import Image
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, make_scheduler
 from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
-from jet_diffusion.pipelines.spike_and_slab import SHIFT_NODES
+from jet_diffusion.pipelines.regions import SHIFT_NODES
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +387,7 @@ def test_steps_by_the_posterior_are_exact_where_pixels_are_independent(converted
     group = torch.tensor(representation.channel_group)
     threshold = representation.hit_threshold().view(-1, 1, 1)
     mean, width = denoiser.place_bits.view(torch.float32)[:, :, 0, 0]
-    expected = denoiser._expected_hits()[:, SHIFT_NODES // 2]  # no shift
+    expected = denoiser.expected_hits()[:, SHIFT_NODES // 2]  # no shift
     found = {}
     for name in ("posterior", "sde-dpm++"):
         pipeline.scheduler = make_scheduler(name, pipeline.scheduler.config)
