@@ -89,13 +89,15 @@ class RegionSums(Denoiser):
         as probabilities are small, and kept within HOLD_LIMIT: where the noise is so weak that every pixel has
         decided, no other pixel is forced. Its last step carries the gradient of the implicit function.
         """
+        known = hits.isfinite()
+        hits = hits.where(known, 1.0)  # a number, so that what is not asked for leaves no NaN in the gradient
 
         def step(shifted: torch.Tensor) -> torch.Tensor:
             probability = self.hit_probability(shifted)
             expected = self._by_region(probability)
             slope = self._by_region((probability * (1 - probability)).detach())
             short = expected * (hits.clamp(min=1e-3) / expected.clamp(min=1e-6)).log()
-            return (short / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP).nan_to_num(0.0)
+            return (short / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP) * known
 
         shift = torch.zeros_like(hits, dtype=logit.dtype)
         with torch.no_grad():

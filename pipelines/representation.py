@@ -116,6 +116,11 @@ class Representation(SchedulerMixin, ConfigMixin):
         """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
         raise NotImplementedError
 
+    @property
+    def num_regions(self) -> int:
+        """How many regions there are."""
+        return max(self.channel_group) + 1
+
     def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(C, 1, 1) or (C, H, W) the region, of which totals are taken, that each pixel of x lies in.
 
@@ -255,12 +260,17 @@ class LogValueMap(Representation):
         grid_energies = self.to_grid(energies)
         jet, channel, row, column = grid_energies.nonzero(as_tuple=True)
         regions = self.regions(energies.device).expand(-1, *self.shape[1:])
-        count = int(regions.max()) + 1
+        count = self.num_regions
         region = jet * count + regions[channel, row, column]
         copies = self._copies().to(energies)[self._group(energies.device)[channel]]
         hits = torch.bincount(region, minlength=len(energies) * count)
         sums = torch.bincount(region, grid_energies[jet, channel, row, column] * copies, len(energies) * count)
         return torch.cat([values.view(-1, count).to(energies) for values in (hits, GEV_PER_UNIT * sums)], 1)
+
+    @property
+    def num_regions(self) -> int:
+        """How many regions there are: rings of each group."""
+        return len(GROUPS) * (len(self.config.ring_edges) + 1)
 
     def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(C, 1, 1) or, with `ring_edges`, (C, H, W) the region each pixel of x lies in; padding is in the last."""
@@ -271,6 +281,21 @@ class LogValueMap(Representation):
         ring = torch.full(self.shape, len(edges))
         ring[:, : self.grid[0], : self.grid[1]] = torch.bucketize(self._distance(), edges)
         return groups * (len(edges) + 1) + ring.to(device)
+
+    def check_rings(self) -> None:
+        """Refuse edges that are not positive and rising, or leave a ring without pixels.
+
+        Raises:
+            ValueError: Saying which.
+        """
+        edges = list(self.config.ring_edges)
+        if any(not 0 < edge < math.inf for edge in edges) or edges != sorted(set(edges)):
+            raise ValueError(f"ring_edges must be positive and rise, got {edges}")
+        inside = self.regions().expand(-1, *self.shape[1:])[:, : self.grid[0], : self.grid[1]]
+        empty = (torch.bincount(inside.flatten(), minlength=self.num_regions) == 0).nonzero().flatten().tolist()
+        if empty:
+            named = ", ".join(f"{GROUPS[region // (len(edges) + 1)]} {region % (len(edges) + 1)}" for region in empty)
+            raise ValueError(f"ring_edges {edges} leave no pixel in rings (counted from 0): {named}")
 
     def _distance(self) -> torch.Tensor:
         """(C, *grid) distance of each pixel's centre from the image's, in eta and phi (radians)."""
@@ -351,7 +376,7 @@ class TowerPatches(LogValueMap):
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         ring_edges: tuple[float, ...] = (),
     ) -> None:
-        check_ring_edges(ring_edges)
+        self.check_rings()
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -412,9 +437,9 @@ class PixelGrid(LogValueMap):
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         ring_edges: tuple[float, ...] = (),
     ) -> None:
-        check_ring_edges(ring_edges)
         if pool < 1 or 128 % pool:
             raise ValueError(f"pool must divide 128, got {pool}")
+        self.check_rings()
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
@@ -451,16 +476,6 @@ class PixelGrid(LogValueMap):
         width = torch.bincount(cell).to(grid_energies.dtype)
         spread = grid_energies / (width[:, None] * width[None, :])
         return spread[:, :, cell][:, :, :, cell]
-
-
-def check_ring_edges(edges: tuple[float, ...]) -> None:
-    """Refuse edges of rings that are not positive and rising.
-
-    Raises:
-        ValueError: Saying what was given.
-    """
-    if any(not 0 < edge < math.inf for edge in edges) or list(edges) != sorted(set(edges)):
-        raise ValueError(f"ring_edges must be positive and rise, got {list(edges)}")
 
 
 REPRESENTATIONS = {"TowerPatches": TowerPatches, "PixelGrid": PixelGrid}

@@ -113,11 +113,12 @@ def test_a_class_without_training_jets_cannot_be_asked_for():
         gluons.draw(jet_generators(0, 0, 1), labels=torch.ones(1, dtype=torch.int64))
 
 
-@pytest.fixture
-def with_totals():
+@pytest.fixture(params=[3, 9], ids=["of channels", "of rings"])
+def with_totals(request):
     generator = torch.Generator().manual_seed(1)
     pt = 70 + 100 * torch.rand(1000, generator=generator)
-    totals = torch.cat([torch.randint(0, 300, (1000, 3), generator=generator), torch.rand(1000, 3) * pt[:, None]], 1)
+    shape = (1000, request.param)
+    totals = torch.cat([torch.randint(0, 300, shape, generator=generator), torch.rand(shape) * pt[:, None]], 1)
     return Conditioner.fit(torch.arange(1000) % 2, pt, 0.2 * pt, totals, embedding_dim=16)
 
 
@@ -132,24 +133,27 @@ def test_totals_are_drawn_with_the_rest_of_a_training_jet(with_totals, tmp_path)
 
 
 def test_drawn_energies_follow_the_asked_pt_and_given_totals_stay(with_totals):
-    asked = torch.full((20, 6), torch.nan)
+    regions = with_totals.num_totals // 2
+    asked = torch.full((20, 2 * regions), torch.nan)
     asked[:, 0] = 42.0
     pt = torch.full((20,), 340.0)
     drawn = with_totals.draw(jet_generators(0, 0, 20), torch.ones(20, dtype=torch.int64), pt, 0.2 * pt, asked)
     assert torch.equal(drawn.totals[:, 0], asked[:, 0])
     table_labels, table_pt, _ = with_totals.table()
-    shares = with_totals.totals_table()[:, 3:] / table_pt[:, None]
+    shares = with_totals.totals_table()[:, regions:] / table_pt[:, None]
     for jet in drawn.totals:
-        nearest = (shares[table_labels == 1] - jet[3:] / 340).abs().sum(1).min()
+        nearest = (shares[table_labels == 1] - jet[regions:] / 340).abs().sum(1).min()
         assert nearest < 1e-5
-    assert drawn.totals[:, 1].round().equal(drawn.totals[:, 1])
+    hits = drawn.totals[:, 1:regions]
+    assert hits.round().equal(hits)
 
 
 def test_totals_move_the_embedding(with_totals):
     conditions = torch.tensor([1]), torch.tensor([100.0]), torch.tensor([20.0])
-    totals = torch.tensor([[50.0, 200, 10, 60, 30, 10]])
+    regions = with_totals.num_totals // 2
+    totals = torch.tensor([[50.0, 200, 10, 60, 30, 10]]).repeat_interleave(regions // 3, 1)
     base = with_totals(*conditions, totals)
-    for place in range(6):
+    for place in range(2 * regions):
         changed = totals.clone()
         changed[0, place] *= 1.5
         assert not torch.allclose(with_totals(*conditions, changed), base, atol=1e-4)

@@ -28,13 +28,14 @@ def ringed(jets):
 
 
 def fit(representation, jets, **settings):
+    if representation.config.ring_edges:
+        settings |= {"regions": representation.regions(), "num_regions": representation.num_regions}
     return SpikeAndSlabDenoiser.fit(
         [representation.encode(torch.from_numpy(jets.energies))],
         channel_group=representation.channel_group,
         zero=representation.zero(),
         hit_threshold=representation.hit_threshold(),
         mask=representation.mask(),
-        regions=representation.regions(),
         noise_schedule=NOISE,
         **settings,
     )
@@ -368,6 +369,20 @@ def test_unknown_hits_hold_nothing(representation, jets):
     denoiser = fit(representation, jets)
     logit = torch.randn(2, *representation.shape)
     assert torch.equal(denoiser.held(logit, torch.full((2, 3), torch.nan)), logit)
+
+
+def test_what_is_not_asked_for_leaves_gradients_finite(ringed, jets):
+    denoiser = fit(ringed, jets, log_energy_line=ringed.log_energy_line().tolist(), components=3, prior="mixture")
+    energies = torch.from_numpy(jets.energies[:3])
+    totals = ringed.totals(energies)
+    totals[0] = torch.nan
+    totals[1, 3], totals[1, 20] = torch.nan, torch.nan
+    x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 80)
+    answer = torch.zeros(3, 102, *ringed.shape[1:], requires_grad=True)
+    output = denoiser(lambda x, t, class_labels=None: SimpleNamespace(sample=answer), x_t, timesteps, totals=totals)
+    (output.logit.square().mean() + output.value.square().mean()).backward()
+    assert answer.grad.isfinite().all()
+    assert (answer.grad[0] != 0).any()
 
 
 def test_a_shift_of_a_whole_group_has_no_gradient_where_its_hits_are_held(representation, jets):

@@ -310,11 +310,12 @@ def test_totals_can_be_asked_for(totals_pipeline):
 def test_hits_and_energies_of_rings_can_be_asked_for_and_survive_saving(converted_folder, tmp_path):
     pipeline = small_pipeline(converted_folder, "--unet.totals=true", "--representation.ring_edges=[.1,.3]")
     assert pipeline.conditioner.num_totals == 18
-    asked = torch.tensor([[5.0, 15, 40, 60, 90, 70, 3, 4, 5, 20, 15, 15, 20, 12, 8, 8, 6, 6]]).expand(4, 18)
+    # Far from the average profile, which has most hits outside.
+    asked = torch.tensor([[30.0, 20, 10, 20, 90, 10, 6, 4, 2, 20, 15, 15, 20, 12, 8, 8, 6, 6]]).expand(4, 18)
     output = pipeline(4, totals=asked, num_inference_steps=20, generator=seeded(), output_type="pt")
     found = pipeline.representation.totals(output.images.permute(0, 3, 1, 2).contiguous())
     hits = found[:, :9]
-    assert ((hits - asked[:, :9]).abs() <= 3 + 3 * asked[:, :9].sqrt()).all()
+    assert ((hits - asked[:, :9]).abs() <= 2 + 1.5 * asked[:, :9].sqrt()).all()
     torch.testing.assert_close(
         found[:, 9:].unflatten(1, (3, 3)).sum(2), torch.tensor([[50.0, 40, 20]]).expand(4, 3), rtol=1e-4, atol=0
     )

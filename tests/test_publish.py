@@ -113,7 +113,7 @@ def test_the_card_takes_its_numbers_from_the_run(staged, run):
     assert card.data.pipeline_tag == "unconditional-image-generation"
     assert "simulated" in card.data.tags
     assert "not on collision data" in card.text
-    assert "energies of each channel in 3 rings are drawn" in card.text
+    assert "energies of each channel in 3 rings are first drawn" in card.text
     assert run.read_record()["dataset"]["fingerprint"] in card.text
     assert "{{" not in card.text
     assert "{%" not in card.text

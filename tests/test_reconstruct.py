@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from models import small_pipeline
 
 from jet_diffusion.report import Report
@@ -41,11 +42,17 @@ def test_more_noise_reconstructs_worse(pipeline, few):
     assert errors[0] < errors[1]
 
 
-def test_imputation_keeps_what_is_given(pipeline, few, monkeypatch):
-    made = []
+@pytest.fixture(scope="module", params=[[], ["--unet.totals=true", "--representation.ring_edges=[.1,.3]"]])
+def imputing(request, converted_folder):
+    return small_pipeline(converted_folder, *request.param, perturb=False)
+
+
+def test_imputation_keeps_what_is_given(imputing, few, monkeypatch):
+    pipeline, made, asked = imputing, [], []
     call = type(pipeline).__call__
 
     def spy(self, *args, **kwargs):
+        asked.append(kwargs["totals"])
         made.append(call(self, *args, **kwargs))
         return made[-1]
 
@@ -57,6 +64,11 @@ def test_imputation_keeps_what_is_given(pipeline, few, monkeypatch):
         np.testing.assert_allclose(images[:, :HCAL], truth[:, :HCAL], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.truth, 100 * truth[:, HCAL].sum(axis=(1, 2)), rtol=1e-5)
     assert found.draws.shape == (2, 4) and not np.allclose(*found.draws)
+    if pipeline.conditioner.num_totals:
+        known = pipeline.representation.totals(few_energies := torch.from_numpy(truth))
+        in_hcal = torch.arange(18) // 3 % 3 == HCAL
+        assert asked[0].isnan().equal(in_hcal.expand(len(few_energies), -1))
+        assert torch.equal(asked[0][:, ~in_hcal], known[:, ~in_hcal])
 
 
 def test_imputation_is_scored_beside_ignorance():

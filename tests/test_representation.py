@@ -322,3 +322,16 @@ def test_totals_of_rings_add_up_to_those_of_channels(make, jets):
 def test_ring_edges_must_rise_from_above_zero(edges):
     with pytest.raises(ValueError, match="ring_edges must be positive and rise"):
         TowerPatches(ring_edges=edges)
+
+
+@pytest.mark.parametrize(
+    ("make", "edges", "empty"),
+    [
+        (TowerPatches, (0.002, 0.003), "tracks 1, ecal 1, hcal 1"),
+        (TowerPatches, (0.1, 1.6), "tracks 2, ecal 2, hcal 2"),
+        (partial(PixelGrid, pool=4), (0.01, 0.2), "tracks 0, ecal 0"),
+    ],
+)
+def test_rings_without_pixels_are_refused(make, edges, empty):
+    with pytest.raises(ValueError, match=f"leave no pixel in rings .*: {empty}"):
+        make(ring_edges=edges)

@@ -70,7 +70,7 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
         (["--optimizer.energy_weight=1"], "counts in the loss likelihood alone, not in l2"),
         (["--optimizer.energy_weight=-1", "--optimizer.loss=likelihood"], "must not be negative"),
         (["--denoiser.fit_jets=0"], r"denoiser\.fit_jets must be at least 1"),
-        (["--denoiser.hold_ratio=-0.1"], r"denoiser\.hold_ratio must not be negative"),
+        (["--denoiser.hold_ratio=-0.1"], r"denoiser\.hold_ratio must be finite and not negative"),
         (["--representation.ring_edges=[0.1]"], r"ring_edges divide totals, and unet\.totals is false"),
     ],
 )

@@ -211,7 +211,7 @@ def make_model_card(
             figures=figures,
             pt_range=_pt_range(pipeline),
             totals=_totals(pipeline),
-            rows=f"{pipeline.conditioner.config.num_rows:,}" if _totals(pipeline) else "",
+            rows="" if pipeline.conditioner is None else f"{pipeline.conditioner.config.num_rows:,}",
             fingerprint=dataset["fingerprint"],
         )
 

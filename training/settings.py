@@ -327,7 +327,7 @@ def check_fitted(settings: TrainSettings) -> None:
         if part.fit_jets < 1:
             raise ValueError(f"{name}.fit_jets must be at least 1, got {part.fit_jets}")
     if not 0 <= settings.denoiser.hold_ratio < math.inf:
-        raise ValueError(f"denoiser.hold_ratio must not be negative, got {settings.denoiser.hold_ratio}")
+        raise ValueError(f"denoiser.hold_ratio must be finite and not negative, got {settings.denoiser.hold_ratio}")
     if settings.representation.ring_edges and not settings.unet.totals:
         raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
 
