@@ -117,6 +117,11 @@ def make_scheduler(name: str, config: Any) -> SchedulerMixin:
     return scheduler_class.from_config(config, **settings)
 
 
+def draws_x_0(scheduler: SchedulerMixin | type[SchedulerMixin]) -> bool:
+    """Whether a scheduler is to be given x_0 drawn from its distribution in place of its mean."""
+    return getattr(scheduler, "draws_x_0", False)
+
+
 def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
     """One CPU generator a jet, keyed by (seed, index): a jet is the same in whatever batch it is made."""
     keys = (
@@ -194,8 +199,9 @@ class JetImagePipeline(DiffusionPipeline):
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
                 the jets beside it, nor on the batch size but for rounding, which may flip a hit. A list gives each
                 jet its own.
-            totals: For models conditioned on them: (N, 6) hits of tracks, ECAL and HCAL (towers) and their energies
-                in GeV; NaN, or by default all, for what is to be drawn.
+            totals: For models conditioned on them: (N, T) hits of tracks, ECAL and HCAL (towers), or of the rings of
+                each, and their energies in GeV, as `representation.totals` gives them; NaN, or by default all, for
+                what is to be drawn.
             timesteps: Training timesteps to step through, for schedulers that accept them.
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
@@ -375,22 +381,18 @@ class JetImagePipeline(DiffusionPipeline):
                 f"{name} expects a {self.scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
                 'set prediction_type="sample", whatever the UNet itself predicts'
             )
-        if self._draws_x_0 and not self.denoiser.knows_posterior:
-            others = ", ".join(n for n, (cls, _) in SCHEDULERS.items() if not getattr(cls, "draws_x_0", False))
+        if draws_x_0(self.scheduler) and not self.denoiser.knows_posterior:
+            others = ", ".join(key for key, (scheduler, _) in SCHEDULERS.items() if not draws_x_0(scheduler))
             raise ValueError(
                 f"{name} draws x_0 from each pixel's posterior, of which {type(self.denoiser).__name__} knows only the "
                 f"mean; use one of {others}"
             )
         settings = self.scheduler.config
-        if self._draws_x_0 and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
+        if draws_x_0(self.scheduler) and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
             raise ValueError(
                 f"{name} needs variance_type fixed_small and clip_sample False, got {settings.variance_type} and "
                 f"{settings.clip_sample}; make it by make_scheduler('posterior', pipeline.scheduler.config)"
             )
-
-    @property
-    def _draws_x_0(self) -> bool:
-        return getattr(self.scheduler, "draws_x_0", False)
 
     def _check_guidance(self, guidance_scale: float) -> None:
         if guidance_scale == 1:
@@ -545,7 +547,7 @@ class JetImagePipeline(DiffusionPipeline):
                 held += ((inside != x_0) & x_0.isfinite() & mask).sum((1, 2, 3))
                 x_0 = inside
             toward = x_0
-            if self._draws_x_0 and step < len(timesteps) - 1:
+            if draws_x_0(self.scheduler) and step < len(timesteps) - 1:
                 toward = self.denoiser.draw(output, generators)
                 toward = toward.clamp(low, high) if hold else toward
             x = self.scheduler.step(toward, timestep, x, return_dict=False, **extra)[0]
@@ -568,11 +570,12 @@ class JetImagePipeline(DiffusionPipeline):
 
 
 def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
-    """Energies (N, 3, H, W), each channel scaled to its total in GeV; as they are where there is none (N, 0)."""
+    """Energies (N, 3, H, W), each channel scaled to its totals in GeV; as they are where there are none (N, 0)."""
     if not totals.shape[1]:
         return energies
     sums = energies.sum((2, 3))
-    scale = torch.where(sums > 0, totals[:, 3:].to(sums) / GEV_PER_UNIT / sums, 1.0)
+    asked = totals.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
+    scale = torch.where(sums > 0, asked.to(sums) / GEV_PER_UNIT / sums, 1.0)
     return energies * scale[:, :, None, None]
 
 

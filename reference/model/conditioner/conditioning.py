@@ -1,8 +1,9 @@
 """Conditioning on class, pT, mass and totals: the embedding the UNet sees, and training jets' joint distribution.
 
 What a user leaves out is drawn from a table of training jets that travels with the weights. A model may also be
-conditioned on a jet's totals, the hits and the energy of each channel: they are drawn first, from jets like those
-asked for, and the image then given them, as the best calorimeter simulations do (CaloChallenge, arXiv:2410.21611).
+conditioned on a jet's totals, the hits and the energy of each channel or ring of one: they are drawn first, from jets
+like those asked for, and the image then given them, as the best calorimeter simulations do (CaloChallenge,
+arXiv:2410.21611).
 This file is self-contained so that it can travel to the Hub.
 """
 
@@ -32,7 +33,8 @@ class Conditions(NamedTuple):
     Attributes:
         labels: (N,) 0 gluon, 1 quark.
         pt, m0: (N,) GeV.
-        totals: (N, 6) hits of tracks, ECAL and HCAL, then their energies in GeV; (N, 0) for a model without.
+        totals: (N, T) hits of tracks, ECAL and HCAL, or of the rings of each, then their energies in GeV; (N, 0) for a
+            model without.
     """
 
     labels: torch.Tensor
@@ -94,7 +96,7 @@ class Conditioner(ModelMixin, ConfigMixin):
         Args:
             labels: (N,) 0 gluon, 1 quark.
             pt, m0: (N,) in GeV, positive.
-            totals: (N, 6) hits and energies (GeV) of each channel, to condition on them as well.
+            totals: (N, T) hits, then energies (GeV) of each channel or ring of one, to condition on them as well.
             embedding_dim: Width of the embedding.
         """
         log_pt, log_m0 = pt.double().log(), m0.double().log()
@@ -124,7 +126,7 @@ class Conditioner(ModelMixin, ConfigMixin):
         totals: torch.Tensor | None = None,
         dropped: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(N, E) embedding of labels (N,), pT and mass (N,) in GeV, totals (N, 6); a learned one where `dropped`."""
+        """(N, E) embedding of labels (N,), pT and mass (N,) in GeV, totals (N, T); a learned one where `dropped`."""
         standardised = self._standardise(pt.float(), m0.float(), totals)
         frequencies = 2.0 ** torch.arange(self.config.num_frequencies, device=pt.device) / 2
         waves = (standardised[..., None] * frequencies).flatten(1)
@@ -192,7 +194,7 @@ class Conditioner(ModelMixin, ConfigMixin):
         Args:
             generators: One a jet.
             labels, pt, m0: (N,) given conditions.
-            totals: (N, 6) given totals; NaN for one that is not.
+            totals: (N, T) given totals; NaN for one that is not.
         """
         self._warn_of_extrapolation(pt, m0)
         count, device = len(generators), torch.device("cpu")
@@ -214,7 +216,7 @@ class Conditioner(ModelMixin, ConfigMixin):
             drawn_labels[jet] = table_labels[row] if label is None else label
             missing = given[jet].isnan()
             similar = table[row].clone()
-            similar[5:] *= (given[jet, 0] / table[row, 0]).nan_to_num(1.0)
+            similar[2 + self.num_totals // 2 :] *= (given[jet, 0] / table[row, 0]).nan_to_num(1.0)
             drawn[jet, missing] = similar[missing]
         return Conditions(drawn_labels, drawn[:, 0], drawn[:, 1], drawn[:, 2:])
 

@@ -1,4 +1,4 @@
-"""Made of crystal_network.py, denoiser.py, slab.py, spike_and_slab.py."""
+"""Made of crystal_network.py, denoiser.py, slab.py, regions.py, spike_and_slab.py."""
 
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: (N, C, H, W) float32, scaled as the forward process above.
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
-            totals: (N, 2 groups) hits of each channel group the jet is to have, then energies in GeV, where known; NaN
-                where not.
+            totals: (N, 2 regions) hits of each region (`Representation.regions`) the jet is to have, then energies in
+                GeV, where known; NaN where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
         """
@@ -588,9 +588,181 @@ def fit_mixture(
     return flat[0], flat[1], flat[2]
 
 
+"""Sums over regions of a jet: what channels, or rings of them, are asked to have, and how pixels come to add up to it.
+
+This file needs `denoiser.py` and `slab.py` beside it; to the Hub they travel as one file.
+"""
+
+
+import torch
+
+
+ENERGY_LIMIT, MISSING_LIMIT = 30.0, 4.0
+"""Largest energy of a pixel shown to the UNet, in mean hits, and largest logarithm of asked over expected energy."""
+
+SHIFT_RANGE, SHIFT_NODES = 8.0, 65
+"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
+
+HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
+"""Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
+
+HOLD_DEVIATIONS = 2.0
+"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
+
+
+class RegionSums(Denoiser):
+    """Base class of denoisers that know where hits may be, and hold the hits and energies of regions to what is asked.
+
+    A region is a channel group, or a ring of one. Beside its own buffers the class needs `prior_logit_bits` and
+    `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `log_energy_line_bits`.
+    """
+
+    def set_regions(self, group: torch.Tensor, grid: tuple[int, int], num_regions: int | None) -> None:
+        """Make the buffers: regions are the groups (C,) until `fit_regions`, whose number is then `num_regions`."""
+        self.groups = int(group.max()) + 1
+        if num_regions is None:
+            self.register_buffer("region", group.view(-1, 1, 1), persistent=False)
+        else:
+            self.register_buffer("region", group.view(-1, 1, 1).expand(-1, *grid).contiguous())
+        self.register_buffer("log_hits_bits", float_bits(torch.zeros(num_regions or self.groups, SHIFT_NODES)))
+
+    def fit_regions(self, regions: torch.Tensor | None) -> None:
+        """Take over regions (C, H, W), where they are not the groups, and tabulate what the prior expects in each."""
+        if regions is not None:
+            self.region.copy_(regions)
+        self.log_hits_bits.copy_(float_bits(self.expected_hits().log()))
+
+    def expected_hits(self) -> torch.Tensor:
+        """(regions, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
+        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()].flatten()
+        region = self.region.expand(-1, *self.inside.shape)[:, self.inside.bool()].flatten()
+        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
+        count = len(self.log_hits_bits)
+        return torch.stack([torch.bincount(region, torch.sigmoid(logit + s), count) for s in shifts], 1)
+
+    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
+        """Shift of the prior log-odds, to add to (N, C, H, W), with which it expects hits (N, regions); 0 where NaN."""
+        nodes = self.log_hits_bits.view(torch.float32)
+        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (regions, N)
+        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
+        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
+        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
+        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
+        return self._at_pixels(shift.T)
+
+    def _by_region(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, regions) sums of x (N, C, H, W)."""
+        sums = x.new_zeros(len(x), len(self.log_hits_bits))
+        if self.config.num_regions is None:
+            return sums.index_add(1, self.group, x.sum((2, 3)))
+        return sums.index_add(1, self.region.flatten(), x.flatten(1))
+
+    def _by_group(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, groups) sums of x (N, C, H, W)."""
+        return self._over_rings(self._by_region(x))
+
+    def _over_rings(self, of_regions: torch.Tensor) -> torch.Tensor:
+        """(N, groups) sums of (N, regions)."""
+        return of_regions.unflatten(1, (self.groups, -1)).sum(2)
+
+    def _at_pixels(self, of_regions: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) or (N, C, H, W) the value of each pixel's region, from (N, regions)."""
+        return of_regions.index_select(1, self.region.flatten()).unflatten(1, self.region.shape)
+
+    def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+        """Log-odds (N, C, H, W), each region's shifted until its probabilities add up to hits (N, regions).
+
+        The shift is found by Newton's method for the logarithm of their sum, which rises evenly with the shift as long
+        as probabilities are small, and kept within HOLD_LIMIT: where the noise is so weak that every pixel has
+        decided, no other pixel is forced. Its last step carries the gradient of the implicit function.
+        """
+        known = hits.isfinite()
+        hits = hits.where(known, 1.0)  # a number, so that what is not asked for leaves no NaN in the gradient
+
+        def step(shifted: torch.Tensor) -> torch.Tensor:
+            probability = self.hit_probability(shifted)
+            expected = self._by_region(probability)
+            slope = self._by_region((probability * (1 - probability)).detach())
+            short = expected * (hits.clamp(min=1e-3) / expected.clamp(min=1e-6)).log()
+            return (short / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP) * known
+
+        shift = torch.zeros_like(hits, dtype=logit.dtype)
+        with torch.no_grad():
+            for _ in range(HOLD_ITERATIONS):
+                shift = (shift + step(logit + self._at_pixels(shift))).clamp(-HOLD_LIMIT, HOLD_LIMIT)
+        free = shift.abs() < HOLD_LIMIT
+        last = step(logit + self._at_pixels(shift)) * free
+        return logit + self._at_pixels(shift + last)
+
+    def held_values(self, slab: SlabPosterior, logit: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
+        """Values of hits (N, C, H, W), moved so that each region's energies add up to those asked for.
+
+        Given x_t a hit's value is a mixture of Gaussians, its energy one of log-normals. That the energies add up to a
+        known sum moves the values as in a Kalman filter, by their covariance with the energy times one number for all:
+        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
+        found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard deviation. Its
+        last step carries the gradient of the implicit function.
+
+        Args:
+            slab: What is known of the values.
+            logit: Log-odds of hits.
+            energies: (N, regions) GeV; NaN where not known.
+        """
+        value = slab.value
+        offset, slope = self._log_energy_line
+        with torch.no_grad():
+            energy, covariance = slab.energy(offset, slope)
+            probability = self.hit_probability(logit)
+            energy, covariance = probability * energy, probability * covariance
+            limit = HOLD_DEVIATIONS * slab.variance.sqrt()
+            moved = torch.zeros_like(value)
+            for _ in range(HOLD_ITERATIONS):
+                growth = (slope * moved).exp()
+                grown, reach = energy * growth, covariance * growth
+                rise = self._by_region(slope * grown * reach).clamp(min=1e-12)
+                number = self._at_pixels(((energies - self._by_region(grown)) / rise).nan_to_num(0.0))
+                step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
+                moved = (moved + step).clamp(-limit, limit)
+        if value.requires_grad:
+            surplus = self._by_region(slope * grown * (value - value.detach())) / rise
+            moved = moved - reach * self._at_pixels(surplus.where(energies.isfinite(), 0))
+        return value + moved
+
+    @property
+    def _log_energy_line(self) -> torch.Tensor:
+        """(2, C, 1, 1) offset and slope of log(energy / GeV) in x."""
+        return self.log_energy_line_bits.view(torch.float32)[:, :, None, None]
+
+    def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) probability of a hit; outside the image there is none."""
+        return torch.sigmoid(logit) * self.inside
+
+    def energy_inputs(
+        self, probability: torch.Tensor, value: torch.Tensor, asked: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The inputs energy and missing_energy, each (N, C, H, W), by what each pixel says alone.
+
+        Args:
+            probability, value: Of hits.
+            asked: (N, regions) energies asked for in GeV; NaN where none is.
+        """
+        energy = probability * self._energy_at(value)
+        hits, expected = self._by_group(probability).clamp(min=0.5), self._by_region(energy).clamp(min=1e-3)
+        asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
+        missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
+        mean = (self._over_rings(asked) / hits)[:, self.group, None, None]
+        return (energy / mean).clamp(max=ENERGY_LIMIT), self._at_pixels(missing).expand_as(energy)
+
+    def _energy_at(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) energy in GeV that x stands for where there is a hit."""
+        offset, slope = self._log_energy_line
+        return (offset + slope * value).exp()
+
+
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py`, `slab.py` and `crystal_network.py` beside it; to the Hub they travel as one file.
+This file needs `denoiser.py`, `regions.py`, `slab.py` and `crystal_network.py` beside it; to the Hub they travel as one
+file.
 """
 
 
@@ -608,20 +780,8 @@ INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy
 
 ENERGY_INPUTS = {"energy", "missing_energy"}
 
-ENERGY_LIMIT, MISSING_LIMIT = 30.0, 4.0
-"""Largest energy of a pixel shown to the UNet, in mean hits, and largest logarithm of asked over expected energy."""
 
-SHIFT_RANGE, SHIFT_NODES = 8.0, 65
-"""Shifts of the prior log-odds at which the expected number of hits is tabulated: evenly from -8 to 8."""
-
-HOLD_ITERATIONS, HOLD_STEP, HOLD_LIMIT = 4, 4.0, 10.0
-"""Newton steps towards the asked number of hits, the longest of them, and the largest shift of log-odds in all."""
-
-HOLD_DEVIATIONS = 2.0
-"""Standard deviations by which a hit's value is moved at most towards the asked energy."""
-
-
-class SpikeAndSlabDenoiser(Denoiser):
+class SpikeAndSlabDenoiser(RegionSums):
     r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
 
     The marginal of a pixel is a spike at z_0 (no energy) of weight 1 - p and a slab of hits, a mixture of
@@ -643,9 +803,10 @@ class SpikeAndSlabDenoiser(Denoiser):
     training starts at the marginal denoiser. A plain UNet cannot hold so many sharp thresholds that move with the
     noise level and needs far longer to find them.
 
-    Where the number n of hits a channel group is to have is known, logit p of the whole group is shifted until the
-    prior expects n; and, since the h of the exact posterior given n add up to n, the group's log-odds after the
-    network are shifted by one more number until they do. So are the values of hits where their energy is known.
+    Where the number n of hits a region (a channel group, or a ring of one) is to have is known, logit p of the whole
+    region is shifted until the prior expects n; and, since the h of the exact posterior given n add up to n, the
+    region's log-odds after the network are shifted by one more number until they do. So are the values of hits where
+    their energy is known.
 
     Args:
         channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
@@ -657,7 +818,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
             pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
             arXiv:2208.04202); energy, the probability of a hit times the energy of its expected value, over the energy
-            of the group's mean hit, and missing_energy, the logarithm of the energy asked of the group over the sum of
+            of the group's mean hit, and missing_energy, the logarithm of the energy asked of the region over the sum of
             those (0 where none is asked for): sums of energies are not to be had from their logarithms in x.
         min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
@@ -669,6 +830,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
         window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
+        num_regions: Regions of which hits and energies are asked, equally many in each group and group by group; by
+            default the groups.
     """
 
     @register_to_config
@@ -691,6 +854,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
         window: tuple[int, int, int, int] | None = None,
+        num_regions: int | None = None,
     ) -> None:
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
@@ -703,7 +867,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
         group = torch.tensor(channel_group)
         self.register_buffer("group", group, persistent=False)
-        self.register_buffer("log_hits_bits", float_bits(torch.zeros(int(group.max()) + 1, SHIFT_NODES)))
+        self.set_regions(group, grid, num_regions)
         place = torch.stack([torch.zeros(channels, *grid), torch.ones(channels, *grid)])
         self.register_buffer("place_bits", float_bits(place))
         # The dtype is named: loading in half precision changes the default.
@@ -733,6 +897,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         hit_threshold: torch.Tensor,
         mask: torch.Tensor,
         noise_schedule: dict[str, Any],
+        regions: torch.Tensor | None = None,
+        num_regions: int | None = None,
         components: int = 1,
         prior: str = "position",
         **settings: Any,
@@ -743,6 +909,8 @@ class SpikeAndSlabDenoiser(Denoiser):
             batches: Tensors x (n, C, H, W).
             channel_group, zero, hit_threshold, mask: As the representation declares them.
             noise_schedule: Configuration of the training DDPMScheduler.
+            regions, num_regions: (C, H, W) of each pixel, and how many, as the representation declares them; by default
+                the channel groups.
             components: Gaussians of each group's slab.
             prior: "mixture" for an occupancy and weights of the group's mixture at each pixel; "position" for an
                 occupancy and the hits' mean and width at each pixel; "occupancy" for an occupancy at each pixel and
@@ -777,6 +945,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             noise_schedule=noise_schedule,
             weights_by_position=prior == "mixture",
             window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
+            num_regions=num_regions,
             **settings,
         )
         if prior == "mixture":
@@ -786,37 +955,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
         denoiser.place_bits.copy_(float_bits(place))
         denoiser.inside.copy_(mask.to(torch.int32))
-        denoiser.log_hits_bits.copy_(float_bits(denoiser._expected_hits().log()))
+        denoiser.fit_regions(regions)
         return denoiser
-
-    def _expected_hits(self) -> torch.Tensor:
-        """(groups, SHIFT_NODES) hits the prior expects when its log-odds are shifted."""
-        logit = self.prior_logit_bits.view(torch.float32).double()[:, self.inside.bool()]
-        shifts = torch.linspace(-SHIFT_RANGE, SHIFT_RANGE, SHIFT_NODES, dtype=torch.float64)
-        return torch.stack(
-            [
-                torch.stack([torch.sigmoid(logit[self.group == g] + shift).sum() for shift in shifts])
-                for g in range(len(self.log_hits_bits))
-            ]
-        )
-
-    def prior_shift(self, hits: torch.Tensor) -> torch.Tensor:
-        """(N, C, 1, 1) shift of the prior log-odds with which it expects hits (N, groups); 0 where those are NaN."""
-        nodes = self.log_hits_bits.view(torch.float32)
-        asked = hits.to(nodes).clamp(min=0.5).log().T.contiguous()  # (groups, N)
-        high = torch.searchsorted(nodes, asked).clamp(1, SHIFT_NODES - 1)
-        below, above = nodes.gather(1, high - 1), nodes.gather(1, high)
-        place = high - 1 + ((asked - below) / (above - below)).clamp(0, 1)
-        shift = ((2 * place / (SHIFT_NODES - 1) - 1) * SHIFT_RANGE).nan_to_num(0.0)
-        return self._by_channel(shift.T)
-
-    def _by_group(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, groups) sums of x (N, C, H, W)."""
-        return x.new_zeros(len(x), len(self.log_hits_bits)).index_add(1, self.group, x.sum((2, 3)))
-
-    def _by_channel(self, values: torch.Tensor) -> torch.Tensor:
-        """(N, C, 1, 1) the value of each channel's group, from (N, groups)."""
-        return values[:, self.group, None, None]
 
     @property
     def sees_previous(self) -> bool:
@@ -889,77 +1029,11 @@ class SpikeAndSlabDenoiser(Denoiser):
         """(N, C, H, W) log-odds of a hit, delta being the context's."""
         return self.prior_logit_bits.view(torch.float32) + delta + slab.log_odds
 
-    def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
-        """Log-odds (N, C, H, W), each group's shifted until its probabilities add up to hits (N, groups).
-
-        The shift is found by Newton's method for the logarithm of their sum, which rises evenly with the shift as long
-        as probabilities are small, and kept within HOLD_LIMIT: where the noise is so weak that every pixel has
-        decided, no other pixel is forced. Its last step carries the gradient of the implicit function.
-        """
-
-        def step(shifted: torch.Tensor) -> torch.Tensor:
-            probability = self.hit_probability(shifted)
-            expected = self._by_group(probability)
-            slope = self._by_group((probability * (1 - probability)).detach())
-            short = expected * (hits.clamp(min=1e-3) / expected.clamp(min=1e-6)).log()
-            return (short / slope.clamp(min=1e-3)).clamp(-HOLD_STEP, HOLD_STEP).nan_to_num(0.0)
-
-        shift = torch.zeros_like(hits, dtype=logit.dtype)
-        with torch.no_grad():
-            for _ in range(HOLD_ITERATIONS):
-                shift = (shift + step(logit + self._by_channel(shift))).clamp(-HOLD_LIMIT, HOLD_LIMIT)
-        free = shift.abs() < HOLD_LIMIT
-        last = step(logit + self._by_channel(shift)) * free
-        return logit + self._by_channel(shift + last)
-
-    def held_values(self, slab: SlabPosterior, logit: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
-        """Values of hits (N, C, H, W), moved so that each group's energies add up to those asked for.
-
-        Given x_t a hit's value is a mixture of Gaussians, its energy one of log-normals. That the energies add up to a
-        known sum moves the values as in a Kalman filter, by their covariance with the energy times one number for all:
-        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
-        found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard deviation. Its
-        last step carries the gradient of the implicit function.
-
-        Args:
-            slab: What is known of the values.
-            logit: Log-odds of hits.
-            energies: (N, groups) GeV; NaN where not known.
-        """
-        value = slab.value
-        offset, slope = self._log_energy_line
-        with torch.no_grad():
-            energy, covariance = slab.energy(offset, slope)
-            probability = self.hit_probability(logit)
-            energy, covariance = probability * energy, probability * covariance
-            limit = HOLD_DEVIATIONS * slab.variance.sqrt()
-            moved = torch.zeros_like(value)
-            for _ in range(HOLD_ITERATIONS):
-                growth = (slope * moved).exp()
-                grown, reach = energy * growth, covariance * growth
-                rise = self._by_group(slope * grown * reach).clamp(min=1e-12)
-                number = self._by_channel(((energies - self._by_group(grown)) / rise).nan_to_num(0.0))
-                step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
-                moved = (moved + step).clamp(-limit, limit)
-        if value.requires_grad:
-            surplus = self._by_group(slope * grown * (value - value.detach())) / rise
-            moved = moved - reach * self._by_channel(surplus.where(energies.isfinite(), 0))
-        return value + moved
-
-    @property
-    def _log_energy_line(self) -> torch.Tensor:
-        """(2, C, 1, 1) offset and slope of log(energy / GeV) in x."""
-        return self.log_energy_line_bits.view(torch.float32)[:, :, None, None]
-
     def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) variance of a hit's value given x_t."""
         alpha, sigma = self.noise_level(timesteps)
         spread = self.place_bits.view(torch.float32)[1].square()
         return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
-
-    def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) probability of a hit; outside the image there is none."""
-        return torch.sigmoid(logit) * self.inside
 
     def estimate(self, probability: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Posterior mean of x_0 by probabilities and values of hits."""
@@ -1075,28 +1149,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         logit, value = hits_of(output)
         probability, energy = self.hit_probability(logit), self._energy_at(value)
         mean = self._by_group(probability * energy) / self._by_group(probability)
-        return energy / self._by_channel(mean).clamp(min=1e-10)
-
-    def energy_inputs(
-        self, probability: torch.Tensor, value: torch.Tensor, asked: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The inputs energy and missing_energy, each (N, C, H, W), by what each pixel says alone.
-
-        Args:
-            probability, value: Of hits.
-            asked: (N, groups) energies asked for in GeV; NaN where none is.
-        """
-        energy = probability * self._energy_at(value)
-        hits, expected = self._by_group(probability).clamp(min=0.5), self._by_group(energy).clamp(min=1e-3)
-        asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
-        missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
-        mean = self._by_channel(asked / hits)
-        return (energy / mean).clamp(max=ENERGY_LIMIT), self._by_channel(missing).expand_as(energy)
-
-    def _energy_at(self, value: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) energy in GeV that x stands for where there is a hit."""
-        offset, slope = self._log_energy_line
-        return (offset + slope * value).exp()
+        return energy / mean[:, self.group, None, None].clamp(min=1e-10)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""

@@ -29,6 +29,9 @@ TAIL = 0.125
 
 RENDER_DECADES = 3.0
 
+CRYSTAL_WIDTH = 2 * math.pi / 360
+"""Of a crystal in eta and in phi (radians)."""
+
 
 class Representation(SchedulerMixin, ConfigMixin):
     """Base class: what every representation declares, and the checks of its two directions.
@@ -110,8 +113,20 @@ class Representation(SchedulerMixin, ConfigMixin):
         raise NotImplementedError
 
     def totals(self, energies: torch.Tensor) -> torch.Tensor:
-        """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
+        """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
         raise NotImplementedError
+
+    @property
+    def num_regions(self) -> int:
+        """How many regions there are."""
+        return max(self.channel_group) + 1
+
+    def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C, 1, 1) or (C, H, W) the region, of which totals are taken, that each pixel of x lies in.
+
+        Tracks, ECAL and HCAL; or, where they are divided into rings, those of tracks, then those of ECAL, then of HCAL.
+        """
+        return torch.tensor(self.channel_group, device=device).view(-1, 1, 1)
 
     def log_energy_line(self) -> torch.Tensor | None:
         """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; None if not a line."""
@@ -133,6 +148,10 @@ class LogValueMap(Representation):
     that every positive energy stays above zero's threshold. It is a bijection of [0, inf) onto its image. The
     result is then standardised by the group's mean and standard deviation over all pixels, zeros included;
     padding holds the value of a zero. Decoding never clamps an energy.
+
+    Totals of hits and energies are those of the three groups or, where `ring_edges` are given, of each group in rings
+    around the image's centre: so many distances in eta and phi (radians) at which one ring ends and the next begins. A
+    pixel belongs to the ring that its centre lies in.
     """
 
     zeros_stand_apart = True
@@ -237,20 +256,67 @@ class LogValueMap(Representation):
         return cls(**settings, **fitted, **moments)
 
     def totals(self, energies: torch.Tensor) -> torch.Tensor:
-        """(N, 6): hits of tracks, ECAL and HCAL as they count in x, then their energies in GeV."""
-        hits = (self.to_grid(energies) > 0).sum((2, 3), dtype=energies.dtype)
-        by_group = hits.new_zeros(len(hits), len(GROUPS)).index_add_(1, self._group(hits.device), hits)
-        return torch.cat([by_group, GEV_PER_UNIT * energies.sum((2, 3))], 1)
+        """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
+        grid_energies = self.to_grid(energies)
+        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)
+        regions = self.regions(energies.device).expand(-1, *self.shape[1:])
+        count = self.num_regions
+        region = jet * count + regions[channel, row, column]
+        copies = self._copies().to(energies)[self._group(energies.device)[channel]]
+        hits = torch.bincount(region, minlength=len(energies) * count)
+        sums = torch.bincount(region, grid_energies[jet, channel, row, column] * copies, len(energies) * count)
+        return torch.cat([values.view(-1, count).to(energies) for values in (hits, GEV_PER_UNIT * sums)], 1)
+
+    @property
+    def num_regions(self) -> int:
+        """How many regions there are: rings of each group."""
+        return len(GROUPS) * (len(self.config.ring_edges) + 1)
+
+    def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C, 1, 1) or, with `ring_edges`, (C, H, W) the region each pixel of x lies in; padding is in the last."""
+        groups = super().regions(device)
+        if not self.config.ring_edges:
+            return groups
+        edges = torch.tensor(self.config.ring_edges, dtype=torch.float64)
+        ring = torch.full(self.shape, len(edges))
+        ring[:, : self.grid[0], : self.grid[1]] = torch.bucketize(self._distance(), edges)
+        return groups * (len(edges) + 1) + ring.to(device)
+
+    def check_rings(self) -> None:
+        """Refuse edges that are not positive and rising, or leave a ring without pixels.
+
+        Raises:
+            ValueError: Saying which.
+        """
+        edges = list(self.config.ring_edges)
+        if any(not 0 < edge < math.inf for edge in edges) or edges != sorted(set(edges)):
+            raise ValueError(f"ring_edges must be positive and rise, got {edges}")
+        inside = self.regions().expand(-1, *self.shape[1:])[:, : self.grid[0], : self.grid[1]]
+        empty = (torch.bincount(inside.flatten(), minlength=self.num_regions) == 0).nonzero().flatten().tolist()
+        if empty:
+            named = ", ".join(f"{GROUPS[region // (len(edges) + 1)]} {region % (len(edges) + 1)}" for region in empty)
+            raise ValueError(f"ring_edges {edges} leave no pixel in rings (counted from 0): {named}")
+
+    def _distance(self) -> torch.Tensor:
+        """(C, *grid) distance of each pixel's centre from the image's, in eta and phi (radians)."""
+        place = CRYSTAL_WIDTH * (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2)
+        tower = place.view(TOWERS, TOWER).mean(1).repeat_interleave(TOWER)
+        rows = torch.stack([place, place, tower])[None, :, :, None].expand(-1, -1, -1, SIDE)
+        ones = self.to_grid(torch.ones_like(rows))
+        return torch.hypot(*((self.to_grid(way) / ones)[0] for way in (rows, rows.transpose(2, 3))))
+
+    def _copies(self) -> torch.Tensor:
+        """(groups,) how many times a value of x is in the image: a tower's 25 crystals share one."""
+        members = F.one_hot(self._group("cpu")).T.float()  # (groups, C)
+        ones = members[:, :, None, None].expand(-1, -1, *self.grid)
+        return self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)
 
     def log_energy_line(self) -> torch.Tensor:
         """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; not of the bent tail."""
         names = ("log_low", "log_high", "mean", "std")
         low, high, mean, std = (self._fitted(name, torch.zeros(())) for name in names)
-        members = F.one_hot(self._group("cpu")).T.float()  # (groups, C)
-        ones = members[:, :, None, None].expand(-1, -1, *self.grid)
-        copies = self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)  # of a value in the image
         slope = std * (high - low)
-        offset = low + (mean - self.config.gap) * (high - low) + (GEV_PER_UNIT * copies).log()
+        offset = low + (mean - self.config.gap) * (high - low) + (GEV_PER_UNIT * self._copies()).log()
         return torch.stack([offset, slope])
 
     def _group(self, device: torch.device | str) -> torch.Tensor:
@@ -292,6 +358,7 @@ class TowerPatches(LogValueMap):
         log_low, log_high: Per group, log energy at the 0.1 % and 99.9 % quantile of the hits.
         log_max: Per group, log energy of the most energetic hit.
         mean, std: Per group, moments of the raw values over all pixels.
+        ring_edges: Distances from the centre at which rings end (radians); none to take totals of whole channels.
     """
 
     lossless = True
@@ -307,8 +374,9 @@ class TowerPatches(LogValueMap):
         log_max: tuple[float, ...] = (0.0, 0.0, 0.0),
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        ring_edges: tuple[float, ...] = (),
     ) -> None:
-        pass
+        self.check_rings()
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -351,7 +419,7 @@ class PixelGrid(LogValueMap):
 
     Args:
         pool: Crystals along each side of a cell; divides 128.
-        gap, log_low, log_high, log_max, mean, std: As in `TowerPatches`.
+        gap, log_low, log_high, log_max, mean, std, ring_edges: As in `TowerPatches`.
     """
 
     conserves_energy = True
@@ -367,9 +435,11 @@ class PixelGrid(LogValueMap):
         log_max: tuple[float, ...] = (0.0, 0.0, 0.0),
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        ring_edges: tuple[float, ...] = (),
     ) -> None:
         if pool < 1 or 128 % pool:
             raise ValueError(f"pool must divide 128, got {pool}")
+        self.check_rings()
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
