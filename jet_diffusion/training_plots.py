@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from jet_diffusion.plots import BACKGROUND, jet_colours
@@ -28,7 +29,8 @@ def plot_history(metrics: list[dict[str, Any]]) -> Figure:
     samples = [line for line in metrics if line["kind"] == "sample"]
     panels = 3 if samples else 1
     figure = Figure(figsize=(5.2 * panels, 3.8), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes = figure.subplots(1, panels, squeeze=False, sharex=True)[0]
+    axes[0].xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
     _draw_loss(axes[0], metrics)
     for axis, quantity in zip(axes[1:], ("energy", "occupancy"), strict=False):
         for channel, label, colour in zip(CHANNELS, CHANNEL_LABELS, COLOURS, strict=True):
