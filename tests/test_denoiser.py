@@ -29,7 +29,7 @@ def ringed(jets):
 
 def fit(representation, jets, **settings):
     if representation.config.ring_edges:
-        settings |= {"regions": representation.regions(), "num_regions": representation.num_regions}
+        settings["regions"] = representation.regions()
     return SpikeAndSlabDenoiser.fit(
         [representation.encode(torch.from_numpy(jets.energies))],
         channel_group=representation.channel_group,

@@ -185,16 +185,13 @@ def fit_spike_and_slab(
     """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
     chosen = settings.denoiser
     batches = energy_batches(jets, chosen.fit_jets)
-    divided: dict[str, Any] = {}
-    if settings.representation.ring_edges:
-        divided = {"regions": representation.regions(), "num_regions": representation.num_regions}
     return SpikeAndSlabDenoiser.fit(
         (representation.encode(energies) for energies in batches),
         channel_group=representation.channel_group,
         zero=representation.zero(),
         hit_threshold=representation.hit_threshold(),
         mask=representation.mask(),
-        **divided,
+        regions=representation.regions() if representation.config.ring_edges else None,
         noise_schedule=noise,
         components=chosen.components,
         prior=chosen.prior,

@@ -898,7 +898,6 @@ class SpikeAndSlabDenoiser(RegionSums):
         mask: torch.Tensor,
         noise_schedule: dict[str, Any],
         regions: torch.Tensor | None = None,
-        num_regions: int | None = None,
         components: int = 1,
         prior: str = "position",
         **settings: Any,
@@ -909,8 +908,8 @@ class SpikeAndSlabDenoiser(RegionSums):
             batches: Tensors x (n, C, H, W).
             channel_group, zero, hit_threshold, mask: As the representation declares them.
             noise_schedule: Configuration of the training DDPMScheduler.
-            regions, num_regions: (C, H, W) of each pixel, and how many, as the representation declares them; by default
-                the channel groups.
+            regions: (C, H, W) region of each pixel, none empty, as the representation declares them; by default the
+                channel groups.
             components: Gaussians of each group's slab.
             prior: "mixture" for an occupancy and weights of the group's mixture at each pixel; "position" for an
                 occupancy and the hits' mean and width at each pixel; "occupancy" for an occupancy at each pixel and
@@ -945,7 +944,7 @@ class SpikeAndSlabDenoiser(RegionSums):
             noise_schedule=noise_schedule,
             weights_by_position=prior == "mixture",
             window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
-            num_regions=num_regions,
+            num_regions=None if regions is None else int(regions.max()) + 1,
             **settings,
         )
         if prior == "mixture":

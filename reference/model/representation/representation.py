@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -115,11 +116,6 @@ class Representation(SchedulerMixin, ConfigMixin):
     def totals(self, energies: torch.Tensor) -> torch.Tensor:
         """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
         raise NotImplementedError
-
-    @property
-    def num_regions(self) -> int:
-        """How many regions there are."""
-        return max(self.channel_group) + 1
 
     def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(C, 1, 1) or (C, H, W) the region, of which totals are taken, that each pixel of x lies in.
@@ -274,13 +270,18 @@ class LogValueMap(Representation):
 
     def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(C, 1, 1) or, with `ring_edges`, (C, H, W) the region each pixel of x lies in; padding is in the last."""
-        groups = super().regions(device)
+        return self._regions.to(device)
+
+    @cached_property
+    def _regions(self) -> torch.Tensor:
+        """Worked out once: the loader asks for each batch."""
+        groups = super().regions()
         if not self.config.ring_edges:
             return groups
         edges = torch.tensor(self.config.ring_edges, dtype=torch.float64)
         ring = torch.full(self.shape, len(edges))
         ring[:, : self.grid[0], : self.grid[1]] = torch.bucketize(self._distance(), edges)
-        return groups * (len(edges) + 1) + ring.to(device)
+        return groups * (len(edges) + 1) + ring
 
     def check_rings(self) -> None:
         """Refuse edges that are not positive and rising, or leave a ring without pixels.
