@@ -13,9 +13,17 @@ from jet_diffusion.hub import LOADABLE
 from jet_diffusion.pipelines.representation import REPRESENTATIONS, PixelGrid, TowerPatches
 from jet_diffusion.pipelines.resized_representations import ChannelMaxGrid, ImageRangeGrid
 
-LOG_VALUED = [("TowerPatches", {}), ("TowerPatches", {"gap": 0.5}), ("PixelGrid", {}), ("PixelGrid", {"pool": 4})]
+HIT_VALUED = [
+    ("TowerPatches", {}),
+    ("TowerPatches", {"gap": 0.5}),
+    ("TowerPatches", {"value_map": "fourth_root"}),
+    ("TowerPatches", {"value_map": "quantile"}),
+    ("PixelGrid", {}),
+    ("PixelGrid", {"pool": 4}),
+    ("PixelGrid", {"pool": 4, "value_map": "quantile"}),
+]
 RESIZED = [("ChannelMaxGrid", {}), ("ImageRangeGrid", {}), ("ImageRangeGrid", {"side": 32})]
-VARIANTS = LOG_VALUED + RESIZED
+VARIANTS = HIT_VALUED + RESIZED
 
 
 def fitted(variant, jets):
@@ -32,8 +40,8 @@ def representation(request, jets):
     return fitted(request.param, jets)
 
 
-@pytest.fixture(params=LOG_VALUED, ids=title)
-def log_valued(request, jets):
+@pytest.fixture(params=HIT_VALUED, ids=title)
+def hit_valued(request, jets):
     return fitted(request.param, jets)
 
 
@@ -45,7 +53,7 @@ def resized(request, jets):
 def test_every_representation_is_tried():
     quantum = {"JetAmplitudeEncoder"}  # tests/test_quantum_states.py
     assert {name for name, _ in VARIANTS} | quantum == set(LOADABLE["representation"])
-    assert {name for name, _ in LOG_VALUED} == set(REPRESENTATIONS)
+    assert {name for name, _ in HIT_VALUED} == set(REPRESENTATIONS)
 
 
 def test_declarations_hold(representation, jets):
@@ -63,8 +71,8 @@ def test_declarations_hold(representation, jets):
         assert not torch.allclose(decoded, energies)
 
 
-def test_groups_are_standardised_and_zeros_stand_apart(log_valued, jets):
-    representation = log_valued
+def test_groups_are_standardised_and_zeros_stand_apart(hit_valued, jets):
+    representation = hit_valued
     assert representation.zeros_stand_apart
     x = representation.encode(torch.from_numpy(jets.energies))
     height, width = representation.grid
@@ -81,8 +89,8 @@ def test_groups_are_standardised_and_zeros_stand_apart(log_valued, jets):
         assert threshold - zero > hits.std()
 
 
-def test_padding_is_masked_and_holds_zeros(log_valued, jets):
-    representation = log_valued
+def test_padding_is_masked_and_holds_zeros(hit_valued, jets):
+    representation = hit_valued
     x = representation.encode(torch.from_numpy(jets.energies[:2]))
     outside = ~representation.mask()
     assert representation.mask().sum() == np.prod(representation.grid)
@@ -133,16 +141,28 @@ def test_decode_neither_clamps_nor_hides():
     assert decoded[0, 2].abs().sum() == 0
 
 
+VALUE_MAPS = {
+    "log": {},
+    "fourth_root": {"value_map": "fourth_root"},
+    "quantile": {"value_map": "quantile", "knots": (((0.0, 0.0), (0.2, 0.1), (0.3, 0.8), (1.0, 1.0)),) * 3},
+}
+
+
+@pytest.mark.parametrize("value_map", VALUE_MAPS)
 @given(
-    arrays(
+    values=arrays(
         np.float32,
         (3, 8),
         elements=st.floats(2.0**-120, 2.0**100, width=32, allow_subnormal=False) | st.just(0.0) | st.just(-0.0),
     )
 )
-def test_any_energy_goes_there_and_back(values):
+def test_any_energy_goes_there_and_back(value_map, values):
     representation = TowerPatches(
-        log_low=(-6.1, -10.8, -8.1), log_high=(-0.6, -1.9, -3.8), mean=(0.006, 0.02, 0.03), std=(0.08, 0.18, 0.19)
+        log_low=(-6.1, -10.8, -8.1),
+        log_high=(-0.6, -1.9, -3.8),
+        mean=(0.006, 0.02, 0.03),
+        std=(0.08, 0.18, 0.19),
+        **VALUE_MAPS[value_map],
     )
     energies = torch.zeros(1, 3, 125, 125)
     energies[0, :2, 0, :8] = torch.from_numpy(values[:2])
@@ -156,9 +176,10 @@ def test_any_energy_goes_there_and_back(values):
     assert (error < torch.where((energies[hit] > 1e-6) & (energies[hit] < 1e4), 1e-4, 0.15)).all()
 
 
-@given(st.lists(st.floats(1e-37, 1e30), min_size=2, max_size=50, unique=True))
-def test_the_value_map_rises(values):
-    representation = PixelGrid(log_low=(-6.0,) * 3, log_high=(-1.0,) * 3)
+@pytest.mark.parametrize("value_map", VALUE_MAPS)
+@given(values=st.lists(st.floats(1e-37, 1e30), min_size=2, max_size=50, unique=True))
+def test_the_value_map_rises(value_map, values):
+    representation = PixelGrid(log_low=(-6.0,) * 3, log_high=(-1.0,) * 3, **VALUE_MAPS[value_map])
     energies = torch.zeros(1, 3, 125, 125)
     ordered = torch.tensor(sorted(values), dtype=torch.float64)
     energies[0, 0, 0, : len(values)] = ordered.float()
@@ -167,6 +188,51 @@ def test_the_value_map_rises(values):
     assert (x.diff() >= 0).all()
     assert (x.diff()[apart] > 0).all()
     assert x.min() > representation.hit_threshold()[0]
+
+
+def fitted_hits(representation, energies):
+    """Track energies between the fitted quantiles, and their x, standardised to 0 and 1 at the quantiles."""
+    low, high = (torch.tensor(representation.config[name][0]).exp() for name in ("log_low", "log_high"))
+    tracks, x = energies[:, 0], representation.encode(energies)[:, 0, :125, :125]
+    inside = (tracks > low) & (tracks < high)
+    raw = x[inside] * representation.config.std[0] + representation.config.mean[0]
+    return tracks[inside], raw - representation.config.gap
+
+
+def test_x_is_even_in_the_fourth_root_of_energy(jets):
+    energies = torch.from_numpy(jets.energies)
+    representation = PixelGrid.fit([energies], value_map="fourth_root")
+    low, high = (torch.tensor(representation.config[name][0] / 4).exp() for name in ("log_low", "log_high"))
+    tracks, raw = fitted_hits(representation, energies)
+    torch.testing.assert_close(raw, (tracks**0.25 - low) / (high - low), rtol=1e-4, atol=1e-5)
+    assert representation.log_energy_line() is None
+
+
+def test_quantiles_spread_the_hits_evenly(jets):
+    energies = torch.from_numpy(jets.energies)
+    representation = PixelGrid.fit([energies], value_map="quantile")
+    _, raw = fitted_hits(representation, energies)
+    shares = torch.histc(raw, 16, 0, 1) / len(raw)
+    assert (shares - 1 / 16).abs().max() < 0.01
+    _, by_log = fitted_hits(PixelGrid.fit([energies]), energies)
+    assert (torch.histc(by_log, 16, 0, 1) / len(by_log) - 1 / 16).abs().max() > 0.02
+    assert representation.log_energy_line() is None
+
+
+def test_quantiles_take_energies_that_are_often_the_same():
+    energies = torch.zeros(4, 3, 125, 125)
+    energies[:, :, 0, :100] = 1.0
+    energies[:, :, 5:10, :25] = torch.linspace(0.01, 30, 25)
+    energies[:, 2] = (
+        energies[:, 2].reshape(4, 25, 5, 25, 5).amax((2, 4)).repeat_interleave(5, 1).repeat_interleave(5, 2)
+    )
+    representation = TowerPatches.fit([energies], value_map="quantile")
+    torch.testing.assert_close(representation.decode(representation.encode(energies)), energies, rtol=1e-5, atol=0)
+
+
+def test_an_unknown_value_map_is_refused():
+    with pytest.raises(ValueError, match=r"one of .*fourth_root.*, got 'cube'"):
+        PixelGrid(value_map="cube")
 
 
 def test_render_shows_what_is_no_hit_yet(jets):

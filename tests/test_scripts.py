@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jet_diffusion import cli
+from jet_diffusion.training import demo
 
 ROOT = Path(__file__).parents[1]
 SHIPPING = ("pipelines", "quantum")
@@ -77,6 +78,12 @@ def test_errors_a_user_can_mend_are_one_line(tmp_path, capsys):
     assert message.count("\n") == 1
 
 
+def test_the_demo_refuses_what_its_report_cannot_take_before_it_trains(tmp_path):
+    with pytest.raises(ValueError, match=r"must be 100 to 300 .* got 64 and None"):
+        demo.main([f"--out={tmp_path / 'demo'}", "--num-jets=64"])
+    assert not (tmp_path / "demo").exists()
+
+
 RUN_ALL = """
 import runpy, sys
 for script in sys.argv[1:]:
@@ -105,7 +112,7 @@ def test_every_script_runs_by_its_path(tmp_path):
 @pytest.mark.slow
 def test_the_demo_shows_jets(tmp_path):
     done = subprocess.run(
-        ["jet-diffusion", "demo", f"--out={tmp_path / 'demo'}", "--max-steps=60", "--num-jets=64"],
+        ["jet-diffusion", "demo", f"--out={tmp_path / 'demo'}", "--max-steps=60", "--num-jets=100"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

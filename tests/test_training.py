@@ -340,6 +340,17 @@ def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_p
     assert losses[0] < losses[1] < 10 * losses[0]
 
 
+@pytest.mark.parametrize("value_map", ["fourth_root", "quantile"])
+def test_other_value_maps_are_trained_with_and_loaded(converted_folder, tmp_path, value_map):
+    totals = ["--unet.conditional=true", "--unet.totals=true", "--denoiser.hold_energies=false"]
+    run = run_here(converted_folder, tmp_path, "--max_steps=1", f"--representation.value_map={value_map}", *totals)
+    pipeline = load_pipeline(run.path)
+    assert pipeline.representation.config.value_map == value_map
+    jets = pipeline(2, generator=torch.Generator().manual_seed(0), num_inference_steps=2).images
+    assert np.isfinite(jets).all()
+    assert jets.sum() > 0
+
+
 def test_a_crystal_network_is_trained_and_loaded(converted_folder, tmp_path):
     run = run_here(converted_folder, tmp_path / "run", "--max_steps=3", "--denoiser.crystal_channels=[4]")
     begun = load_folder(run.initial).denoiser.crystal_network

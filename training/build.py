@@ -18,7 +18,7 @@ from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioning import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
 from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
-from jet_diffusion.pipelines.representation import LogValueMap, Representation
+from jet_diffusion.pipelines.representation import HitValueMap, Representation
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.build_quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
@@ -141,8 +141,12 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
             "dataset; set representation.name: PixelGrid"
         )
     arguments: dict[str, Any] = {}
-    if issubclass(chosen, LogValueMap):
-        arguments = {"gap": settings.representation.gap, "ring_edges": tuple(settings.representation.ring_edges)}
+    if issubclass(chosen, HitValueMap):
+        arguments = {
+            "gap": settings.representation.gap,
+            "ring_edges": tuple(settings.representation.ring_edges),
+            "value_map": settings.representation.value_map,
+        }
     if chosen.__name__ == "PixelGrid":
         arguments["pool"] = settings.representation.pool
     return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
@@ -164,7 +168,7 @@ def fit_denoiser(
             prediction=chosen.kind,
             snr_gamma=chosen.snr_gamma,
         )
-    if not isinstance(representation, LogValueMap):
+    if not isinstance(representation, HitValueMap):
         raise ValueError(
             f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
             f"{type(representation).__name__}; set denoiser.kind: epsilon, sample or v_prediction"
@@ -174,17 +178,18 @@ def fit_denoiser(
 
 def fit_marginal(settings: TrainSettings, jets: JetDataset, pipeline: JetImagePipeline) -> SpikeAndSlabDenoiser | None:
     """What a plain denoiser's loss is compared with: the one-pixel denoiser, where zeros stand apart from hits."""
-    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser) or not isinstance(pipeline.representation, LogValueMap):
+    if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser) or not isinstance(pipeline.representation, HitValueMap):
         return None
     return fit_spike_and_slab(settings, jets, pipeline.representation, noise_schedule(settings.noise))
 
 
 def fit_spike_and_slab(
-    settings: TrainSettings, jets: JetDataset, representation: LogValueMap, noise: dict[str, Any]
+    settings: TrainSettings, jets: JetDataset, representation: HitValueMap, noise: dict[str, Any]
 ) -> SpikeAndSlabDenoiser:
     """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
     chosen = settings.denoiser
     batches = energy_batches(jets, chosen.fit_jets)
+    line = representation.log_energy_line()
     return SpikeAndSlabDenoiser.fit(
         (representation.encode(energies) for energies in batches),
         channel_group=representation.channel_group,
@@ -200,7 +205,7 @@ def fit_spike_and_slab(
         hold_hits=chosen.hold_hits,
         hold_energies=chosen.hold_energies,
         hold_ratio=chosen.hold_ratio,
-        log_energy_line=tuple(map(tuple, representation.log_energy_line().tolist())),
+        log_energy_line=None if line is None else tuple(map(tuple, line.tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=settings.noise.min_ratio,
     )
@@ -278,7 +283,7 @@ def all_totals(jets: JetDataset, representation: Representation) -> torch.Tensor
     Raises:
         ValueError: If hits mean nothing in the representation.
     """
-    if not isinstance(representation, LogValueMap):
+    if not isinstance(representation, HitValueMap):
         raise ValueError(f"unet.totals needs hits, which {type(representation).__name__} does not have")
     batches = tqdm(energy_batches(jets, len(jets)), desc="totals", total=-(-len(jets) // 256), leave=False)
     return torch.cat([representation.totals(energies) for energies in batches])

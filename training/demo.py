@@ -12,6 +12,7 @@ from pathlib import Path
 from jet_diffusion.cli import run_command
 from jet_diffusion.conversion import convert
 from jet_diffusion.dataset import JetDataset
+from jet_diffusion.evaluation import LEAST_JETS
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.plots import plot_side_by_side, save_figure
@@ -92,11 +93,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="jet-diffusion demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (default demo)")
     parser.add_argument("--max-steps", type=int, help="training steps (default: the bundled configuration's)")
-    parser.add_argument("--num-jets", type=int, default=300, help="jets to generate, 6 to 300 (default 300)")
+    parser.add_argument(
+        "--num-jets", type=int, default=300, help=f"jets to generate, {LEAST_JETS} to 300 (default 300)"
+    )
     parser.add_argument("--reference", help="a trained model to draw and judge beside the short training's")
     arguments = parser.parse_args(argv)
-    if not SHOWN_JETS <= arguments.num_jets <= 300 or (arguments.max_steps is not None and arguments.max_steps < 1):
-        raise ValueError(f"--num-jets must be {SHOWN_JETS} to 300 and --max-steps at least 1")
+    if not LEAST_JETS <= arguments.num_jets <= 300 or (arguments.max_steps is not None and arguments.max_steps < 1):
+        raise ValueError(
+            f"--num-jets must be {LEAST_JETS} to 300 and --max-steps at least 1, "
+            f"got {arguments.num_jets} and {arguments.max_steps}"
+        )
     started = time.perf_counter()
     picture = run_demo(arguments.out, arguments.max_steps, arguments.num_jets, arguments.reference)
     _say(f"done in {time.perf_counter() - started:.0f} s; everything is in {arguments.out}")

@@ -65,6 +65,8 @@ class RepresentationSettings:
         pool: PixelGrid only: crystals along each side of a summed cell.
         ring_edges: TowerPatches and PixelGrid, with unet.totals: distances from the image's centre (radians) at which
             rings end, whose hits and energies are each a condition; [] for those of whole channels.
+        value_map: TowerPatches and PixelGrid: the fitted energies are spread over x by their logarithm, by their fourth
+            root, or evenly by quantiles; only the first lets energies be held, weighed and shown to the network.
         fit_jets: Training jets the value map is fitted on, at most.
     """
 
@@ -74,6 +76,7 @@ class RepresentationSettings:
     gap: float = 1.0
     pool: int = 1
     ring_edges: list[float] = field(default_factory=list)
+    value_map: Literal["log", "fourth_root", "quantile"] = "log"
     fit_jets: int = 10_000
 
 
@@ -330,6 +333,17 @@ def check_fitted(settings: TrainSettings) -> None:
         raise ValueError(f"denoiser.hold_ratio must be finite and not negative, got {settings.denoiser.hold_ratio}")
     if settings.representation.ring_edges and not settings.unet.totals:
         raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
+    if settings.representation.value_map != "log" and settings.denoiser.kind == "spike_and_slab":
+        asked = {
+            "denoiser.hold_energies: true": settings.unet.totals and settings.denoiser.hold_energies,
+            "denoiser.inputs energy or missing_energy": {"energy", "missing_energy"} & set(settings.denoiser.inputs),
+            "optimizer.energy_weight above 0": settings.optimizer.energy_weight,
+        }
+        if wrong := [name for name, is_asked in asked.items() if is_asked]:
+            raise ValueError(
+                f"{', '.join(wrong)}: energies of hits are known while denoising with representation.value_map log "
+                f"alone, not with {settings.representation.value_map}"
+            )
 
 
 def check_optimizer(settings: OptimizerSettings) -> None:

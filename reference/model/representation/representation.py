@@ -1,12 +1,110 @@
+"""Made of value_map.py, representation.py."""
+
+from __future__ import annotations
+
+"""Value maps: how the energies of hits are spread over x, each a rising map of the logarithm of energy.
+
+The logarithm comes as a line that is 0 at the lower and 1 at the upper quantile of a channel group's training hits; a
+value map sends [0, inf) onto itself, 0 to 0 and 1 to 1. This file is self-contained so that it can travel to the Hub.
+"""
+
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+QUANTILES = 16
+"""Equal shares of a group's hits that the quantile map spreads evenly."""
+
+
+class LogMap:
+    """The line itself."""
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        return line
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        return values
+
+
+class FourthRootMap:
+    """Linear in the fourth root of energy.
+
+    Args:
+        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
+    """
+
+    def __init__(self, log_ranges: Sequence[float]) -> None:
+        self.growth = torch.tensor(log_ranges, dtype=torch.float64) / 4
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        growth = self.growth.to(line)[group]
+        return (growth * line).expm1() / growth.expm1()
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        growth = self.growth.to(values)[group]
+        return (values * growth.expm1()).log1p() / growth
+
+
+class QuantileMap:
+    """Hits evenly spread up to the upper quantile, and a log tail without end above it.
+
+    Args:
+        knots: Per group, pairs of line and value, both rising from 0 to 1 without a repetition; linear between them.
+    """
+
+    def __init__(self, knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        self.knots = [torch.tensor([*pairs, [2.0, 2.0]], dtype=torch.float64).T for pairs in knots]
+
+    @classmethod
+    def fit(cls, lines: Sequence[torch.Tensor]) -> list[list[list[float]]]:
+        """Knots at the quantiles of the lines (n,) of each group's hits; of quantiles that coincide the last."""
+        knots = []
+        for line in lines:
+            inside = line[(line > 0) & (line < 1)].sort().values
+            at = [inside[len(inside) * share // QUANTILES].item() for share in range(1, QUANTILES) if len(inside)]
+            pairs = [[place, share / QUANTILES] for share, place in enumerate(at, 1)]
+            rising = [pair for pair, after in itertools.pairwise([*pairs, [1.0, 1.0]]) if pair[0] < after[0]]
+            knots.append([[0.0, 0.0], *rising, [1.0, 1.0]])
+        return knots
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        return self._between(line, group, 0, 1)
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        return self._between(values, group, 1, 0)
+
+    def _between(self, given: torch.Tensor, group: torch.Tensor, before: int, after: int) -> torch.Tensor:
+        """Linear from one row of the knots to the other; the last piece goes on for ever."""
+        out = torch.empty_like(given)
+        for g, knots in enumerate(self.knots):
+            own = group == g
+            x, y = knots.to(given)[before], knots.to(given)[after]
+            piece = torch.searchsorted(x[1:-1].contiguous(), given[own], right=True)
+            slope = y.diff() / x.diff()
+            out[own] = y[piece] + (given[own] - x[piece]) * slope[piece]
+        return out
+
+
+VALUE_MAPS = ("log", "fourth_root", "quantile")
+"""Names of the value maps."""
+
+
 """Representations: the two directions between `energies` and the model space `x`, in one object each.
 
 `energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32, here with zeros
 at a value of their own, well below the smallest hit, and each channel group (tracks, ECAL, HCAL) at zero mean and
 unit variance over the pixels that lie inside the image. A representation is fitted on training jets only, is
-saved inside the pipeline, and this file is self-contained so that it can travel to the Hub.
+saved inside the pipeline. This file needs `value_map.py` beside it; to the Hub they travel as one file.
 """
 
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable
@@ -17,6 +115,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
+
 
 SIDE = 125
 TOWER = 5
@@ -135,15 +234,16 @@ class Representation(SchedulerMixin, ConfigMixin):
         raise NotImplementedError
 
 
-class LogValueMap(Representation):
-    """Base class of representations that map crystal by crystal, by the logarithm of a hit's energy.
+class HitValueMap(Representation):
+    """Base class of representations that map crystal by crystal, by the energy of a hit.
 
-    The value map of a group g sends zero to 0 and an energy E > 0 to ``gap + u``, where ``u`` is 0 at the lower
-    and 1 at the upper quantile of the training hits and linear in log E from the lower one upwards (a log tail
-    without end); below, ``u = -d / (1 + d / c)`` with ``d`` the continued line and ``c = TAIL * gap`` bends it so
-    that every positive energy stays above zero's threshold. It is a bijection of [0, inf) onto its image. The
-    result is then standardised by the group's mean and standard deviation over all pixels, zeros included;
-    padding holds the value of a zero. Decoding never clamps an energy.
+    A group's energies are sent to 0 if they are zero and else to ``gap + u``, where ``u`` is 0 at the lower and 1 at
+    the upper quantile of the training hits. Between them and above (a tail without end) u is linear in log E, or in
+    the fourth root of E, or such that training hits are evenly spread (`value_map`); below,
+    ``u = -d / (1 + d / c)`` with ``d`` the continued line in log E and ``c = TAIL * gap``, so that every positive
+    energy stays above zero's threshold. This is a bijection of [0, inf) onto its image. The result is then
+    standardised by the group's mean and standard deviation over all pixels, zeros included; padding holds the value
+    of a zero. Decoding never clamps an energy.
 
     Totals of hits and energies are those of the three groups or, where `ring_edges` are given, of each group in rings
     around the image's centre: so many distances in eta and phi (radians) at which one ring ends and the next begins. A
@@ -211,7 +311,7 @@ class LogValueMap(Representation):
         return self.zero(device), self._standardise(self._raw(log_max, torch.arange(len(GROUPS), device=device)))
 
     @classmethod
-    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> LogValueMap:
+    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> HitValueMap:
         """Fit the value map to training jets.
 
         Args:
@@ -231,7 +331,7 @@ class LogValueMap(Representation):
                 values = grid[:, group == g]
                 hits[g].append(values[values > 0])
                 pixels[g] += values.numel()
-        fitted: dict[str, list[float]] = {name: [] for name in ("log_low", "log_high", "log_max")}
+        fitted: dict[str, list[Any]] = {name: [] for name in ("log_low", "log_high", "log_max")}
         log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
         for name, values in zip(GROUPS, log_hits, strict=True):
             if values.numel() < 2 or values.max() == values.min():
@@ -242,6 +342,9 @@ class LogValueMap(Representation):
             fitted["log_low"].append(low)
             fitted["log_high"].append(high)
             fitted["log_max"].append(values.max().item())
+        if blank.config.value_map == "quantile":
+            ends = zip(log_hits, fitted["log_low"], fitted["log_high"], strict=True)
+            fitted["knots"] = QuantileMap.fit([(values - low) / (high - low) for values, low, high in ends])
         scaled = cls(**settings, **fitted)
         moments: dict[str, list[float]] = {"mean": [], "std": []}
         for g, values in enumerate(log_hits):
@@ -312,8 +415,10 @@ class LogValueMap(Representation):
         ones = members[:, :, None, None].expand(-1, -1, *self.grid)
         return self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)
 
-    def log_energy_line(self) -> torch.Tensor:
+    def log_energy_line(self) -> torch.Tensor | None:
         """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; not of the bent tail."""
+        if self.config.value_map != "log":
+            return None
         names = ("log_low", "log_high", "mean", "std")
         low, high, mean, std = (self._fitted(name, torch.zeros(())) for name in names)
         slope = std * (high - low)
@@ -337,17 +442,39 @@ class LogValueMap(Representation):
         low, high = (self._fitted(name, log_energy)[group] for name in ("log_low", "log_high"))
         line = (log_energy - low) / (high - low)
         below = line.clamp(max=0)
-        return self.config.gap + line.clamp(min=0) + below / (1 - below / (TAIL * self.config.gap))
+        return (
+            self.config.gap
+            + self._value_map.spread(line.clamp(min=0), group)
+            + below / (1 - below / (TAIL * self.config.gap))
+        )
 
     def _log_energy(self, raw: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """Undo `_raw`."""
         low, high = (self._fitted(name, raw)[group] for name in ("log_low", "log_high"))
         u = raw - self.config.gap
         below = u.clamp(max=0)
-        return low + (u.clamp(min=0) + below / (1 + below / (TAIL * self.config.gap))) * (high - low)
+        line = self._value_map.line(u.clamp(min=0), group) + below / (1 + below / (TAIL * self.config.gap))
+        return low + line * (high - low)
+
+    @cached_property
+    def _value_map(self) -> LogMap | FourthRootMap | QuantileMap:
+        if self.config.value_map == "fourth_root":
+            return FourthRootMap(
+                [high - low for low, high in zip(self.config.log_low, self.config.log_high, strict=True)]
+            )
+        return QuantileMap(self.config.knots) if self.config.value_map == "quantile" else LogMap()
+
+    def check_value_map(self) -> None:
+        """Refuse a value map that is not known.
+
+        Raises:
+            ValueError: Saying which are.
+        """
+        if self.config.value_map not in VALUE_MAPS:
+            raise ValueError(f"value_map must be one of {VALUE_MAPS}, got {self.config.value_map!r}")
 
 
-class TowerPatches(LogValueMap):
+class TowerPatches(HitValueMap):
     """25x25 towers of 51 channels: 25 track and 25 ECAL crystals of each tower, and its one HCAL value.
 
     A space-to-depth rearrangement: a bijection for every jet whose HCAL is constant in its 5x5 blocks (as all of
@@ -360,6 +487,8 @@ class TowerPatches(LogValueMap):
         log_max: Per group, log energy of the most energetic hit.
         mean, std: Per group, moments of the raw values over all pixels.
         ring_edges: Distances from the centre at which rings end (radians); none to take totals of whole channels.
+        value_map: "log", "fourth_root" or "quantile": in what u is linear.
+        knots: Per group, of the quantile map.
     """
 
     lossless = True
@@ -376,8 +505,11 @@ class TowerPatches(LogValueMap):
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         ring_edges: tuple[float, ...] = (),
+        value_map: str = "log",
+        knots: tuple[tuple[tuple[float, float], ...], ...] = (),
     ) -> None:
         self.check_rings()
+        self.check_value_map()
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -412,7 +544,7 @@ class TowerPatches(LogValueMap):
         return F.pixel_shuffle(torch.cat([grid_energies[:, :-1], hcal], 1), TOWER)
 
 
-class PixelGrid(LogValueMap):
+class PixelGrid(HitValueMap):
     """The image itself, 125 padded to 128, or sum-pooled to cells of `pool` x `pool` crystals.
 
     Pooling sums energies and decoding spreads a cell's energy evenly over its crystals inside the image, so the
@@ -420,7 +552,7 @@ class PixelGrid(LogValueMap):
 
     Args:
         pool: Crystals along each side of a cell; divides 128.
-        gap, log_low, log_high, log_max, mean, std, ring_edges: As in `TowerPatches`.
+        gap, log_low, log_high, log_max, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
     """
 
     conserves_energy = True
@@ -437,10 +569,13 @@ class PixelGrid(LogValueMap):
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         ring_edges: tuple[float, ...] = (),
+        value_map: str = "log",
+        knots: tuple[tuple[tuple[float, float], ...], ...] = (),
     ) -> None:
         if pool < 1 or 128 % pool:
             raise ValueError(f"pool must divide 128, got {pool}")
         self.check_rings()
+        self.check_value_map()
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
