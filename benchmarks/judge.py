@@ -25,6 +25,7 @@ from jet_diffusion.metrics.distances import wasserstein
 from jet_diffusion.metrics.scaling import central_width
 from jet_diffusion.observables import OBSERVABLES
 from jet_diffusion.pipelines.jet_image import SCHEDULERS
+from jet_diffusion.runs import RunFolder
 from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.sampling import sample_like, set_sampler
 
@@ -60,6 +61,9 @@ def main() -> None:
         sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
     row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
     row |= {"steps": steps, "ms_per_jet": sampled.ms_per_jet, **moments(sampled.jets, real)}
+    run = RunFolder(Path(options.model))
+    if run.begun and options.checkpoint == "last":
+        row["training_jets"] = run.read_metrics("train")[-1]["jets"]
     print(json.dumps(in_short(row)))
     if options.out:
         write_text_atomically(options.out, json.dumps(row, indent=2) + "\n")
