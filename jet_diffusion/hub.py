@@ -17,7 +17,7 @@ from jet_diffusion.pipelines.baselines import BASELINES
 from jet_diffusion.pipelines.conditioning import Conditioner
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
-from jet_diffusion.pipelines.representation import REPRESENTATIONS
+from jet_diffusion.pipelines.native_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.pipelines.resized_representations import RESIZED_REPRESENTATIONS
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.quantum.class_conditioning import ClassConditioner
@@ -34,7 +34,7 @@ QUANTUM_NETWORKS = (QuantumFilterDenoiser, HybridUNet2DModel, AmplitudeCNN)
 LOADABLE: dict[str, dict[str, type]] = {
     "unet": {"UNet2DModel": UNet2DModel, **{cls.__name__: cls for cls in (*BASELINES.values(), *QUANTUM_NETWORKS)}},
     "scheduler": {cls.__name__: cls for cls in (*(cls for cls, _ in SCHEDULERS.values()), QuantumChannelScheduler)},
-    "representation": {**REPRESENTATIONS, **RESIZED_REPRESENTATIONS, "JetAmplitudeEncoder": JetAmplitudeEncoder},
+    "representation": {**NATIVE_REPRESENTATIONS, **RESIZED_REPRESENTATIONS, "JetAmplitudeEncoder": JetAmplitudeEncoder},
     "denoiser": {
         "PlainDenoiser": PlainDenoiser,
         "SpikeAndSlabDenoiser": SpikeAndSlabDenoiser,

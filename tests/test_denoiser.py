@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 
 from jet_diffusion.pipelines.crystal_network import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
-from jet_diffusion.pipelines.representation import TowerPatches
+from jet_diffusion.pipelines.native_representations import TowerPatches
 from jet_diffusion.pipelines.slab import Hits, fit_mixture
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 

@@ -90,7 +90,7 @@ def test_what_is_staged(staged, run):
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
         "scheduler/scheduler_config.json",
-        "representation/representation.py",
+        "representation/native_representations.py",
         "representation/representation_config.json",
         "denoiser/spike_and_slab.py",
         "denoiser/config.json",

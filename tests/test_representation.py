@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jet_diffusion.hub import LOADABLE
-from jet_diffusion.pipelines.representation import REPRESENTATIONS, PixelGrid, TowerPatches
+from jet_diffusion.pipelines.native_representations import NATIVE_REPRESENTATIONS, PixelGrid, TowerPatches
 from jet_diffusion.pipelines.resized_representations import ChannelMaxGrid, ImageRangeGrid
 
 HIT_VALUED = [
@@ -53,7 +53,7 @@ def resized(request, jets):
 def test_every_representation_is_tried():
     quantum = {"JetAmplitudeEncoder"}  # tests/test_quantum_states.py
     assert {name for name, _ in VARIANTS} | quantum == set(LOADABLE["representation"])
-    assert {name for name, _ in HIT_VALUED} == set(REPRESENTATIONS)
+    assert {name for name, _ in HIT_VALUED} == set(NATIVE_REPRESENTATIONS)
 
 
 def test_declarations_hold(representation, jets):

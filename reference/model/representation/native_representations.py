@@ -1,121 +1,20 @@
-"""Made of value_map.py, representation.py."""
+"""Made of representation.py, value_map.py, hit_values.py, native_representations.py."""
 
 from __future__ import annotations
 
-"""Value maps: how the energies of hits are spread over x, each a rising map of the logarithm of energy.
-
-The logarithm comes as a line that is 0 at the lower and 1 at the upper quantile of a channel group's training hits; a
-value map sends [0, inf) onto itself, 0 to 0 and 1 to 1. This file is self-contained so that it can travel to the Hub.
-"""
-
-
-import itertools
-from collections.abc import Sequence
-
-import torch
-
-QUANTILES = 16
-"""Equal shares of a group's hits that the quantile map spreads evenly."""
-
-
-class LogMap:
-    """The line itself."""
-
-    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Values of line (n,), the hits being of group (n,)."""
-        return line
-
-    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Undo `spread`."""
-        return values
-
-
-class FourthRootMap:
-    """Linear in the fourth root of energy.
-
-    Args:
-        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
-    """
-
-    def __init__(self, log_ranges: Sequence[float]) -> None:
-        self.growth = torch.tensor(log_ranges, dtype=torch.float64) / 4
-
-    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Values of line (n,), the hits being of group (n,)."""
-        growth = self.growth.to(line)[group]
-        return (growth * line).expm1() / growth.expm1()
-
-    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Undo `spread`."""
-        growth = self.growth.to(values)[group]
-        return (values * growth.expm1()).log1p() / growth
-
-
-class QuantileMap:
-    """Hits evenly spread up to the upper quantile, and a log tail without end above it.
-
-    Args:
-        knots: Per group, pairs of line and value, both rising from 0 to 1 without a repetition; linear between them.
-    """
-
-    def __init__(self, knots: Sequence[Sequence[Sequence[float]]]) -> None:
-        self.knots = [torch.tensor([*pairs, [2.0, 2.0]], dtype=torch.float64).T for pairs in knots]
-
-    @classmethod
-    def fit(cls, lines: Sequence[torch.Tensor]) -> list[list[list[float]]]:
-        """Knots at the quantiles of the lines (n,) of each group's hits; of quantiles that coincide the last."""
-        knots = []
-        for line in lines:
-            inside = line[(line > 0) & (line < 1)].sort().values
-            at = [inside[len(inside) * share // QUANTILES].item() for share in range(1, QUANTILES) if len(inside)]
-            pairs = [[place, share / QUANTILES] for share, place in enumerate(at, 1)]
-            rising = [pair for pair, after in itertools.pairwise([*pairs, [1.0, 1.0]]) if pair[0] < after[0]]
-            knots.append([[0.0, 0.0], *rising, [1.0, 1.0]])
-        return knots
-
-    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Values of line (n,), the hits being of group (n,)."""
-        return self._between(line, group, 0, 1)
-
-    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Undo `spread`."""
-        return self._between(values, group, 1, 0)
-
-    def _between(self, given: torch.Tensor, group: torch.Tensor, before: int, after: int) -> torch.Tensor:
-        """Linear from one row of the knots to the other; the last piece goes on for ever."""
-        out = torch.empty_like(given)
-        for g, knots in enumerate(self.knots):
-            own = group == g
-            x, y = knots.to(given)[before], knots.to(given)[after]
-            piece = torch.searchsorted(x[1:-1].contiguous(), given[own], right=True)
-            slope = y.diff() / x.diff()
-            out[own] = y[piece] + (given[own] - x[piece]) * slope[piece]
-        return out
-
-
-VALUE_MAPS = ("log", "fourth_root", "quantile")
-"""Names of the value maps."""
-
-
 """Representations: the two directions between `energies` and the model space `x`, in one object each.
 
-`energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32, here with zeros
-at a value of their own, well below the smallest hit, and each channel group (tracks, ECAL, HCAL) at zero mean and
-unit variance over the pixels that lie inside the image. A representation is fitted on training jets only, is
-saved inside the pipeline. This file needs `value_map.py` beside it; to the Hub they travel as one file.
+`energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32. A representation is
+fitted on training jets only and saved inside the pipeline. This file is self-contained so that it can travel to the
+Hub.
 """
 
 
-import math
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from diffusers import ConfigMixin, SchedulerMixin
-from diffusers.configuration_utils import register_to_config
-
 
 SIDE = 125
 TOWER = 5
@@ -123,14 +22,6 @@ TOWERS = SIDE // TOWER
 GROUPS = ("tracks", "ecal", "hcal")
 
 GEV_PER_UNIT = 100.0
-
-TAIL = 0.125
-"""Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
-
-RENDER_DECADES = 3.0
-
-CRYSTAL_WIDTH = 2 * math.pi / 360
-"""Of a crystal in eta and in phi (radians)."""
 
 
 class Representation(SchedulerMixin, ConfigMixin):
@@ -232,6 +123,126 @@ class Representation(SchedulerMixin, ConfigMixin):
 
     def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
         raise NotImplementedError
+
+
+"""Value maps: how the energies of hits are spread over x, each a rising map of the logarithm of energy.
+
+The logarithm comes as a line that is 0 at the lower and 1 at the upper quantile of a channel group's training hits; a
+value map sends [0, inf) onto itself, 0 to 0 and 1 to 1. This file is self-contained so that it can travel to the Hub.
+"""
+
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+QUANTILES = 16
+"""Equal shares of a group's hits that the quantile map spreads evenly."""
+
+
+class LogMap:
+    """The line itself."""
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        return line
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        return values
+
+
+class FourthRootMap:
+    """Linear in the fourth root of energy.
+
+    Args:
+        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
+    """
+
+    def __init__(self, log_ranges: Sequence[float]) -> None:
+        self.growth = torch.tensor(log_ranges, dtype=torch.float64) / 4
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        growth = self.growth.to(line)[group]
+        return (growth * line).expm1() / growth.expm1()
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        growth = self.growth.to(values)[group]
+        return (values * growth.expm1()).log1p() / growth
+
+
+class QuantileMap:
+    """Hits evenly spread up to the upper quantile, and a log tail without end above it.
+
+    Args:
+        knots: Per group, pairs of line and value, both rising from 0 to 1 without a repetition; linear between them.
+    """
+
+    def __init__(self, knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        self.knots = [torch.tensor([*pairs, [2.0, 2.0]], dtype=torch.float64).T for pairs in knots]
+
+    @classmethod
+    def fit(cls, lines: Sequence[torch.Tensor]) -> list[list[list[float]]]:
+        """Knots at the quantiles of the lines (n,) of each group's hits; of quantiles that coincide the last."""
+        knots = []
+        for line in lines:
+            inside = line[(line > 0) & (line < 1)].sort().values
+            at = [inside[len(inside) * share // QUANTILES].item() for share in range(1, QUANTILES) if len(inside)]
+            pairs = [[place, share / QUANTILES] for share, place in enumerate(at, 1)]
+            rising = [pair for pair, after in itertools.pairwise([*pairs, [1.0, 1.0]]) if pair[0] < after[0]]
+            knots.append([[0.0, 0.0], *rising, [1.0, 1.0]])
+        return knots
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        return self._between(line, group, 0, 1)
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        return self._between(values, group, 1, 0)
+
+    def _between(self, given: torch.Tensor, group: torch.Tensor, before: int, after: int) -> torch.Tensor:
+        """Linear from one row of the knots to the other; the last piece goes on for ever."""
+        out = torch.empty_like(given)
+        for g, knots in enumerate(self.knots):
+            own = group == g
+            x, y = knots.to(given)[before], knots.to(given)[after]
+            piece = torch.searchsorted(x[1:-1].contiguous(), given[own], right=True)
+            slope = y.diff() / x.diff()
+            out[own] = y[piece] + (given[own] - x[piece]) * slope[piece]
+        return out
+
+
+VALUE_MAPS = ("log", "fourth_root", "quantile")
+"""Names of the value maps."""
+
+
+"""Hit values: representations in which zeros have a value of their own, well below the smallest hit's.
+
+Each channel group (tracks, ECAL, HCAL) is at zero mean and unit variance over the pixels that lie inside the image.
+This file needs `representation.py` and `value_map.py` beside it; to the Hub they travel as one file.
+"""
+
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+TAIL = 0.125
+"""Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
+
+RENDER_DECADES = 3.0
+
+CRYSTAL_WIDTH = 2 * math.pi / 360
+"""Of a crystal in eta and in phi (radians)."""
 
 
 class HitValueMap(Representation):
@@ -474,6 +485,18 @@ class HitValueMap(Representation):
             raise ValueError(f"value_map must be one of {VALUE_MAPS}, got {self.config.value_map!r}")
 
 
+"""Representations of the image as it is: towers of crystals, or the grid of pixels.
+
+This file needs `hit_values.py` and what that needs beside it; to the Hub they travel as one file.
+"""
+
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
+
+
+
 class TowerPatches(HitValueMap):
     """25x25 towers of 51 channels: 25 track and 25 ECAL crystals of each tower, and its one HCAL value.
 
@@ -614,5 +637,5 @@ class PixelGrid(HitValueMap):
         return spread[:, :, cell][:, :, :, cell]
 
 
-REPRESENTATIONS = {"TowerPatches": TowerPatches, "PixelGrid": PixelGrid}
+NATIVE_REPRESENTATIONS = {"TowerPatches": TowerPatches, "PixelGrid": PixelGrid}
 """The representations of this file by name; `jet_diffusion.hub.LOADABLE` holds all."""
