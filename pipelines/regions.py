@@ -82,6 +82,10 @@ class RegionSums(Denoiser):
         """(N, C, 1, 1) or (N, C, H, W) the value of each pixel's region, from (N, regions)."""
         return of_regions.index_select(1, self.region.flatten()).unflatten(1, self.region.shape)
 
+    def _at_channels(self, of_groups: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) the value of each channel's group, from (N, groups)."""
+        return of_groups[:, self.group, None, None]
+
     def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
         """Log-odds (N, C, H, W), each region's shifted until its probabilities add up to hits (N, regions).
 
@@ -163,7 +167,7 @@ class RegionSums(Denoiser):
         hits, expected = self._by_group(probability).clamp(min=0.5), self._by_region(energy).clamp(min=1e-3)
         asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
         missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
-        mean = (self._over_rings(asked) / hits)[:, self.group, None, None]
+        mean = self._at_channels(self._over_rings(asked) / hits)
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._at_pixels(missing).expand_as(energy)
 
     def _energy_at(self, value: torch.Tensor) -> torch.Tensor:

@@ -397,7 +397,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         logit, value = hits_of(output)
         probability, energy = self.hit_probability(logit), self._energy_at(value)
         mean = self._by_group(probability * energy) / self._by_group(probability)
-        return energy / mean[:, self.group, None, None].clamp(min=1e-10)
+        return energy / self._at_channels(mean).clamp(min=1e-10)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""

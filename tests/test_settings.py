@@ -68,7 +68,8 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
         (["--optimizer.group_weights=[1,1,.inf]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,2,3]", "--optimizer.loss=infidelity"], "do not count in the loss infidelity"),
         (["--optimizer.energy_weight=1"], "counts in the loss likelihood alone, not in l2"),
-        (["--optimizer.energy_weight=-1", "--optimizer.loss=likelihood"], "must not be negative"),
+        (["--optimizer.energy_weight=-1", "--optimizer.loss=likelihood"], "must be finite and not negative, got -1"),
+        (["--optimizer.energy_weight=.inf", "--optimizer.loss=likelihood"], "must be finite and not negative, got inf"),
         (["--denoiser.fit_jets=0"], r"denoiser\.fit_jets must be at least 1"),
         (["--denoiser.hold_ratio=-0.1"], r"denoiser\.hold_ratio must be finite and not negative"),
         (

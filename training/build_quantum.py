@@ -34,7 +34,7 @@ def build_quantum_pipeline(
         batches: Energies of jets to fit the encoder on.
 
     Raises:
-        ValueError: If the settings do not go together.
+        ValueError: If the settings do not go together, or the scheduler needs more of the denoiser than it knows.
     """
     check_quantum_settings(settings)
     options = settings.quantum
@@ -55,7 +55,7 @@ def build_quantum_pipeline(
     )
     if settings.sampling.scheduler != "quantum":
         scheduler = make_scheduler(settings.sampling.scheduler, scheduler.config)
-    return QuantumJetPipeline(
+    pipeline = QuantumJetPipeline(
         unet=network,
         scheduler=scheduler,
         representation=encoder,
@@ -65,6 +65,8 @@ def build_quantum_pipeline(
         step_power=1.0,
         default_steps=settings.sampling.steps,
     )
+    pipeline.check_scheduler()
+    return pipeline
 
 
 def check_quantum_settings(settings: TrainSettings) -> None:

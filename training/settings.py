@@ -355,7 +355,7 @@ def check_optimizer(settings: OptimizerSettings) -> None:
     if not 0 <= settings.condition_drop < 1:
         raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.condition_drop}")
     if not 0 <= settings.energy_weight < math.inf:
-        raise ValueError(f"optimizer.energy_weight must not be negative, got {settings.energy_weight}")
+        raise ValueError(f"optimizer.energy_weight must be finite and not negative, got {settings.energy_weight}")
     if settings.energy_weight and settings.loss != "likelihood":
         raise ValueError(f"optimizer.energy_weight counts in the loss likelihood alone, not in {settings.loss}")
     weights = settings.group_weights

@@ -669,6 +669,10 @@ class RegionSums(Denoiser):
         """(N, C, 1, 1) or (N, C, H, W) the value of each pixel's region, from (N, regions)."""
         return of_regions.index_select(1, self.region.flatten()).unflatten(1, self.region.shape)
 
+    def _at_channels(self, of_groups: torch.Tensor) -> torch.Tensor:
+        """(N, C, 1, 1) the value of each channel's group, from (N, groups)."""
+        return of_groups[:, self.group, None, None]
+
     def held(self, logit: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
         """Log-odds (N, C, H, W), each region's shifted until its probabilities add up to hits (N, regions).
 
@@ -750,7 +754,7 @@ class RegionSums(Denoiser):
         hits, expected = self._by_group(probability).clamp(min=0.5), self._by_region(energy).clamp(min=1e-3)
         asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
         missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
-        mean = (self._over_rings(asked) / hits)[:, self.group, None, None]
+        mean = self._at_channels(self._over_rings(asked) / hits)
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._at_pixels(missing).expand_as(energy)
 
     def _energy_at(self, value: torch.Tensor) -> torch.Tensor:
@@ -1148,7 +1152,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         logit, value = hits_of(output)
         probability, energy = self.hit_probability(logit), self._energy_at(value)
         mean = self._by_group(probability * energy) / self._by_group(probability)
-        return energy / mean[:, self.group, None, None].clamp(min=1e-10)
+        return energy / self._at_channels(mean).clamp(min=1e-10)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """The clean jet."""
