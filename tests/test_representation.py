@@ -20,6 +20,7 @@ HIT_VALUED = [
     ("TowerPatches", {"value_map": "quantile"}),
     ("PixelGrid", {}),
     ("PixelGrid", {"pool": 4}),
+    ("PixelGrid", {"pool": 5}),
     ("PixelGrid", {"pool": 4, "value_map": "quantile"}),
 ]
 RESIZED = [("ChannelMaxGrid", {}), ("ImageRangeGrid", {}), ("ImageRangeGrid", {"side": 32})]
@@ -279,9 +280,17 @@ def test_a_blank_channel_cannot_be_fitted(jets):
         TowerPatches.fit([energies])
 
 
-def test_pool_must_divide_128():
-    with pytest.raises(ValueError, match="got 5"):
-        PixelGrid(pool=5)
+def test_pool_must_divide_128_or_be_a_tower():
+    with pytest.raises(ValueError, match="divide 128 or be 5, got 3"):
+        PixelGrid(pool=3)
+
+
+def test_cells_of_five_crystals_are_towers(jets):
+    energies = torch.from_numpy(jets.energies)
+    representation = PixelGrid.fit([energies], pool=5)
+    decoded = representation.decode(representation.encode(energies))
+    assert representation.shape == (3, 28, 28)
+    torch.testing.assert_close(decoded[:, 2], energies[:, 2], rtol=1e-4, atol=0)  # HCAL has no finer energies
 
 
 def test_a_blank_channel_or_image_cannot_be_fitted(jets):

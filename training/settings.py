@@ -62,7 +62,7 @@ class RepresentationSettings:
         name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64), which have no
             further settings; or JetAmplitudeEncoder, quantum states, see `quantum`.
         gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
-        pool: PixelGrid only: crystals along each side of a summed cell.
+        pool: PixelGrid only: crystals along each side of a summed cell, a divisor of 128, or 5 for towers.
         ring_edges: TowerPatches and PixelGrid, with unet.totals: distances from the image's centre (radians) at which
             rings end, whose hits and energies are each a condition; [] for those of whole channels.
         value_map: TowerPatches and PixelGrid: the fitted energies are spread over x by their logarithm, by their fourth
