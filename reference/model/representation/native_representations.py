@@ -571,10 +571,10 @@ class PixelGrid(HitValueMap):
     """The image itself, 125 padded to 128, or sum-pooled to cells of `pool` x `pool` crystals.
 
     Pooling sums energies and decoding spreads a cell's energy evenly over its crystals inside the image, so the
-    energy per channel is conserved; with `pool` = 1 nothing is lost.
+    energy per channel is conserved; with `pool` = 1 nothing is lost. With `pool` = 5 cells are towers.
 
     Args:
-        pool: Crystals along each side of a cell; divides 128.
+        pool: Crystals along each side of a cell; divides 128, or is 5.
         gap, log_low, log_high, log_max, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
     """
 
@@ -595,8 +595,8 @@ class PixelGrid(HitValueMap):
         value_map: str = "log",
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
     ) -> None:
-        if pool < 1 or 128 % pool:
-            raise ValueError(f"pool must divide 128, got {pool}")
+        if pool < 1 or (128 % pool and pool != TOWER):
+            raise ValueError(f"pool must divide 128 or be {TOWER}, got {pool}")
         self.check_rings()
         self.check_value_map()
 
@@ -612,8 +612,9 @@ class PixelGrid(HitValueMap):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(3, 128 / pool, 128 / pool)."""
-        return 3, 128 // self.config.pool, 128 // self.config.pool
+        """(3, 128 / pool, 128 / pool); 25 towers are padded to 28, as in `TowerPatches`."""
+        side = 28 if self.config.pool == TOWER else 128 // self.config.pool
+        return 3, side, side
 
     @property
     def grid(self) -> tuple[int, int]:
