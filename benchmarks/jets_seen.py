@@ -1,11 +1,13 @@
 """How far jets are from real ones against the number of training jets seen, with the fit, and how many a target needs.
 
-    python benchmarks/jets_seen.py JUDGED ... [--target fpd=0.0036 mean_w1=0.01] [--out jets_seen.png]
+    python benchmarks/jets_seen.py JUDGED ... [--target fpd=0.0036] [--out jets_seen.png]
 
 JUDGED are files of `benchmarks/judge.py --out`, of training runs, or tables of `benchmarks/ablate.py`
 (ablations.json, all of whose rows count). What lies above the floor is fitted by a power of the jets seen,
-excess = scale (jets / 10,000)^-power, least squares of the logarithms with each distance's error; the errors of the
-fit are those of the scatter about it where that is larger. A target is an excess over the floor.
+excess = scale (jets / 10,000)^-power, least squares of the logarithms with each distance's error, which is that of the
+draws of jets: what another training seed would give is in the errors of the fit only as far as rows scatter about it. A
+target is an excess over the floor. That of W1 depends on the number of jets judged, for a difference adds less to a
+larger floor.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in paths:
         found = json.loads(path.read_text())
-        found = [found] if "mean_w1" in found else list(found.values())
+        found = [found] if "size" in found else list(found.values())
+        if any(not row.get(f"{name}_error", 0) > 0 for row in found for name in DISTANCES):
+            raise ValueError(f"{path} has no {' or '.join(DISTANCES)} with its error; some of its jets are not finite")
         if any("training_jets" not in row for row in found):
             raise ValueError(
                 f"{path} does not say how many jets were seen; judge a training run, not a pipeline folder"
@@ -151,16 +155,23 @@ def draw(rows: list[dict[str, Any]], laws: dict[str, PowerLaw]) -> Figure:
     return figure
 
 
+def target(text: str) -> tuple[str, float]:
+    """NAME=EXCESS of the command line."""
+    name, _, excess = text.partition("=")
+    if name not in DISTANCES or not float(excess) > 0:
+        raise ValueError(text)
+    return name, float(excess)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Fit, print and draw as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("judged", nargs="+", type=Path)
-    parser.add_argument("--target", nargs="+", default=[], metavar="NAME=EXCESS", help="fpd=... or mean_w1=...")
+    named = f"an excess over the floor of {' or '.join(DISTANCES)}"
+    parser.add_argument("--target", nargs="+", default=[], type=target, metavar="NAME=EXCESS", help=named)
     parser.add_argument("--out", type=Path, help="picture to draw (png, pdf, svg)")
     options = parser.parse_args(argv)
-    targets = dict(target.split("=", 1) for target in options.target)
-    if unknown := set(targets) - set(DISTANCES):
-        parser.error(f"--target names {sorted(unknown)}; there are {list(DISTANCES)}")
+    targets = dict(options.target)
     rows = read_rows(options.judged)
     laws = {name: PowerLaw.fit(Excess.of(rows, name)) for name in DISTANCES}
     lines = ["| jets seen | " + " | ".join(f"{title} (excess)" for title in DISTANCES.values()) + " |"]
@@ -171,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, law in laws.items():
         lines.append(f"\n{DISTANCES[name]}: {law}")
         if name in targets:
-            centre, least, most = law.jets_for(float(targets[name]))
+            centre, least, most = law.jets_for(targets[name])
             lines.append(f"excess {targets[name]} after {centre:.2g} jets ({least:.2g} to {most:.2g})")
     sys.stdout.write("\n".join(lines) + "\n")
     if options.out:

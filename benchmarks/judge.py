@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
+    seen = jets_seen(RunFolder(Path(options.model)), options.checkpoint)
     set_sampler(pipeline, options.scheduler, options.steps, options.step_power)
     if options.hold_hits:
         pipeline.denoiser.register_to_config(hold_hits=options.hold_hits == "true")
@@ -61,12 +62,19 @@ def main() -> None:
         sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
     row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
     row |= {"steps": steps, "ms_per_jet": sampled.ms_per_jet, **moments(sampled.jets, real)}
-    run = RunFolder(Path(options.model))
-    if run.begun and options.checkpoint == "last":
-        row["training_jets"] = run.read_metrics("train")[-1]["jets"]
+    if seen is not None:
+        row["training_jets"] = seen
     print(json.dumps(in_short(row)))
     if options.out:
         write_text_atomically(options.out, json.dumps(row, indent=2) + "\n")
+
+
+def jets_seen(run: RunFolder, checkpoint: str) -> int | None:
+    """Training jets that a run's checkpoint has seen; None of what is no run, or began with another's weights."""
+    if not run.begun or run.read_config().get("init_from"):
+        return None
+    step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
+    return step * int(run.read_config()["batch_size"])
 
 
 def moments(generated: JetSample, real: JetSample) -> dict[str, Any]:

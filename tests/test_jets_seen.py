@@ -53,16 +53,16 @@ def test_a_power_law_is_found_again(jets_seen, tmp_path, capsys):
 
 def test_the_errors_of_the_fit_cover_the_truth(jets_seen):
     rng = np.random.default_rng(0)
-    pulls = []
+    pulls, far = [], []
     for _ in range(300):
         rows = [judged(jets, rng) for jets in (10_000, 10_000, 20_000, 40_000, 80_000, 200_000)]
         law = jets_seen.PowerLaw.fit(jets_seen.Excess.of(rows, "fpd"))
         pulls.append((law.power - POWERS["fpd"]) / law.covariance[1, 1] ** 0.5)
-        value, factor = law(np.array([1e6]))
-        assert factor > 1
-        assert value == pytest.approx(0.01, rel=1)
-    assert abs(np.mean(pulls)) < 0.2
-    assert 0.7 < np.std(pulls) < 1.2
+        value, factor = law(np.array(1e6))
+        far.append(np.log(value / 0.01) / np.log(factor))
+    for found in (pulls, far):  # the errors are never less than the given ones, so the pulls are a little narrow
+        assert abs(np.mean(found)) < 0.2
+        assert 0.7 < np.std(found) < 1.2
 
 
 def test_the_band_holds_the_jets_a_target_needs(jets_seen):
@@ -82,6 +82,10 @@ def test_what_cannot_be_fitted_is_refused(jets_seen, tmp_path):
         jets_seen.Excess.of([rows[0], rows[1] | {"fpd": 0.04}, rows[2]], "fpd")
     with pytest.raises(ValueError, match=r"same number of jets, got \[300, 500\]"):
         jets_seen.read_rows(write(tmp_path, rows[0], rows[1] | {"size": 500}))
+    with pytest.raises(ValueError, match="no fpd or mean_w1 with its error"):
+        jets_seen.read_rows(write(tmp_path, {"training_jets": 10, "size": 300}, rows[0]))
+    with pytest.raises(SystemExit):
+        jets_seen.main(["ablations.json", "--target", "fpd=0"])
     unknown = {key: value for key, value in rows[0].items() if key != "training_jets"}
     with pytest.raises(ValueError, match="judge a training run"):
         jets_seen.read_rows(write(tmp_path, unknown, rows[0]))

@@ -229,11 +229,33 @@ def test_quantiles_take_energies_that_are_often_the_same():
     )
     representation = TowerPatches.fit([energies], value_map="quantile")
     torch.testing.assert_close(representation.decode(representation.encode(energies)), energies, rtol=1e-5, atol=0)
+    for group in representation.config.knots:
+        assert (torch.tensor(group).diff(dim=0) > 0).all()
+    assert len(representation.config.knots[0]) < 17  # an energy that many hits have is one knot
 
 
 def test_an_unknown_value_map_is_refused():
     with pytest.raises(ValueError, match=r"one of .*fourth_root.*, got 'cube'"):
         PixelGrid(value_map="cube")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"knots": (((0, 0), (1, 1)),) * 3}, "for value_map quantile; got 3"),
+        ({"value_map": "quantile", "knots": (((0, 0), (1, 1)),) * 2}, "those of 3 groups, .* got 2"),
+        ({"value_map": "quantile", "knots": (((0, 0), (0.5, 1)),) * 3}, "must lead from"),
+        ({"value_map": "quantile", "knots": (((0, 0), (0.5, 0.5), (0.5, 0.7), (1, 1)),) * 3}, "must rise"),
+    ],
+)
+def test_knots_that_are_none_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TowerPatches(**settings)
+
+
+def test_quantiles_without_knots_encode_nothing(jets):
+    with pytest.raises(ValueError, match="has no knots yet"):
+        TowerPatches(value_map="quantile").encode(torch.from_numpy(jets.energies[:1]))
 
 
 def test_render_shows_what_is_no_hit_yet(jets):

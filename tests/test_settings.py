@@ -80,6 +80,7 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
             ["--representation.value_map=fourth_root", "--optimizer.loss=likelihood", "--optimizer.energy_weight=1"],
             r"^optimizer\.energy_weight above 0: .* not with fourth_root",
         ),
+        (["--representation.value_map=quantile", "--representation.name=ChannelMaxGrid"], "not of ChannelMaxGrid"),
         (["--representation.ring_edges=[0.1]"], r"ring_edges divide totals, and unet\.totals is false"),
     ],
 )

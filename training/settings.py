@@ -333,7 +333,10 @@ def check_fitted(settings: TrainSettings) -> None:
         raise ValueError(f"denoiser.hold_ratio must be finite and not negative, got {settings.denoiser.hold_ratio}")
     if settings.representation.ring_edges and not settings.unet.totals:
         raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
-    if settings.representation.value_map != "log" and settings.denoiser.kind == "spike_and_slab":
+    name, value_map = settings.representation.name, settings.representation.value_map
+    if value_map != "log" and name not in ("TowerPatches", "PixelGrid"):
+        raise ValueError(f"representation.value_map {value_map} is of TowerPatches and PixelGrid, not of {name}")
+    if value_map != "log":
         asked = {
             "denoiser.hold_energies: true": settings.unet.totals and settings.denoiser.hold_energies,
             "denoiser.inputs energy or missing_energy": {"energy", "missing_energy"} & set(settings.denoiser.inputs),
@@ -342,7 +345,7 @@ def check_fitted(settings: TrainSettings) -> None:
         if wrong := [name for name, is_asked in asked.items() if is_asked]:
             raise ValueError(
                 f"{', '.join(wrong)}: energies of hits are known while denoising with representation.value_map log "
-                f"alone, not with {settings.representation.value_map}"
+                f"alone, not with {value_map}"
             )
 
 

@@ -227,6 +227,7 @@ This file needs `representation.py` and `value_map.py` beside it; to the Hub the
 """
 
 
+import itertools
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -473,16 +474,28 @@ class HitValueMap(Representation):
             return FourthRootMap(
                 [high - low for low, high in zip(self.config.log_low, self.config.log_high, strict=True)]
             )
-        return QuantileMap(self.config.knots) if self.config.value_map == "quantile" else LogMap()
+        if self.config.value_map == "log":
+            return LogMap()
+        if not self.config.knots:
+            raise ValueError("value_map quantile has no knots yet; fit the representation to training jets")
+        return QuantileMap(self.config.knots)
 
     def check_value_map(self) -> None:
-        """Refuse a value map that is not known.
+        """Refuse a value map that is not known, and knots that are none.
 
         Raises:
             ValueError: Saying which are.
         """
         if self.config.value_map not in VALUE_MAPS:
             raise ValueError(f"value_map must be one of {VALUE_MAPS}, got {self.config.value_map!r}")
+        knots = self.config.knots
+        if knots and (self.config.value_map != "quantile" or len(knots) != len(GROUPS)):
+            raise ValueError(f"knots are those of {len(GROUPS)} groups, for value_map quantile; got {len(knots)}")
+        if any(list(ends) != [0, 0, 1, 1] for pairs in knots for ends in [(*pairs[0], *pairs[-1])]):
+            raise ValueError(f"knots must lead from (0, 0) to (1, 1), got {knots}")
+        steps = [(a, b) for pairs in knots for a, b in itertools.pairwise(pairs)]
+        if any(not (a[0] < b[0] and a[1] < b[1]) for a, b in steps):
+            raise ValueError(f"knots must rise, got {knots}")
 
 
 """Representations of the image as it is: towers of crystals, or the grid of pixels.
