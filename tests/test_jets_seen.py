@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from jet_diffusion.runs import RunFolder
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FLOORS = {"fpd": 0.05, "mean_w1": 0.04}
@@ -72,6 +75,18 @@ def test_the_band_holds_the_jets_a_target_needs(jets_seen):
     assert least < centre < most
     growing = [judged(jets, fpd=FLOORS["fpd"] + jets / 1e6) for jets in (10_000, 20_000, 200_000)]
     assert jets_seen.PowerLaw.fit(jets_seen.Excess.of(growing, "fpd")).jets_for(1e-6)[0] == np.inf
+
+
+def test_a_checkpoint_knows_the_jets_it_has_seen(jets_seen, tmp_path):
+    from judge import jets_seen as seen_by
+
+    run = RunFolder(tmp_path)
+    assert seen_by(run, "last") is None  # a pipeline folder
+    config = {"batch_size": 8, "init_from": None}
+    begun = SimpleNamespace(begun=True, read_config=lambda: config, checkpoint=lambda which: Path(f"step-{which:0>8}"))
+    assert seen_by(begun, "30") == 240
+    config["init_from"] = "another"
+    assert seen_by(begun, "30") is None
 
 
 def test_what_cannot_be_fitted_is_refused(jets_seen, tmp_path):
