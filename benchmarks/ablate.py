@@ -129,7 +129,6 @@ class Workshop:
         return json.loads(self._judged(row).read_text()) | {
             "name": row.name,
             "options": row.options,
-            "training_jets": steps[-1]["jets"],
             "jets_per_second": statistics.median(line["jets_per_second"] for line in steps),
             "validation": losses[-1]["loss"] if losses and row.same_loss else None,
         }

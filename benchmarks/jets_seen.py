@@ -84,10 +84,10 @@ class PowerLaw:
         """Weighted least squares of the logarithms."""
         design = np.stack([np.ones(len(excess.jets)), -np.log(excess.jets / UNIT)], 1)
         weight = (excess.value / excess.error)[:, None]
-        scaled, target = design * weight, np.log(excess.value) * weight[:, 0]
+        scaled, log_excess = design * weight, np.log(excess.value) * weight[:, 0]
         covariance = np.linalg.inv(scaled.T @ scaled)
-        parameters = covariance @ scaled.T @ target
-        chi2 = float(np.square(target - scaled @ parameters).sum() / max(1, len(target) - 2))
+        parameters = covariance @ scaled.T @ log_excess
+        chi2 = float(np.square(log_excess - scaled @ parameters).sum() / max(1, len(log_excess) - 2))
         return cls(float(parameters[0]), float(parameters[1]), covariance * max(1.0, chi2), chi2)
 
     def __str__(self) -> str:
@@ -139,12 +139,12 @@ def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
 
 
 @styled()
-def draw(rows: list[dict[str, Any]], laws: dict[str, PowerLaw]) -> Figure:
+def draw(excesses: dict[str, Excess], laws: dict[str, PowerLaw]) -> Figure:
     """Excess against jets seen, with the fits and their bands of one standard error."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot(xlabel="training jets seen", ylabel="excess over the floor", xscale="log", yscale="log")
     for (name, law), colour in zip(laws.items(), LINE_COLOURS, strict=False):
-        excess = Excess.of(rows, name)
+        excess = excesses[name]
         label = f"{DISTANCES[name]}: power {law.power:.2f} ± {law.covariance[1, 1] ** 0.5:.2f}"
         axes.errorbar(excess.jets, excess.value, excess.error, fmt="o", markersize=4, color=colour, label=label)
         jets = np.geomspace(excess.jets.min() / 1.5, excess.jets.max() * 10, 200)
@@ -155,7 +155,7 @@ def draw(rows: list[dict[str, Any]], laws: dict[str, PowerLaw]) -> Figure:
     return figure
 
 
-def target(text: str) -> tuple[str, float]:
+def named_excess(text: str) -> tuple[str, float]:
     """NAME=EXCESS of the command line."""
     name, _, excess = text.partition("=")
     if name not in DISTANCES or not float(excess) > 0:
@@ -168,16 +168,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("judged", nargs="+", type=Path)
     named = f"an excess over the floor of {' or '.join(DISTANCES)}"
-    parser.add_argument("--target", nargs="+", default=[], type=target, metavar="NAME=EXCESS", help=named)
+    parser.add_argument("--target", nargs="+", default=[], type=named_excess, metavar="NAME=EXCESS", help=named)
     parser.add_argument("--out", type=Path, help="picture to draw (png, pdf, svg)")
     options = parser.parse_args(argv)
     targets = dict(options.target)
     rows = read_rows(options.judged)
-    laws = {name: PowerLaw.fit(Excess.of(rows, name)) for name in DISTANCES}
+    excesses = {name: Excess.of(rows, name) for name in DISTANCES}
+    laws = {name: PowerLaw.fit(excess) for name, excess in excesses.items()}
     lines = ["| jets seen | " + " | ".join(f"{title} (excess)" for title in DISTANCES.values()) + " |"]
     lines.append("| --- |" + " --- |" * len(DISTANCES))
-    for row in rows:
-        cells = [f"{row[n]:.3f} ± {row[f'{n}_error']:.3f} ({row[n] - row[f'{n}_floor']:.3f})" for n in DISTANCES]
+    for number, row in enumerate(rows):
+        cells = [
+            f"{row[name]:.3f} ± {excess.error[number]:.3f} ({excess.value[number]:.3f})"
+            for name, excess in excesses.items()
+        ]
         lines.append(f"| {row['training_jets']:,} | " + " | ".join(cells) + " |")
     for name, law in laws.items():
         lines.append(f"\n{DISTANCES[name]}: {law}")
@@ -186,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
             lines.append(f"excess {targets[name]} after {centre:.2g} jets ({least:.2g} to {most:.2g})")
     sys.stdout.write("\n".join(lines) + "\n")
     if options.out:
-        save_figure(draw(rows, laws), options.out)
+        save_figure(draw(excesses, laws), options.out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ This file needs `representation.py` and `value_map.py` beside it; to the Hub the
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .representation import GEV_PER_UNIT, GROUPS, SIDE, TOWER, TOWERS, Representation  # noqa: TID251
-from .value_map import VALUE_MAPS, FourthRootMap, LogMap, QuantileMap  # noqa: TID251
+from .value_map import QuantileMap, value_map  # noqa: TID251
 
 TAIL = 0.125
 """Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
@@ -208,15 +207,21 @@ class HitValueMap(Representation):
         ones = members[:, :, None, None].expand(-1, -1, *self.grid)
         return self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)
 
-    def log_energy_line(self) -> torch.Tensor | None:
-        """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; not of the bent tail."""
-        if self.config.value_map != "log":
-            return None
+    def energy_line(self) -> torch.Tensor | None:
+        """(2, groups) offset and slope in x of the logarithm or fourth root of the energy in GeV; not of the bent tail.
+
+        None for quantiles.
+        """
         names = ("log_low", "log_high", "mean", "std")
         low, high, mean, std = (self._fitted(name, torch.zeros(())) for name in names)
-        slope = std * (high - low)
-        offset = low + (mean - self.config.gap) * (high - low) + (GEV_PER_UNIT * self._copies()).log()
-        return torch.stack([offset, slope])
+        unit = GEV_PER_UNIT * self._copies()
+        if self.config.value_map == "log":
+            low, high = low + unit.log(), high + unit.log()
+        elif self.config.value_map == "fourth_root":
+            low, high = ((end.exp() * unit) ** 0.25 for end in (low, high))
+        else:
+            return None
+        return torch.stack([low + (mean - self.config.gap) * (high - low), std * (high - low)])
 
     def _group(self, device: torch.device | str) -> torch.Tensor:
         return torch.tensor(self.channel_group, device=device)
@@ -249,31 +254,11 @@ class HitValueMap(Representation):
         line = self._value_map.line(u.clamp(min=0), group) + below / (1 + below / (TAIL * self.config.gap))
         return low + line * (high - low)
 
-    @cached_property
-    def _value_map(self) -> LogMap | FourthRootMap | QuantileMap:
-        if self.config.value_map == "fourth_root":
-            return FourthRootMap(
-                [high - low for low, high in zip(self.config.log_low, self.config.log_high, strict=True)]
-            )
-        if self.config.value_map == "log":
-            return LogMap()
-        if not self.config.knots:
-            raise ValueError("value_map quantile has no knots yet; fit the representation to training jets")
-        return QuantileMap(self.config.knots)
-
-    def check_value_map(self) -> None:
-        """Refuse a value map that is not known, and knots that are none.
+    def set_value_map(self) -> None:
+        """Make the value map of the settings.
 
         Raises:
-            ValueError: Saying which are.
+            ValueError: If there is none of that name, or the knots are wrong.
         """
-        if self.config.value_map not in VALUE_MAPS:
-            raise ValueError(f"value_map must be one of {VALUE_MAPS}, got {self.config.value_map!r}")
-        knots = self.config.knots
-        if knots and (self.config.value_map != "quantile" or len(knots) != len(GROUPS)):
-            raise ValueError(f"knots are those of {len(GROUPS)} groups, for value_map quantile; got {len(knots)}")
-        if any(list(ends) != [0, 0, 1, 1] for pairs in knots for ends in [(*pairs[0], *pairs[-1])]):
-            raise ValueError(f"knots must lead from (0, 0) to (1, 1), got {knots}")
-        steps = [(a, b) for pairs in knots for a, b in itertools.pairwise(pairs)]
-        if any(not (a[0] < b[0] and a[1] < b[1]) for a, b in steps):
-            raise ValueError(f"knots must rise, got {knots}")
+        ranges = [high - low for low, high in zip(self.config.log_low, self.config.log_high, strict=True)]
+        self._value_map = value_map(self.config.value_map, ranges, self.config.knots)

@@ -48,7 +48,7 @@ class TowerPatches(HitValueMap):
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
     ) -> None:
         self.check_rings()
-        self.check_value_map()
+        self.set_value_map()
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -114,7 +114,7 @@ class PixelGrid(HitValueMap):
         if pool < 1 or (128 % pool and pool != TOWER):
             raise ValueError(f"pool must divide 128 or be {TOWER}, got {pool}")
         self.check_rings()
-        self.check_value_map()
+        self.set_value_map()
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]

@@ -1,6 +1,6 @@
 """Sums over regions of a jet: what channels, or rings of them, are asked to have, and how pixels come to add up to it.
 
-This file needs `denoiser.py` and `slab.py` beside it; to the Hub they travel as one file.
+This file needs `denoiser.py`, `hit_energy.py` and `slab.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from .denoiser import Denoiser, float_bits  # noqa: TID251 - on the Hub they are one file
+from .hit_energy import HIT_ENERGIES, HitEnergy  # noqa: TID251
 from .slab import SlabPosterior  # noqa: TID251
 
 ENERGY_LIMIT, MISSING_LIMIT = 30.0, 4.0
@@ -27,7 +28,8 @@ class RegionSums(Denoiser):
     """Base class of denoisers that know where hits may be, and hold the hits and energies of regions to what is asked.
 
     A region is a channel group, or a ring of one. Beside its own buffers the class needs `prior_logit_bits` and
-    `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `log_energy_line_bits`.
+    `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `energy_line_bits`, offset and
+    slope of the line in x that the energy of a hit follows by the configuration's `value_map`.
     """
 
     def set_regions(self, group: torch.Tensor, grid: tuple[int, int], num_regions: int | None) -> None:
@@ -114,11 +116,11 @@ class RegionSums(Denoiser):
     def held_values(self, slab: SlabPosterior, logit: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
         """Values of hits (N, C, H, W), moved so that each region's energies add up to those asked for.
 
-        Given x_t a hit's value is a mixture of Gaussians, its energy one of log-normals. That the energies add up to a
-        known sum moves the values as in a Kalman filter, by their covariance with the energy times one number for all:
-        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
-        found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard deviation. Its
-        last step carries the gradient of the implicit function.
+        Given x_t a hit's value is a mixture of Gaussians (`hit_energy` says what that makes of its energy). That the
+        energies add up to a known sum moves the values as in a Kalman filter, by their covariance with the energy times
+        one number for all: what is missing goes to the hits that have both the energy and the uncertainty to supply it.
+        The number is found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard
+        deviation. Its last step carries the gradient of the implicit function.
 
         Args:
             slab: What is known of the values.
@@ -126,29 +128,26 @@ class RegionSums(Denoiser):
             energies: (N, regions) GeV; NaN where not known.
         """
         value = slab.value
-        offset, slope = self._log_energy_line
         with torch.no_grad():
-            energy, covariance = slab.energy(offset, slope)
-            probability = self.hit_probability(logit)
-            energy, covariance = probability * energy, probability * covariance
+            expected, probability = self._hit_energy.expected(slab), self.hit_probability(logit)
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
-                growth = (slope * moved).exp()
-                grown, reach = energy * growth, covariance * growth
-                rise = self._by_region(slope * grown * reach).clamp(min=1e-12)
-                number = self._at_pixels(((energies - self._by_region(grown)) / rise).nan_to_num(0.0))
-                step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
-                moved = (moved + step).clamp(-limit, limit)
+                of_hits = expected(moved)
+                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for less than a factor of e
+                energy, reach, rate = (probability * part for part in of_hits)
+                rise = self._by_region(rate * reach).clamp(min=1e-12)
+                number = self._at_pixels(((energies - self._by_region(energy)) / rise).nan_to_num(0.0))
+                moved = (moved + (reach * number).clamp(-most, most)).clamp(-limit, limit)
         if value.requires_grad:
-            surplus = self._by_region(slope * grown * (value - value.detach())) / rise
+            surplus = self._by_region(rate * (value - value.detach())) / rise
             moved = moved - reach * self._at_pixels(surplus.where(energies.isfinite(), 0))
         return value + moved
 
     @property
-    def _log_energy_line(self) -> torch.Tensor:
-        """(2, C, 1, 1) offset and slope of log(energy / GeV) in x."""
-        return self.log_energy_line_bits.view(torch.float32)[:, :, None, None]
+    def _hit_energy(self) -> HitEnergy:
+        """The energy in GeV that x stands for where there is a hit."""
+        return HIT_ENERGIES[self.config.value_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
 
     def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) probability of a hit; outside the image there is none."""
@@ -163,14 +162,9 @@ class RegionSums(Denoiser):
             probability, value: Of hits.
             asked: (N, regions) energies asked for in GeV; NaN where none is.
         """
-        energy = probability * self._energy_at(value)
+        energy = probability * self._hit_energy.at(value)
         hits, expected = self._by_group(probability).clamp(min=0.5), self._by_region(energy).clamp(min=1e-3)
         asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
         missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
         mean = self._at_channels(self._over_rings(asked) / hits)
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._at_pixels(missing).expand_as(energy)
-
-    def _energy_at(self, value: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) energy in GeV that x stands for where there is a hit."""
-        offset, slope = self._log_energy_line
-        return (offset + slope * value).exp()

@@ -54,12 +54,6 @@ class SlabPosterior:
         components = (tensor[:, rows] for tensor in (self.shares, self.values, self.variances))
         return SlabPosterior(self.log_odds[rows], self.value[rows], *components)
 
-    def energy(self, offset: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean of the energy exp(offset + slope x), log-normal in each component, and its covariance with x."""
-        energies = self.shares * (offset + slope * self.values + slope.square() * self.variances / 2).exp()
-        from_mean = self.values + slope * self.variances - self.value
-        return energies.sum(0), (energies * from_mean).sum(0)
-
 
 def tilted_mixture(
     log_weights: torch.Tensor,

@@ -1,7 +1,7 @@
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py`, `regions.py`, `slab.py` and `crystal_network.py` beside it; to the Hub they travel as one
-file.
+This file needs `denoiser.py`, `regions.py`, `hit_energy.py`, `slab.py` and `crystal_network.py` beside it; to the Hub
+they travel as one file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
-from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub the five are one file
+from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub the six are one file
 from .denoiser import (  # noqa: TID251
     DenoiserOutput,
     Network,
     call_unet,
     float_bits,
 )
+from .hit_energy import HIT_ENERGIES  # noqa: TID251
 from .regions import RegionSums  # noqa: TID251
 from .slab import Hits, SlabPosterior, fit_mixture, tilted_mixture  # noqa: TID251
 
@@ -75,7 +76,8 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_energies: The same for the energies of hits.
         hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
             wider than what the network knows of its value that energies expected with it add up to too much.
-        log_energy_line: Per group, offset and slope of log(energy / GeV) in x; without it no energies can be held.
+        value_map: In what of the energy of hits x is linear, log or fourth_root.
+        energy_line: Per group, offset and slope in x of that of energy / GeV; without it no energies can be held.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
         window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
@@ -99,7 +101,8 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_hits: bool = True,
         hold_energies: bool = True,
         hold_ratio: float = 0.5,
-        log_energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        value_map: str = "log",
+        energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
         window: tuple[int, int, int, int] | None = None,
@@ -108,8 +111,10 @@ class SpikeAndSlabDenoiser(RegionSums):
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
-        if log_energy_line is None and ENERGY_INPUTS & set(inputs):
-            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need log_energy_line, the energy x stands for")
+        if energy_line is None and ENERGY_INPUTS & set(inputs):
+            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need energy_line, the energy x stands for")
+        if energy_line is not None and value_map not in HIT_ENERGIES:
+            raise ValueError(f"energy_line must be that of a value_map in {tuple(HIT_ENERGIES)}, not of {value_map!r}")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
@@ -122,10 +127,8 @@ class SpikeAndSlabDenoiser(RegionSums):
         # The dtype is named: loading in half precision changes the default.
         slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
         self.register_buffer("slab_bits", float_bits(slab), persistent=False)
-        line = (
-            torch.full((2, channels), torch.nan) if log_energy_line is None else torch.tensor(log_energy_line)[:, group]
-        )
-        self.register_buffer("log_energy_line_bits", float_bits(line), persistent=False)
+        line = torch.full((2, channels), torch.nan) if energy_line is None else torch.tensor(energy_line)[:, group]
+        self.register_buffer("energy_line_bits", float_bits(line), persistent=False)
         if weights_by_position:
             weights = slab[0].T[:, :, None, None].expand(-1, -1, *grid)
             self.register_buffer("slab_weight_bits", float_bits(weights))  # (K, C, H, W)
@@ -330,7 +333,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         logit, value = self.log_odds(slab, shift + delta), slab.value
         if hits is not None and self.config.hold_hits:
             logit = self.held(logit, hits)
-        if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
+        if energies is not None and self.config.hold_energies and self.config.energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
             quiet = (sigma <= self.config.hold_ratio * alpha).flatten().nonzero().flatten()
             if len(quiet):
@@ -395,7 +398,7 @@ class SpikeAndSlabDenoiser(RegionSums):
     def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
         """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
         logit, value = hits_of(output)
-        probability, energy = self.hit_probability(logit), self._energy_at(value)
+        probability, energy = self.hit_probability(logit), self._hit_energy.at(value)
         mean = self._by_group(probability * energy) / self._by_group(probability)
         return energy / self._at_channels(mean).clamp(min=1e-10)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -15,8 +16,36 @@ QUANTILES = 16
 """Equal shares of a group's hits that the quantile map spreads evenly."""
 
 
-class LogMap:
+class ValueMap:
+    """Base class of value maps.
+
+    Args:
+        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
+        knots: What `QuantileMap` was fitted to; of no other map.
+
+    Raises:
+        ValueError: If there are knots that the map has no use for.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        if knots:
+            raise ValueError(f"knots are those of value_map {QuantileMap.name}, not of {self.name}")
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        raise NotImplementedError
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        raise NotImplementedError
+
+
+class LogMap(ValueMap):
     """The line itself."""
+
+    name = "log"
 
     def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """Values of line (n,), the hits being of group (n,)."""
@@ -27,14 +56,13 @@ class LogMap:
         return values
 
 
-class FourthRootMap:
-    """Linear in the fourth root of energy.
+class FourthRootMap(ValueMap):
+    """Linear in the fourth root of energy."""
 
-    Args:
-        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
-    """
+    name = "fourth_root"
 
-    def __init__(self, log_ranges: Sequence[float]) -> None:
+    def __init__(self, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        super().__init__(log_ranges, knots)
         self.growth = torch.tensor(log_ranges, dtype=torch.float64) / 4
 
     def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
@@ -48,14 +76,27 @@ class FourthRootMap:
         return (values * growth.expm1()).log1p() / growth
 
 
-class QuantileMap:
+class QuantileMap(ValueMap):
     """Hits evenly spread up to the upper quantile, and a log tail without end above it.
 
-    Args:
-        knots: Per group, pairs of line and value, both rising from 0 to 1 without a repetition; linear between them.
+    Its knots are, per group, pairs of line and value, both rising from 0 to 1 without a repetition; it is linear
+    between them. Without knots, before it is fitted, it maps nothing.
+
+    Raises:
+        ValueError: If the knots are not of as many groups as the ranges, do not lead from (0, 0) to (1, 1) or do not
+            rise.
     """
 
-    def __init__(self, knots: Sequence[Sequence[Sequence[float]]]) -> None:
+    name = "quantile"
+
+    def __init__(self, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        if knots and len(knots) != len(log_ranges):
+            raise ValueError(f"knots must be those of {len(log_ranges)} groups, got {len(knots)}")
+        for pairs in knots:
+            if [list(pair) for pair in (pairs[0], pairs[-1])] != [[0, 0], [1, 1]]:
+                raise ValueError(f"knots must lead from (0, 0) to (1, 1), got {pairs}")
+            if not all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs)):
+                raise ValueError(f"knots must rise, got {pairs}")
         self.knots = [torch.tensor([*pairs, [2.0, 2.0]], dtype=torch.float64).T for pairs in knots]
 
     @classmethod
@@ -79,16 +120,33 @@ class QuantileMap:
         return self._between(values, group, 1, 0)
 
     def _between(self, given: torch.Tensor, group: torch.Tensor, before: int, after: int) -> torch.Tensor:
-        """Linear from one row of the knots to the other; the last piece goes on for ever."""
+        """Linear from one row of the knots to the other; the last piece goes on for ever.
+
+        Raises:
+            ValueError: Without knots.
+        """
+        if not self.knots:
+            raise ValueError("value_map quantile has no knots yet; fit the representation to training jets")
         out = torch.empty_like(given)
         for g, knots in enumerate(self.knots):
             own = group == g
-            x, y = knots.to(given)[before], knots.to(given)[after]
+            x, y = knots.to(given)[[before, after]].unbind()
             piece = torch.searchsorted(x[1:-1].contiguous(), given[own], right=True)
             slope = y.diff() / x.diff()
             out[own] = y[piece] + (given[own] - x[piece]) * slope[piece]
         return out
 
 
-VALUE_MAPS = ("log", "fourth_root", "quantile")
-"""Names of the value maps."""
+VALUE_MAPS: dict[str, type[ValueMap]] = {kind.name: kind for kind in (LogMap, FourthRootMap, QuantileMap)}
+"""Value maps by name."""
+
+
+def value_map(name: str, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> ValueMap:
+    """The value map of a name.
+
+    Raises:
+        ValueError: If there is none of that name, or the knots are wrong.
+    """
+    if name not in VALUE_MAPS:
+        raise ValueError(f"value_map must be one of {tuple(VALUE_MAPS)}, got {name!r}")
+    return VALUE_MAPS[name](log_ranges, knots)

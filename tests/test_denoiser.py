@@ -10,6 +10,7 @@ from diffusers import DDPMScheduler
 
 from jet_diffusion.pipelines.crystal_network import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
+from jet_diffusion.pipelines.hit_energy import HIT_ENERGIES
 from jet_diffusion.pipelines.native_representations import TowerPatches
 from jet_diffusion.pipelines.slab import Hits, fit_mixture
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
@@ -25,6 +26,23 @@ def representation(jets):
 @pytest.fixture
 def ringed(jets):
     return TowerPatches.fit([torch.from_numpy(jets.energies)], ring_edges=(0.1, 0.2, 0.4, 0.7))
+
+
+@pytest.fixture(params=HIT_ENERGIES)
+def known_energies(request, jets):
+    """A representation whose energies are known, by one value map and the other."""
+    return TowerPatches.fit([torch.from_numpy(jets.energies)], value_map=request.param)
+
+
+def energies_of(representation):
+    """What the denoiser is told of energies."""
+    return {"value_map": representation.config.value_map, "energy_line": representation.energy_line().tolist()}
+
+
+def hit_energy(representation):
+    """The energy that x stands for, channel by channel."""
+    line = representation.energy_line()[:, torch.tensor(representation.channel_group), None, None]
+    return HIT_ENERGIES[representation.config.value_map](*line)
 
 
 def fit(representation, jets, **settings):
@@ -340,20 +358,20 @@ def test_the_prior_expects_the_asked_hits_of_each_ring(ringed, jets):
     torch.testing.assert_close(found, hits, rtol=0.03, atol=0)
 
 
-def test_energies_are_held_ring_by_ring(ringed, jets):
-    line = ringed.log_energy_line()
-    denoiser = fit(ringed, jets, log_energy_line=line.tolist(), components=3, prior="mixture")
+@pytest.mark.parametrize("value_map", HIT_ENERGIES)
+def test_energies_are_held_ring_by_ring(value_map, jets):
+    edges = (0.1, 0.2, 0.4, 0.7)
+    ringed = TowerPatches.fit([torch.from_numpy(jets.energies)], ring_edges=edges, value_map=value_map)
+    denoiser = fit(ringed, jets, **energies_of(ringed), components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:6])
     totals = ringed.totals(energies)
     x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 100)
     held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
     denoiser.register_to_config(hold_energies=False)
     free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
-    group = torch.tensor(ringed.channel_group)
-    offset, slope = line[:, group, None, None]
-    slab = denoiser.slab_posterior(x_t, timesteps, torch.zeros_like(x_t))
-    energy = denoiser.hit_probability(held.logit) * slab.energy(offset, slope)[0]
-    moved = energy * (slope * (held.value - free.value)).exp()
+    expected = hit_energy(ringed).expected(denoiser.slab_posterior(x_t, timesteps, torch.zeros_like(x_t)))
+    moved = held.value - free.value
+    energy, moved = (denoiser.hit_probability(held.logit) * expected(by)[0] for by in (moved * 0, moved))
     asked = totals[:, 15:]
     before, after = (
         (torch.stack([e[:, ringed.regions() == region].sum(1) for region in range(15)], 1) / asked).log().abs()
@@ -372,7 +390,7 @@ def test_unknown_hits_hold_nothing(representation, jets):
 
 
 def test_what_is_not_asked_for_leaves_gradients_finite(ringed, jets):
-    denoiser = fit(ringed, jets, log_energy_line=ringed.log_energy_line().tolist(), components=3, prior="mixture")
+    denoiser = fit(ringed, jets, **energies_of(ringed), components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:3])
     totals = ringed.totals(energies)
     totals[0] = torch.nan
@@ -501,9 +519,9 @@ def test_crystals_must_tile_their_towers():
 
 @pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
 @pytest.mark.parametrize("timestep", [60, 130])
-def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
-    line = representation.log_energy_line().tolist()
-    denoiser = fit(representation, jets, log_energy_line=line, **settings)
+def test_held_energies_add_up_and_move_uncertain_hits(known_energies, jets, timestep, settings):
+    representation = known_energies
+    denoiser = fit(representation, jets, **energies_of(representation), **settings)
     energies = torch.from_numpy(jets.energies[:6])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
     totals = representation.totals(energies)
@@ -519,20 +537,19 @@ def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, time
     shift = (moved / slab.variance.sqrt())[probability > 0.1]
     assert shift.abs().max() < 2.01
     assert shift.abs().max() > 0.1
-    offset, slope = representation.log_energy_line()[:, group, None, None]
-    energy = probability * slab.energy(offset, slope)[0]
+    expected = hit_energy(representation).expected(slab)
     asked = totals[:, 3:]
     known = ~asked.isnan() & (asked > 0)
     before, after = (
         (torch.zeros(6, 3).index_add(1, group, e.sum((2, 3))) / asked).log().abs()
-        for e in (energy, energy * (slope * moved).exp())
+        for e in (probability * expected(by)[0] for by in (moved * 0, moved))
     )
     assert after[known].mean() < 0.3 * before[known].mean()
     assert after[known].median() < 0.01
 
 
 def test_energies_are_held_at_low_noise_alone(representation, jets):
-    denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist())
+    denoiser = fit(representation, jets, **energies_of(representation))
     energies = torch.from_numpy(jets.energies[:2])
     x_0, totals = representation.encode(energies), representation.totals(energies)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
@@ -546,9 +563,9 @@ def test_energies_are_held_at_low_noise_alone(representation, jets):
     assert torch.equal(held[1], free[1])
 
 
-def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(representation, jets):
-    line = representation.log_energy_line()
-    denoiser = fit(representation, jets, log_energy_line=line.tolist(), components=3, prior="mixture")
+def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(known_energies, jets):
+    representation = known_energies
+    denoiser = fit(representation, jets, **energies_of(representation), components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:4])
     x_0 = representation.encode(energies)
     x_t, _, timesteps = noisy(denoiser, x_0, 300)
@@ -556,20 +573,21 @@ def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(represe
     slab = denoiser.slab_posterior(x_t, timesteps)
     logit = denoiser.log_odds(slab, 0.0)
     group = torch.tensor(representation.channel_group)
-    offset, slope = line[:, group, None, None]
-    energy, covariance = (torch.sigmoid(logit) * denoiser.inside * part for part in slab.energy(offset, slope))
-    expected = torch.zeros(4, 3).index_add(1, group, energy.sum((2, 3)))
+    expected = hit_energy(representation).expected(slab)(torch.zeros_like(x_t))
+    energy, covariance, _ = (torch.sigmoid(logit) * denoiser.inside * part for part in expected)
+    asked = torch.zeros(4, 3).index_add(1, group, energy.sum((2, 3)))
     # What moves in proportion to the covariance is the very thing that is held.
     moved = replace(slab, value=slab.value + covariance * common + single)
-    held = denoiser.held_values(moved, logit, expected)
+    held = denoiser.held_values(moved, logit, asked)
     torch.testing.assert_close(held, slab.value, rtol=0, atol=1e-3)  # as asked already
     weights = torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
     (weights * covariance * held).sum().backward()
     assert common.grad.abs() < 1e-3 * (weights * covariance.square()).abs().sum()
 
 
-def test_energy_shares_average_to_one_over_the_hits(representation, jets):
-    denoiser = fit(representation, jets, log_energy_line=representation.log_energy_line().tolist())
+def test_energy_shares_average_to_one_over_the_hits(known_energies, jets):
+    representation = known_energies
+    denoiser = fit(representation, jets, **energies_of(representation))
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:6])), 400)
     output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
     share = denoiser.energy_share(output)
@@ -581,16 +599,16 @@ def test_energy_shares_average_to_one_over_the_hits(representation, jets):
         torch.testing.assert_close(mean, torch.ones(6), rtol=1e-3, atol=0)
 
 
-def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, jets):
-    line = representation.log_energy_line().tolist()
-    denoiser = fit(representation, jets, log_energy_line=line, inputs=("x_t", "energy", "missing_energy"))
+def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(known_energies, jets):
+    representation = known_energies
+    inputs = ("x_t", "energy", "missing_energy")
+    denoiser = fit(representation, jets, **energies_of(representation), inputs=inputs)
     assert denoiser.unet_channels() == (153, 102)
     energies = torch.from_numpy(jets.energies[:4])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), 300)
     logit, value = denoiser.posterior(x_t, timesteps)
-    probability, (offset, slope) = denoiser.hit_probability(logit), torch.tensor(line)
+    probability, energy = denoiser.hit_probability(logit), hit_energy(representation).at(value)
     group = torch.tensor(representation.channel_group)
-    energy = (offset[group, None, None] + slope[group, None, None] * value).exp()
     expected = torch.zeros(4, 3).index_add(1, group, (probability * energy).sum((2, 3)))
     number = torch.zeros(4, 3).index_add(1, group, probability.sum((2, 3)))
     twice = 2 * expected
@@ -613,8 +631,10 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, 
 
 
 def test_energy_inputs_need_to_know_energies(representation, jets):
-    with pytest.raises(ValueError, match="need log_energy_line"):
+    with pytest.raises(ValueError, match="need energy_line"):
         fit(representation, jets, inputs=("x_t", "energy"))
+    with pytest.raises(ValueError, match=r"value_map in \('log', 'fourth_root'\), not of 'quantile'"):
+        fit(representation, jets, **energies_of(representation) | {"value_map": "quantile"})
 
 
 @pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jet_diffusion.hub import LOADABLE
+from jet_diffusion.pipelines.hit_energy import HIT_ENERGIES
 from jet_diffusion.pipelines.native_representations import NATIVE_REPRESENTATIONS, PixelGrid, TowerPatches
 from jet_diffusion.pipelines.resized_representations import ChannelMaxGrid, ImageRangeGrid
 
@@ -206,7 +207,6 @@ def test_x_is_even_in_the_fourth_root_of_energy(jets):
     low, high = (torch.tensor(representation.config[name][0] / 4).exp() for name in ("log_low", "log_high"))
     tracks, raw = fitted_hits(representation, energies)
     torch.testing.assert_close(raw, (tracks**0.25 - low) / (high - low), rtol=1e-4, atol=1e-5)
-    assert representation.log_energy_line() is None
 
 
 def test_quantiles_spread_the_hits_evenly(jets):
@@ -217,7 +217,7 @@ def test_quantiles_spread_the_hits_evenly(jets):
     assert (shares - 1 / 16).abs().max() < 0.01
     _, by_log = fitted_hits(PixelGrid.fit([energies]), energies)
     assert (torch.histc(by_log, 16, 0, 1) / len(by_log) - 1 / 16).abs().max() > 0.02
-    assert representation.log_energy_line() is None
+    assert representation.energy_line() is None
 
 
 def test_quantiles_take_energies_that_are_often_the_same():
@@ -242,8 +242,8 @@ def test_an_unknown_value_map_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"knots": (((0, 0), (1, 1)),) * 3}, "for value_map quantile; got 3"),
-        ({"value_map": "quantile", "knots": (((0, 0), (1, 1)),) * 2}, "those of 3 groups, .* got 2"),
+        ({"knots": (((0, 0), (1, 1)),) * 3}, "those of value_map quantile, not of log"),
+        ({"value_map": "quantile", "knots": (((0, 0), (1, 1)),) * 2}, "those of 3 groups, got 2"),
         ({"value_map": "quantile", "knots": (((0, 0), (0.5, 1)),) * 3}, "must lead from"),
         ({"value_map": "quantile", "knots": (((0, 0), (0.5, 0.5), (0.5, 0.7), (1, 1)),) * 3}, "must rise"),
     ],
@@ -373,14 +373,15 @@ def test_a_blank_image_has_no_range():
 
 
 @pytest.mark.parametrize("make", [TowerPatches.fit, PixelGrid.fit, partial(PixelGrid.fit, pool=4)])
-def test_the_log_energy_line_gives_the_energies(make, jets):
+@pytest.mark.parametrize("value_map", HIT_ENERGIES)
+def test_the_energy_line_gives_the_energies(make, value_map, jets):
     energies = torch.from_numpy(jets.energies)
-    representation = make([energies])
+    representation = make([energies], value_map=value_map)
     x = representation.encode(energies)
     group = torch.tensor(representation.channel_group)
-    offset, slope = representation.log_energy_line()[:, group, None, None]
+    energy = HIT_ENERGIES[value_map](*representation.energy_line()[:, group, None, None])
     hit = x > representation.hit_threshold().view(-1, 1, 1)
-    sums = torch.where(hit, (offset + slope * x).exp(), 0).sum((2, 3))
+    sums = torch.where(hit, energy.at(x), 0).sum((2, 3))
     found = torch.zeros(len(x), 3).index_add(1, group, sums)
     torch.testing.assert_close(found, representation.totals(energies)[:, 3:], rtol=1e-3, atol=1e-3)
 

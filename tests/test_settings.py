@@ -74,11 +74,11 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
         (["--denoiser.hold_ratio=-0.1"], r"denoiser\.hold_ratio must be finite and not negative"),
         (
             ["--representation.value_map=quantile", "--unet.totals=true", "--denoiser.inputs=[x_t,energy]"],
-            r"hold_energies: true, denoiser\.inputs energy or missing_energy: .* log alone, not with quantile",
+            r"hold_energies: true, denoiser\.inputs energy or missing_energy: .* log or fourth_root, not with quantile",
         ),
         (
-            ["--representation.value_map=fourth_root", "--optimizer.loss=likelihood", "--optimizer.energy_weight=1"],
-            r"^optimizer\.energy_weight above 0: .* not with fourth_root",
+            ["--representation.value_map=quantile", "--optimizer.loss=likelihood", "--optimizer.energy_weight=1"],
+            r"^optimizer\.energy_weight above 0: .* not with quantile",
         ),
         (["--representation.value_map=quantile", "--representation.name=ChannelMaxGrid"], "not of ChannelMaxGrid"),
         (["--representation.ring_edges=[0.1]"], r"ring_edges divide totals, and unet\.totals is false"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jet_diffusion.pipelines.hit_energy import HIT_ENERGIES
 from jet_diffusion.pipelines.slab import Hits, SlabPosterior, fit_mixture, tilted_mixture
 
 
@@ -65,15 +66,20 @@ def test_mixture_fit_finds_what_was_mixed():
     assert stds == pytest.approx([1, 2], abs=0.1)
 
 
-def test_energy_moments_are_those_of_samples():
+@pytest.mark.parametrize("value_map", HIT_ENERGIES)
+@pytest.mark.parametrize("by", [0.0, -0.3, 0.7])
+def test_expected_energies_are_those_of_samples(value_map, by):
     generator = torch.Generator().manual_seed(0)
     shares = torch.tensor([0.3, 0.7]).view(2, 1, 1, 1, 1)
     values, variances = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1), torch.tensor([0.2, 0.05]).view(2, 1, 1, 1, 1)
     slab = SlabPosterior(torch.zeros(1, 1, 1, 1), (shares * values).sum(0), shares, values, variances)
     pick = (torch.rand(1_000_000, generator=generator) < 0.7).long()
     x = values.flatten()[pick] + variances.flatten()[pick].sqrt() * torch.randn(1_000_000, generator=generator)
-    energies = (0.5 + 1.2 * x).exp()
-    mean, covariance = slab.energy(torch.tensor(0.5), torch.tensor(1.2))
+    curve = HIT_ENERGIES[value_map](torch.tensor(0.5), torch.tensor(1.2))
+    energies = curve.at(x + by)
+    mean, covariance, rate = curve.expected(slab)(torch.full((1, 1, 1, 1), by))
+    faster, slower = (curve.at(x + by + step).mean() for step in (0.01, -0.01))
+    assert rate.item() == pytest.approx((faster - slower).item() / 0.02, rel=1e-2)
     assert slab.value.item() == pytest.approx(x.mean().item(), abs=2e-3)
     assert slab.variance.item() == pytest.approx(x.var().item(), rel=5e-3)
     assert mean.item() == pytest.approx(energies.mean().item(), rel=5e-3)

@@ -342,7 +342,7 @@ def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_p
 
 @pytest.mark.parametrize("value_map", ["fourth_root", "quantile"])
 def test_other_value_maps_are_trained_with_and_loaded(converted_folder, tmp_path, value_map):
-    totals = ["--unet.conditional=true", "--unet.totals=true", "--denoiser.hold_energies=false"]
+    totals = ["--unet.conditional=true", "--unet.totals=true", f"--denoiser.hold_energies={value_map == 'fourth_root'}"]
     run = run_here(converted_folder, tmp_path, "--max_steps=1", f"--representation.value_map={value_map}", *totals)
     pipeline = load_pipeline(run.path)
     assert pipeline.representation.config.value_map == value_map

@@ -190,7 +190,7 @@ def fit_spike_and_slab(
     """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
     chosen = settings.denoiser
     batches = energy_batches(jets, chosen.fit_jets)
-    line = representation.log_energy_line()
+    line = representation.energy_line()
     return SpikeAndSlabDenoiser.fit(
         (representation.encode(energies) for energies in batches),
         channel_group=representation.channel_group,
@@ -206,7 +206,8 @@ def fit_spike_and_slab(
         hold_hits=chosen.hold_hits,
         hold_energies=chosen.hold_energies,
         hold_ratio=chosen.hold_ratio,
-        log_energy_line=None if line is None else tuple(map(tuple, line.tolist())),
+        value_map=representation.config.value_map,
+        energy_line=None if line is None else tuple(map(tuple, line.tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=settings.noise.min_ratio,
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from jet_diffusion.pipelines.native_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.quantum_settings import QuantumSettings
 
@@ -66,7 +67,7 @@ class RepresentationSettings:
         ring_edges: TowerPatches and PixelGrid, with unet.totals: distances from the image's centre (radians) at which
             rings end, whose hits and energies are each a condition; [] for those of whole channels.
         value_map: TowerPatches and PixelGrid: the fitted energies are spread over x by their logarithm, by their fourth
-            root, or evenly by quantiles; only the first lets energies be held, weighed and shown to the network.
+            root, or evenly by quantiles; the last does not let energies be held, weighed and shown to the network.
         fit_jets: Training jets the value map is fitted on, at most.
     """
 
@@ -333,10 +334,11 @@ def check_fitted(settings: TrainSettings) -> None:
         raise ValueError(f"denoiser.hold_ratio must be finite and not negative, got {settings.denoiser.hold_ratio}")
     if settings.representation.ring_edges and not settings.unet.totals:
         raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
-    name, value_map = settings.representation.name, settings.representation.value_map
-    if value_map != "log" and name not in ("TowerPatches", "PixelGrid"):
-        raise ValueError(f"representation.value_map {value_map} is of TowerPatches and PixelGrid, not of {name}")
-    if value_map != "log":
+    representation, value_map = settings.representation.name, settings.representation.value_map
+    if value_map != "log" and representation not in NATIVE_REPRESENTATIONS:
+        accepted = " and ".join(NATIVE_REPRESENTATIONS)
+        raise ValueError(f"representation.value_map {value_map} is of {accepted}, not of {representation}")
+    if value_map == "quantile":
         asked = {
             "denoiser.hold_energies: true": settings.unet.totals and settings.denoiser.hold_energies,
             "denoiser.inputs energy or missing_energy": {"energy", "missing_energy"} & set(settings.denoiser.inputs),
@@ -345,7 +347,7 @@ def check_fitted(settings: TrainSettings) -> None:
         if wrong := [name for name, is_asked in asked.items() if is_asked]:
             raise ValueError(
                 f"{', '.join(wrong)}: energies of hits are known while denoising with representation.value_map log "
-                f"alone, not with {value_map}"
+                f"or fourth_root, not with {value_map}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Made of crystal_network.py, denoiser.py, slab.py, regions.py, spike_and_slab.py."""
+"""Made of crystal_network.py, denoiser.py, slab.py, hit_energy.py, regions.py, spike_and_slab.py."""
 
 from __future__ import annotations
 
@@ -384,12 +384,6 @@ class SlabPosterior:
         components = (tensor[:, rows] for tensor in (self.shares, self.values, self.variances))
         return SlabPosterior(self.log_odds[rows], self.value[rows], *components)
 
-    def energy(self, offset: torch.Tensor, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean of the energy exp(offset + slope x), log-normal in each component, and its covariance with x."""
-        energies = self.shares * (offset + slope * self.values + slope.square() * self.variances / 2).exp()
-        from_mean = self.values + slope * self.variances - self.value
-        return energies.sum(0), (energies * from_mean).sum(0)
-
 
 def tilted_mixture(
     log_weights: torch.Tensor,
@@ -588,9 +582,98 @@ def fit_mixture(
     return flat[0], flat[1], flat[2]
 
 
+"""The energies that values of hits in x stand for, and what they are on average where a value is known with an error.
+
+This file needs `slab.py` beside it; to the Hub they travel as one file.
+"""
+
+
+from collections.abc import Callable
+
+import torch
+
+
+Expected = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""Of values moved by (N, C, H, W): mean energy, its covariance with x, and its derivative, each (N, C, H, W)."""
+
+
+class HitEnergy:
+    """Base class: energy in GeV as a function of x that rises with a line in x.
+
+    Args:
+        offset, slope: (C, 1, 1) of the line.
+    """
+
+    def __init__(self, offset: torch.Tensor, slope: torch.Tensor) -> None:
+        self.offset, self.slope = offset, slope
+
+    def at(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) energy of a value in x."""
+        raise NotImplementedError
+
+    def expected(self, slab: SlabPosterior) -> Expected:
+        """Mean energies of values distributed like the slab, as a function of how far these are moved."""
+        raise NotImplementedError
+
+
+class LogLinearEnergy(HitEnergy):
+    """exp(line): log-normal where x is Gaussian."""
+
+    def at(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) energy of a value in x."""
+        return (self.offset + self.slope * value).exp()
+
+    def expected(self, slab: SlabPosterior) -> Expected:
+        """A move is a common factor of all energies."""
+        exponent = self.offset + self.slope * slab.values + self.slope.square() * slab.variances / 2
+        energies = slab.shares * exponent.exp()
+        energy = energies.sum(0)
+        covariance = (energies * (slab.values + self.slope * slab.variances - slab.value)).sum(0)
+
+        def moved(by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            growth = (self.slope * by).exp()
+            grown = energy * growth
+            return grown, covariance * growth, self.slope * grown
+
+        return moved
+
+
+class FourthRootLinearEnergy(HitEnergy):
+    """line^4, whose mean and covariance with x are polynomials of the first moments of the line."""
+
+    def at(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) energy of a value in x; zero where the line is negative."""
+        return (self.offset + self.slope * value).clamp(min=0) ** 4
+
+    def expected(self, slab: SlabPosterior) -> Expected:
+        """By the binomial theorem, a move being added to the line; covariances are those of Stein's lemma."""
+        root, spread = self.offset + self.slope * slab.values, self.slope.square() * slab.variances
+        powers = [slab.shares, slab.shares * root]  # each component's moments of the line, times its share
+        for n in range(2, 5):
+            powers.append(root * powers[-1] + (n - 1) * spread * powers[-2])
+        moments = [power.sum(0) for power in powers]
+        from_mean, pull = slab.values - slab.value, self.slope * slab.variances
+        covariances = [(powers[n] * from_mean + n * pull * powers[n - 1]).sum(0) for n in range(1, 5)]
+
+        def moved(by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            d = self.slope * by
+            _, first, second, third, fourth = moments
+            rate = third + d * (3 * second + d * (3 * first + d))
+            energy = fourth + d * (4 * third + d * (6 * second + d * (4 * first + d)))
+            with_line, with_square, with_cube, with_fourth = covariances
+            covariance = with_fourth + d * (4 * with_cube + d * (6 * with_square + d * (4 * with_line)))
+            return energy, covariance, 4 * self.slope * rate
+
+        return moved
+
+
+HIT_ENERGIES: dict[str, type[HitEnergy]] = {"log": LogLinearEnergy, "fourth_root": FourthRootLinearEnergy}
+"""By the value map in which x is linear."""
+
+
 """Sums over regions of a jet: what channels, or rings of them, are asked to have, and how pixels come to add up to it.
 
-This file needs `denoiser.py` and `slab.py` beside it; to the Hub they travel as one file.
+This file needs `denoiser.py`, `hit_energy.py` and `slab.py` beside it; to the Hub they travel as one file.
 """
 
 
@@ -614,7 +697,8 @@ class RegionSums(Denoiser):
     """Base class of denoisers that know where hits may be, and hold the hits and energies of regions to what is asked.
 
     A region is a channel group, or a ring of one. Beside its own buffers the class needs `prior_logit_bits` and
-    `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `log_energy_line_bits`.
+    `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `energy_line_bits`, offset and
+    slope of the line in x that the energy of a hit follows by the configuration's `value_map`.
     """
 
     def set_regions(self, group: torch.Tensor, grid: tuple[int, int], num_regions: int | None) -> None:
@@ -701,11 +785,11 @@ class RegionSums(Denoiser):
     def held_values(self, slab: SlabPosterior, logit: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
         """Values of hits (N, C, H, W), moved so that each region's energies add up to those asked for.
 
-        Given x_t a hit's value is a mixture of Gaussians, its energy one of log-normals. That the energies add up to a
-        known sum moves the values as in a Kalman filter, by their covariance with the energy times one number for all:
-        what is missing goes to the hits that have both the energy and the uncertainty to supply it. The number is
-        found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard deviation. Its
-        last step carries the gradient of the implicit function.
+        Given x_t a hit's value is a mixture of Gaussians (`hit_energy` says what that makes of its energy). That the
+        energies add up to a known sum moves the values as in a Kalman filter, by their covariance with the energy times
+        one number for all: what is missing goes to the hits that have both the energy and the uncertainty to supply it.
+        The number is found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard
+        deviation. Its last step carries the gradient of the implicit function.
 
         Args:
             slab: What is known of the values.
@@ -713,29 +797,26 @@ class RegionSums(Denoiser):
             energies: (N, regions) GeV; NaN where not known.
         """
         value = slab.value
-        offset, slope = self._log_energy_line
         with torch.no_grad():
-            energy, covariance = slab.energy(offset, slope)
-            probability = self.hit_probability(logit)
-            energy, covariance = probability * energy, probability * covariance
+            expected, probability = self._hit_energy.expected(slab), self.hit_probability(logit)
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
-                growth = (slope * moved).exp()
-                grown, reach = energy * growth, covariance * growth
-                rise = self._by_region(slope * grown * reach).clamp(min=1e-12)
-                number = self._at_pixels(((energies - self._by_region(grown)) / rise).nan_to_num(0.0))
-                step = (reach * number).clamp(-1 / slope, 1 / slope)  # the linear law holds for less than a factor of e
-                moved = (moved + step).clamp(-limit, limit)
+                of_hits = expected(moved)
+                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for less than a factor of e
+                energy, reach, rate = (probability * part for part in of_hits)
+                rise = self._by_region(rate * reach).clamp(min=1e-12)
+                number = self._at_pixels(((energies - self._by_region(energy)) / rise).nan_to_num(0.0))
+                moved = (moved + (reach * number).clamp(-most, most)).clamp(-limit, limit)
         if value.requires_grad:
-            surplus = self._by_region(slope * grown * (value - value.detach())) / rise
+            surplus = self._by_region(rate * (value - value.detach())) / rise
             moved = moved - reach * self._at_pixels(surplus.where(energies.isfinite(), 0))
         return value + moved
 
     @property
-    def _log_energy_line(self) -> torch.Tensor:
-        """(2, C, 1, 1) offset and slope of log(energy / GeV) in x."""
-        return self.log_energy_line_bits.view(torch.float32)[:, :, None, None]
+    def _hit_energy(self) -> HitEnergy:
+        """The energy in GeV that x stands for where there is a hit."""
+        return HIT_ENERGIES[self.config.value_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
 
     def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) probability of a hit; outside the image there is none."""
@@ -750,23 +831,18 @@ class RegionSums(Denoiser):
             probability, value: Of hits.
             asked: (N, regions) energies asked for in GeV; NaN where none is.
         """
-        energy = probability * self._energy_at(value)
+        energy = probability * self._hit_energy.at(value)
         hits, expected = self._by_group(probability).clamp(min=0.5), self._by_region(energy).clamp(min=1e-3)
         asked = expected if asked is None else torch.where(asked.isnan(), expected, asked.clamp(min=1e-3))
         missing = (asked / expected).log().clamp(-MISSING_LIMIT, MISSING_LIMIT)
         mean = self._at_channels(self._over_rings(asked) / hits)
         return (energy / mean).clamp(max=ENERGY_LIMIT), self._at_pixels(missing).expand_as(energy)
 
-    def _energy_at(self, value: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) energy in GeV that x stands for where there is a hit."""
-        offset, slope = self._log_energy_line
-        return (offset + slope * value).exp()
-
 
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py`, `regions.py`, `slab.py` and `crystal_network.py` beside it; to the Hub they travel as one
-file.
+This file needs `denoiser.py`, `regions.py`, `hit_energy.py`, `slab.py` and `crystal_network.py` beside it; to the Hub
+they travel as one file.
 """
 
 
@@ -830,7 +906,8 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_energies: The same for the energies of hits.
         hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
             wider than what the network knows of its value that energies expected with it add up to too much.
-        log_energy_line: Per group, offset and slope of log(energy / GeV) in x; without it no energies can be held.
+        value_map: In what of the energy of hits x is linear, log or fourth_root.
+        energy_line: Per group, offset and slope in x of that of energy / GeV; without it no energies can be held.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
         window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
@@ -854,7 +931,8 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_hits: bool = True,
         hold_energies: bool = True,
         hold_ratio: float = 0.5,
-        log_energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        value_map: str = "log",
+        energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
         window: tuple[int, int, int, int] | None = None,
@@ -863,8 +941,10 @@ class SpikeAndSlabDenoiser(RegionSums):
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
-        if log_energy_line is None and ENERGY_INPUTS & set(inputs):
-            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need log_energy_line, the energy x stands for")
+        if energy_line is None and ENERGY_INPUTS & set(inputs):
+            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need energy_line, the energy x stands for")
+        if energy_line is not None and value_map not in HIT_ENERGIES:
+            raise ValueError(f"energy_line must be that of a value_map in {tuple(HIT_ENERGIES)}, not of {value_map!r}")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
@@ -877,10 +957,8 @@ class SpikeAndSlabDenoiser(RegionSums):
         # The dtype is named: loading in half precision changes the default.
         slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
         self.register_buffer("slab_bits", float_bits(slab), persistent=False)
-        line = (
-            torch.full((2, channels), torch.nan) if log_energy_line is None else torch.tensor(log_energy_line)[:, group]
-        )
-        self.register_buffer("log_energy_line_bits", float_bits(line), persistent=False)
+        line = torch.full((2, channels), torch.nan) if energy_line is None else torch.tensor(energy_line)[:, group]
+        self.register_buffer("energy_line_bits", float_bits(line), persistent=False)
         if weights_by_position:
             weights = slab[0].T[:, :, None, None].expand(-1, -1, *grid)
             self.register_buffer("slab_weight_bits", float_bits(weights))  # (K, C, H, W)
@@ -1085,7 +1163,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         logit, value = self.log_odds(slab, shift + delta), slab.value
         if hits is not None and self.config.hold_hits:
             logit = self.held(logit, hits)
-        if energies is not None and self.config.hold_energies and self.config.log_energy_line is not None:
+        if energies is not None and self.config.hold_energies and self.config.energy_line is not None:
             alpha, sigma = self.noise_level(timesteps)
             quiet = (sigma <= self.config.hold_ratio * alpha).flatten().nonzero().flatten()
             if len(quiet):
@@ -1150,7 +1228,7 @@ class SpikeAndSlabDenoiser(RegionSums):
     def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
         """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
         logit, value = hits_of(output)
-        probability, energy = self.hit_probability(logit), self._energy_at(value)
+        probability, energy = self.hit_probability(logit), self._hit_energy.at(value)
         mean = self._by_group(probability * energy) / self._by_group(probability)
         return energy / self._at_channels(mean).clamp(min=1e-10)
 

@@ -114,8 +114,11 @@ class Representation(SchedulerMixin, ConfigMixin):
         """
         return torch.tensor(self.channel_group, device=device).view(-1, 1, 1)
 
-    def log_energy_line(self) -> torch.Tensor | None:
-        """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; None if not a line."""
+    def energy_line(self) -> torch.Tensor | None:
+        """(2, groups) offset and slope in x of the energies of hits, each group's, in GeV; None if not a line.
+
+        Of their logarithm or fourth root, whichever the value map is linear in.
+        """
         return None
 
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
@@ -134,6 +137,7 @@ value map sends [0, inf) onto itself, 0 to 0 and 1 to 1. This file is self-conta
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -141,8 +145,36 @@ QUANTILES = 16
 """Equal shares of a group's hits that the quantile map spreads evenly."""
 
 
-class LogMap:
+class ValueMap:
+    """Base class of value maps.
+
+    Args:
+        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
+        knots: What `QuantileMap` was fitted to; of no other map.
+
+    Raises:
+        ValueError: If there are knots that the map has no use for.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        if knots:
+            raise ValueError(f"knots are those of value_map {QuantileMap.name}, not of {self.name}")
+
+    def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Values of line (n,), the hits being of group (n,)."""
+        raise NotImplementedError
+
+    def line(self, values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        raise NotImplementedError
+
+
+class LogMap(ValueMap):
     """The line itself."""
+
+    name = "log"
 
     def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """Values of line (n,), the hits being of group (n,)."""
@@ -153,14 +185,13 @@ class LogMap:
         return values
 
 
-class FourthRootMap:
-    """Linear in the fourth root of energy.
+class FourthRootMap(ValueMap):
+    """Linear in the fourth root of energy."""
 
-    Args:
-        log_ranges: Per group, by how much the line rises in log E from 0 to 1.
-    """
+    name = "fourth_root"
 
-    def __init__(self, log_ranges: Sequence[float]) -> None:
+    def __init__(self, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        super().__init__(log_ranges, knots)
         self.growth = torch.tensor(log_ranges, dtype=torch.float64) / 4
 
     def spread(self, line: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
@@ -174,14 +205,27 @@ class FourthRootMap:
         return (values * growth.expm1()).log1p() / growth
 
 
-class QuantileMap:
+class QuantileMap(ValueMap):
     """Hits evenly spread up to the upper quantile, and a log tail without end above it.
 
-    Args:
-        knots: Per group, pairs of line and value, both rising from 0 to 1 without a repetition; linear between them.
+    Its knots are, per group, pairs of line and value, both rising from 0 to 1 without a repetition; it is linear
+    between them. Without knots, before it is fitted, it maps nothing.
+
+    Raises:
+        ValueError: If the knots are not of as many groups as the ranges, do not lead from (0, 0) to (1, 1) or do not
+            rise.
     """
 
-    def __init__(self, knots: Sequence[Sequence[Sequence[float]]]) -> None:
+    name = "quantile"
+
+    def __init__(self, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> None:
+        if knots and len(knots) != len(log_ranges):
+            raise ValueError(f"knots must be those of {len(log_ranges)} groups, got {len(knots)}")
+        for pairs in knots:
+            if [list(pair) for pair in (pairs[0], pairs[-1])] != [[0, 0], [1, 1]]:
+                raise ValueError(f"knots must lead from (0, 0) to (1, 1), got {pairs}")
+            if not all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs)):
+                raise ValueError(f"knots must rise, got {pairs}")
         self.knots = [torch.tensor([*pairs, [2.0, 2.0]], dtype=torch.float64).T for pairs in knots]
 
     @classmethod
@@ -205,19 +249,36 @@ class QuantileMap:
         return self._between(values, group, 1, 0)
 
     def _between(self, given: torch.Tensor, group: torch.Tensor, before: int, after: int) -> torch.Tensor:
-        """Linear from one row of the knots to the other; the last piece goes on for ever."""
+        """Linear from one row of the knots to the other; the last piece goes on for ever.
+
+        Raises:
+            ValueError: Without knots.
+        """
+        if not self.knots:
+            raise ValueError("value_map quantile has no knots yet; fit the representation to training jets")
         out = torch.empty_like(given)
         for g, knots in enumerate(self.knots):
             own = group == g
-            x, y = knots.to(given)[before], knots.to(given)[after]
+            x, y = knots.to(given)[[before, after]].unbind()
             piece = torch.searchsorted(x[1:-1].contiguous(), given[own], right=True)
             slope = y.diff() / x.diff()
             out[own] = y[piece] + (given[own] - x[piece]) * slope[piece]
         return out
 
 
-VALUE_MAPS = ("log", "fourth_root", "quantile")
-"""Names of the value maps."""
+VALUE_MAPS: dict[str, type[ValueMap]] = {kind.name: kind for kind in (LogMap, FourthRootMap, QuantileMap)}
+"""Value maps by name."""
+
+
+def value_map(name: str, log_ranges: Sequence[float], knots: Sequence[Sequence[Sequence[float]]]) -> ValueMap:
+    """The value map of a name.
+
+    Raises:
+        ValueError: If there is none of that name, or the knots are wrong.
+    """
+    if name not in VALUE_MAPS:
+        raise ValueError(f"value_map must be one of {tuple(VALUE_MAPS)}, got {name!r}")
+    return VALUE_MAPS[name](log_ranges, knots)
 
 
 """Hit values: representations in which zeros have a value of their own, well below the smallest hit's.
@@ -227,7 +288,6 @@ This file needs `representation.py` and `value_map.py` beside it; to the Hub the
 """
 
 
-import itertools
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -427,15 +487,21 @@ class HitValueMap(Representation):
         ones = members[:, :, None, None].expand(-1, -1, *self.grid)
         return self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)
 
-    def log_energy_line(self) -> torch.Tensor | None:
-        """(2, groups) offset and slope of log(energy / GeV) in x for the hits of each group; not of the bent tail."""
-        if self.config.value_map != "log":
-            return None
+    def energy_line(self) -> torch.Tensor | None:
+        """(2, groups) offset and slope in x of the logarithm or fourth root of the energy in GeV; not of the bent tail.
+
+        None for quantiles.
+        """
         names = ("log_low", "log_high", "mean", "std")
         low, high, mean, std = (self._fitted(name, torch.zeros(())) for name in names)
-        slope = std * (high - low)
-        offset = low + (mean - self.config.gap) * (high - low) + (GEV_PER_UNIT * self._copies()).log()
-        return torch.stack([offset, slope])
+        unit = GEV_PER_UNIT * self._copies()
+        if self.config.value_map == "log":
+            low, high = low + unit.log(), high + unit.log()
+        elif self.config.value_map == "fourth_root":
+            low, high = ((end.exp() * unit) ** 0.25 for end in (low, high))
+        else:
+            return None
+        return torch.stack([low + (mean - self.config.gap) * (high - low), std * (high - low)])
 
     def _group(self, device: torch.device | str) -> torch.Tensor:
         return torch.tensor(self.channel_group, device=device)
@@ -468,34 +534,14 @@ class HitValueMap(Representation):
         line = self._value_map.line(u.clamp(min=0), group) + below / (1 + below / (TAIL * self.config.gap))
         return low + line * (high - low)
 
-    @cached_property
-    def _value_map(self) -> LogMap | FourthRootMap | QuantileMap:
-        if self.config.value_map == "fourth_root":
-            return FourthRootMap(
-                [high - low for low, high in zip(self.config.log_low, self.config.log_high, strict=True)]
-            )
-        if self.config.value_map == "log":
-            return LogMap()
-        if not self.config.knots:
-            raise ValueError("value_map quantile has no knots yet; fit the representation to training jets")
-        return QuantileMap(self.config.knots)
-
-    def check_value_map(self) -> None:
-        """Refuse a value map that is not known, and knots that are none.
+    def set_value_map(self) -> None:
+        """Make the value map of the settings.
 
         Raises:
-            ValueError: Saying which are.
+            ValueError: If there is none of that name, or the knots are wrong.
         """
-        if self.config.value_map not in VALUE_MAPS:
-            raise ValueError(f"value_map must be one of {VALUE_MAPS}, got {self.config.value_map!r}")
-        knots = self.config.knots
-        if knots and (self.config.value_map != "quantile" or len(knots) != len(GROUPS)):
-            raise ValueError(f"knots are those of {len(GROUPS)} groups, for value_map quantile; got {len(knots)}")
-        if any(list(ends) != [0, 0, 1, 1] for pairs in knots for ends in [(*pairs[0], *pairs[-1])]):
-            raise ValueError(f"knots must lead from (0, 0) to (1, 1), got {knots}")
-        steps = [(a, b) for pairs in knots for a, b in itertools.pairwise(pairs)]
-        if any(not (a[0] < b[0] and a[1] < b[1]) for a, b in steps):
-            raise ValueError(f"knots must rise, got {knots}")
+        ranges = [high - low for low, high in zip(self.config.log_low, self.config.log_high, strict=True)]
+        self._value_map = value_map(self.config.value_map, ranges, self.config.knots)
 
 
 """Representations of the image as it is: towers of crystals, or the grid of pixels.
@@ -545,7 +591,7 @@ class TowerPatches(HitValueMap):
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
     ) -> None:
         self.check_rings()
-        self.check_value_map()
+        self.set_value_map()
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -611,7 +657,7 @@ class PixelGrid(HitValueMap):
         if pool < 1 or (128 % pool and pool != TOWER):
             raise ValueError(f"pool must divide 128 or be {TOWER}, got {pool}")
         self.check_rings()
-        self.check_value_map()
+        self.set_value_map()
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
