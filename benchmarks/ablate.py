@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from jet_diffusion.files import file_stem, write_text_atomically
+from jet_diffusion.precision import PRECISIONS
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.schema import CHANNELS
 
@@ -204,7 +205,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path(__file__).with_name("ablations.yaml"))
     parser.add_argument("--only", nargs="+", help="names of the rows to make")
     parser.add_argument("--size", type=int, default=300, help="jets of each row (default 300)")
-    parser.add_argument("--precision", choices=["no", "bf16"], default="bf16", help="of sampling (default bf16)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of sampling (default auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the jets drawn and sampled (default 0)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each a process of one core (default 1)")
     options = parser.parse_args()

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from jet_diffusion.conversion import convert
+from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.sample import sample_path
 from jet_diffusion.training.allocator import keep_freed_memory
 from jet_diffusion.training.settings import TrainSettings, parse_settings
@@ -125,7 +126,7 @@ def parser(description: str | None, *, rounds: int = 5, seconds: float = 2.0) ->
     made.add_argument("--data", help="folder made by `jet-diffusion convert` (default: the bundled sample)")
     made.add_argument("--config", help="configuration of a training run to take the other settings from")
     made.add_argument("--preset", default="small", help="size of the network (default small), without --config")
-    made.add_argument("--precision", choices=("no", "bf16"), default="bf16")
+    made.add_argument("--precision", choices=PRECISIONS, default="auto")
     made.add_argument("--compile", action="store_true", help="compile the networks, ours and the peers'")
     made.add_argument("--rounds", type=int, default=rounds)
     made.add_argument("--seconds", type=float, default=seconds, help="of work a contender's turn takes at least")
@@ -141,10 +142,11 @@ def begin(options: argparse.Namespace) -> Accelerator:
     """The accelerator the options ask for; prints what is measured on what."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.precision)
+    accelerator = make_accelerator(options.precision, cpu=options.cpu)
     if accelerator.device.type == "cpu":
         keep_freed_memory()  # as training does; it serves all contenders
-    print(f"{device_name(accelerator.device)}; torch {torch.__version__}; {options.clock} time")
+    precision = accelerator.mixed_precision
+    print(f"{device_name(accelerator.device)}; torch {torch.__version__}; precision {precision}; {options.clock} time")
     if accelerator.device.type == "cuda" and options.clock == "cpu":
         raise SystemExit("--clock cpu says nothing about a GPU")
     return accelerator

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 from comparison import Candidate, judge
 
 from jet_diffusion.files import write_text_atomically
@@ -25,6 +24,7 @@ from jet_diffusion.metrics.distances import wasserstein
 from jet_diffusion.metrics.scaling import central_width
 from jet_diffusion.observables import OBSERVABLES
 from jet_diffusion.pipelines.jet_image import SCHEDULERS
+from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.sampling import sample_like, set_sampler
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--step-power", type=float, help="where steps lie (default: the model's own)")
     parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
-    parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="of the networks (default no)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no)")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
     parser.add_argument("--out", type=Path, help="write the figures there too, with all digits")
     parser.add_argument("--seed", type=int, default=0)
@@ -56,7 +56,7 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     conditions, real = load_jets(options.real, 3 * options.size, rng).split([options.size, 2 * options.size], rng)
     steps = pipeline.config.default_steps
-    accelerator = Accelerator(mixed_precision=options.precision)
+    accelerator = make_accelerator(options.precision)
     pipeline.to(accelerator.device)
     with accelerator.autocast():
         sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)

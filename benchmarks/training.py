@@ -97,8 +97,8 @@ def recipe_loops(
     """The recipe of diffusers, loading its images as it trains: in float32, and in our precision if that is another."""
     images, rng, size = LinearImages(jets, fit_jets=1000), np.random.default_rng(0), options.recipe_batch
     contexts: dict[str, Callable[[], AbstractContextManager]] = {"float32": nullcontext}
-    if options.precision != "no":
-        contexts[options.precision] = accelerator.autocast
+    if accelerator.mixed_precision != "no":
+        contexts[accelerator.mixed_precision] = accelerator.autocast
 
     def contender(precision: str) -> Contender:
         recipe = Recipe(unet, 10_000, contexts[precision])
@@ -168,7 +168,7 @@ def main() -> None:
         if options.compile:
             peer_unet.compile()
         peers = recipe_loops(options, accelerator, jets, peer_unet)
-        dtype = torch.float32 if options.precision == "no" else torch.bfloat16
+        dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
         limit = matrix_product(accelerator.device, dtype)
         watch = Stopwatch(accelerator.device, options.clock)
         race([ours, bare, *peers, limit], watch, options.rounds, options.seconds)

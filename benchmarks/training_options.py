@@ -48,7 +48,7 @@ class Step:
         preset: str,
         batch_size: int,
         *,
-        bf16: bool = True,
+        bf16: bool,
         channels_last: bool = False,
         compile: bool = False,
         fused: bool = True,
@@ -122,11 +122,10 @@ def main() -> None:
         "--only", nargs="*", help="variants to measure beside the trainer's own (default: all but compile)"
     )
     options = made.parse_args()
-    begin(options)
-    size = options.batch_size
+    size, bf16 = options.batch_size, begin(options).mixed_precision == "bf16"
     variants: dict[str, dict[str, Any]] = {
         "memory given back": {"around": glibc_defaults},
-        "float32": {"bf16": False},
+        "float32" if bf16 else "bf16": {"bf16": not bf16},
         "bf16 products": {"bf16": False, "around": bf16_products},
         "channels_last": {"channels_last": True},
         "unfused AdamW": {"fused": False},
@@ -137,8 +136,8 @@ def main() -> None:
     chosen = [name for name in variants if name != "compile"] if options.only is None else options.only
     if unknown := set(chosen) - set(variants):
         raise SystemExit(f"no variant {', '.join(unknown)}; there are {', '.join(variants)}")
-    steps = {"as trained": Step(options.preset, size)}
-    steps |= {name: Step(**{"preset": options.preset, "batch_size": size, **variants[name]}) for name in chosen}
+    trained = {"preset": options.preset, "batch_size": size, "bf16": bf16}
+    steps = {"as trained": Step(**trained)} | {name: Step(**trained | variants[name]) for name in chosen}
     contenders = [Contender(name, step) for name, step in steps.items()]
     race(contenders, Stopwatch(torch.device("cpu"), options.clock), options.rounds, options.seconds)
     print(f"{options.preset}, batch {size}: jets/s, of the trainer's own, page faults a step")

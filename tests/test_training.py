@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
+from jet_diffusion.precision import resolve
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyJets, Position
 from jet_diffusion.training.build import TrainedModule
@@ -330,6 +331,14 @@ def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder
     with pytest.raises(ValueError, match="signal's amplitude"):
         run_here(converted_folder, tmp_path / "run", "--noise.num_train_timesteps=50")
     assert not RunFolder(tmp_path / "run").begun
+
+
+def test_precision_is_what_the_device_is_fast_in_and_is_recorded(converted_folder, tmp_path):
+    for precision in ("auto", "no"):
+        run = run_here(converted_folder, tmp_path / precision, "--max_steps=1", f"--precision={precision}")
+        fast = resolve(precision, torch.device("cpu"))
+        assert run.read_record()["sessions"][0]["precision"] == fast
+        assert run.read_config()["precision"] == precision
 
 
 def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_path):

@@ -24,6 +24,7 @@ from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.runs import versions
 from jet_diffusion.training.processes import check_processes
 from jet_diffusion.training.sampling import set_sampler
@@ -158,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
     set_sampler(pipeline, arguments.scheduler)
-    accelerator = Accelerator(mixed_precision=arguments.precision)
+    accelerator = make_accelerator(arguments.precision)
     check_processes(accelerator.num_processes, None, os.environ)
     given = {"labels": arguments.label, "pt": arguments.pt, "m0": arguments.m0}
     generate(
@@ -184,9 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's own number)")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--batch-size", type=int, default=64, help="jets a process denoises at once (default 64)")
-    parser.add_argument(
-        "--precision", choices=["no", "bf16"], default="no", help="of the networks (default no: float32)"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no: float32)")
     parser.add_argument("--label", choices=["gluon", "quark"], help="class of all jets (default: drawn)")
     parser.add_argument("--pt", type=float, help="pT of all jets, GeV (default: drawn)")
     parser.add_argument("--m0", type=float, help="mass of all jets, GeV (default: drawn)")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
+from jet_diffusion import precision
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.settings import TrainSettings
 
@@ -18,9 +19,9 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     Raises:
         ValueError: If fewer processes run than were asked for.
     """
-    accelerator = Accelerator(
+    accelerator = precision.make_accelerator(
+        settings.precision,
         cpu=settings.cpu,
-        mixed_precision=settings.precision,
         gradient_accumulation_steps=settings.accumulation,
         log_with=list(settings.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(run.path), logging_dir=str(run.logs)),

@@ -202,7 +202,7 @@ class TrainSettings:
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of the averaged weights that samples, validation and the published model use; 0 uses the
             weights as they are.
-        precision: "no" (float32) or "bf16", by accelerate.
+        precision: "no" (float32) or "bf16", by accelerate; "auto" for bf16 where the device has instructions for it.
         memory_format: contiguous or channels_last.
         compile: Compile the UNet with torch.compile.
         seed: Seeds weights, data order, noise and timesteps.
@@ -227,7 +227,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     ema_decay: float = 0.999
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
     seed: int = 0

@@ -50,7 +50,8 @@ def train(settings: TrainSettings) -> RunFolder:
     check_settings(settings, accelerator.num_processes)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device}")
+    arithmetic = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device} in {arithmetic}")
     jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
     validation = JetDataset.load(settings.data, "validation")
     if settings.dry_run:
@@ -63,7 +64,12 @@ def train(settings: TrainSettings) -> RunFolder:
         accelerator.print(f"going on from step {state.step} of {settings.max_steps}")
     if accelerator.is_main_process:
         run.forget_after(state.step)
-        run.add_session(step=state.step, processes=accelerator.num_processes, device=str(accelerator.device))
+        run.add_session(
+            step=state.step,
+            processes=accelerator.num_processes,
+            device=str(accelerator.device),
+            precision=accelerator.mixed_precision,
+        )
     accelerator.wait_for_everyone()
     run_steps(settings, accelerator, run, pipeline, state, jets, validation)
     accelerator.end_training()
