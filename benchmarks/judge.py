@@ -23,7 +23,7 @@ from jet_diffusion.jet_sources import load_jets
 from jet_diffusion.metrics.distances import wasserstein
 from jet_diffusion.metrics.scaling import central_width
 from jet_diffusion.observables import OBSERVABLES
-from jet_diffusion.pipelines.jet_image import SCHEDULERS
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.schema import CHANNELS

@@ -23,7 +23,8 @@ from peer_unconditional import build_network, count_parameters, equal_widths
 
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.training.build import build_pipeline
 
 DDPM_STEPS = 1000

@@ -16,7 +16,7 @@ from test_publish import run_stranger
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline, trained_tensors
 from jet_diffusion.pipelines.baselines import BASELINES, DeepFalconCNN, DeepFalconUNet
-from jet_diffusion.pipelines.jet_image import make_scheduler
+from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training import notebook_artefacts
 from jet_diffusion.training.build import build_pipeline

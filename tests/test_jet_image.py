@@ -8,9 +8,9 @@ from models import small_pipeline
 from PIL import Image
 
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, make_scheduler
 from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
 from jet_diffusion.pipelines.regions import SHIFT_NODES
+from jet_diffusion.pipelines.schedulers import SCHEDULERS, make_scheduler
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioning import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
 from jet_diffusion.pipelines.hit_values import HitValueMap
-from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.build_quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings

@@ -9,7 +9,7 @@ import torch
 from diffusers import ModelMixin
 
 from jet_diffusion.dataset import JetDataset
-from jet_diffusion.pipelines.jet_image import make_scheduler
+from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.quantum.class_conditioning import ClassConditioner
 from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
 from jet_diffusion.quantum.filter_denoiser import QuantumFilterDenoiser

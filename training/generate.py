@@ -23,7 +23,8 @@ from tqdm import tqdm
 from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.runs import versions
 from jet_diffusion.training.processes import check_processes

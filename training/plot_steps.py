@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from jet_diffusion.cli import run_command
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.plots import save_figure
 from jet_diffusion.sample import sample_path
 from jet_diffusion.training.sampling import set_sampler

@@ -17,7 +17,8 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from jet_diffusion.cli import run_command
 from jet_diffusion.files import partial_folder
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.report import REPORT_FILE, Report
 from jet_diffusion.report_tables import number

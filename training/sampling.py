@@ -12,7 +12,8 @@ import torch
 from tqdm import tqdm
 
 from jet_diffusion.jet_sample import JetSample
-from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import make_scheduler
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.jet_sources import HDF5_SUFFIXES, load_jets
 from jet_diffusion.leaks import find_training_hashes, read_hashes, refuse_training_jets
 from jet_diffusion.metrics.classifiers import CLASSIFIERS
-from jet_diffusion.pipelines.jet_image import SCHEDULERS, JetImagePipeline
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.report import Figure, Goal, Report, refuse_existing
 from jet_diffusion.report_files import write_report
 from jet_diffusion.report_tables import number, verdict

@@ -13,7 +13,8 @@ from jet_diffusion.metrics.classifiers import ObservableClassifier
 from jet_diffusion.metrics.estimates import Estimate, estimate
 from jet_diffusion.metrics.headline import HEADLINE
 from jet_diffusion.metrics.two_sample import two_sample_test
-from jet_diffusion.pipelines.jet_image import JetImagePipeline, make_scheduler
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.training.sampling import SampledJets, sample_like
 
 Row = dict[str, Any]

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from jet_diffusion.pipelines.jet_image import JetImagePipeline, JetImagePipelineOutput
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
 
 
 class QuantumJetPipeline(JetImagePipeline):

@@ -1,6 +1,147 @@
-"""Made of posterior_scheduler.py, jet_image.py."""
+"""Made of jet_output.py, own_sources.py, posterior_scheduler.py, schedulers.py, jet_image.py."""
 
 from __future__ import annotations
+
+"""What comes out of the pipeline: jets with their conditions, as arrays or pictures.
+
+This file is self-contained so that it can travel to the Hub.
+"""
+
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+OUTPUT_TYPES = ("np", "pt", "pil")
+GEV_PER_UNIT = 100.0
+PIL_RANGE_GEV = (1e-2, 1e2)
+
+
+@dataclass
+class JetImagePipelineOutput(BaseOutput):
+    """Generated jets.
+
+    Attributes:
+        images: Energies (N, 125, 125, 3) in GeV/100 (tracks, ECAL, HCAL) as numpy or torch, or N PIL pictures.
+        labels: (N,) int64 numpy, 0 gluon, 1 quark.
+        pt, m0: (N,) float32 numpy, GeV, the conditions the jets were made for.
+        held_fraction: Share of the values of predicted x_0 (not of drawn ones) that were held to the fitted range.
+    """
+
+    images: Any
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
+    held_fraction: float
+
+
+def as_images(energies: torch.Tensor, output_type: str) -> Any:
+    """Energies (N, 3, H, W) as one of OUTPUT_TYPES: an array (N, H, W, 3), or N pictures on a log scale."""
+    images = energies.permute(0, 2, 3, 1).contiguous()
+    if output_type == "pt":
+        return images
+    if output_type == "np":
+        return images.numpy()
+    low, high = np.log10(PIL_RANGE_GEV)
+    gev = np.log10(np.maximum(images.numpy() * GEV_PER_UNIT, 10**low))
+    pixels = np.clip((gev - low) / (high - low), 0, 1)
+    return [Image.fromarray((255 * jet).round().astype(np.uint8)) for jet in pixels]
+
+
+def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+    """Energies (N, 3, H, W), each channel scaled to its totals in GeV; as they are where there are none (N, 0)."""
+    if not totals.shape[1]:
+        return energies
+    sums = energies.sum((2, 3))
+    asked = totals.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
+    scale = torch.where(sums > 0, asked.to(sums) / GEV_PER_UNIT / sums, 1.0)
+    return energies * scale[:, :, None, None]
+
+
+"""A pipeline whose folder holds its own source, so that it loads anywhere.
+
+This file is self-contained so that it can travel to the Hub.
+"""
+
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+
+class OwnSourcesMixin:
+    """Saves, beside what a `DiffusionPipeline` does, the source of the pipeline and of its components."""
+
+    components: dict[str, Any]
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save a folder that loads by `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` anywhere.
+
+        Beside what diffusers saves, it holds the source of the pipeline and of each component that diffusers does
+        not have, and names them in `model_index.json` in the way that makes the loader find them.
+        """
+        push_to_hub = kwargs.pop("push_to_hub", False)
+        if push_to_hub and (kwargs.get("revision") or kwargs.get("create_pr")):
+            raise ValueError("this pipeline pushes to the main branch only; push the saved folder with upload_folder")
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        folder = Path(save_directory)
+        index_file = folder / "model_index.json"
+        index = json.loads(index_file.read_text())
+        (folder / "pipeline.py").write_text(one_file(type(self)))
+        index["_class_name"] = ["pipeline", type(self).__name__]
+        for name, component in self.components.items():
+            if component is None or type(component).__module__.startswith("diffusers."):
+                continue
+            module = source_of(type(component)).stem
+            (folder / name / f"{module}.py").write_text(one_file(type(component)))
+            index[name] = [module, type(component).__name__]
+        index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        if push_to_hub:
+            self._upload(folder, **kwargs)
+
+    def _upload(self, folder: Path, repo_id: str | None = None, **kwargs: Any) -> None:
+        from huggingface_hub import HfApi
+
+        hub = HfApi(token=kwargs.get("token"))
+        repo = hub.create_repo(repo_id or folder.name, private=kwargs.get("private"), exist_ok=True).repo_id
+        message = kwargs.get("commit_message") or f"Upload {type(self).__name__}"
+        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+
+
+def source_of(cls: type) -> Path:
+    """The file a class is defined in."""
+    return Path(str(sys.modules[cls.__module__].__file__))
+
+
+def one_file(cls: type) -> str:
+    """Source of a class after that of all it imports from its own package: diffusers fetches one file a component."""
+    package = cls.__module__.split(".")[0]
+    own_import = re.compile(rf"^from (\.\w+|{package}\.[\w.]+) import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
+    parts: dict[str, str] = {}
+
+    def add(module: str) -> None:
+        text = Path(str(sys.modules[module].__file__)).read_text()
+        for name in own_import.findall(text):
+            needed = importlib.util.resolve_name(name, module.rpartition(".")[0])
+            if needed not in parts:
+                add(needed)
+        parts[module] = own_import.sub("", text)
+
+    add(cls.__module__)
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    future = "from __future__ import annotations\n"
+    names = ", ".join(f"{module.rpartition('.')[2]}.py" for module in parts)
+    joined = "\n\n".join(text.replace(future, "", 1) for text in parts.values())
+    return f'"""Made of {names}."""\n\n{future}\n{joined}'
+
 
 """PosteriorScheduler: ancestral sampling with jets drawn from each pixel's posterior, not replaced by its mean.
 
@@ -27,45 +168,25 @@ class PosteriorScheduler(DDPMScheduler):
     """Asks the pipeline for a drawn x_0 at every step but the last."""
 
 
-"""JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
+"""Schedulers that jets are sampled with: diffusers' own and the posterior's, and whether one suits a denoiser.
 
-On the Hub this file is `pipeline.py`, with `posterior_scheduler.py` in it. The representation, the denoiser and the
-conditioner are components that save themselves, and the pipeline knows them by their methods alone.
+This file needs `posterior_scheduler.py` beside it; to the Hub they travel as one file.
 """
 
 
-import hashlib
-import importlib.util
-import inspect
-import itertools
-import json
-import math
-import re
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
-    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     ModelMixin,
     SchedulerMixin,
-    UNet2DModel,
     UniPCMultistepScheduler,
 )
-from diffusers.utils import BaseOutput, logging
-from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 
-
-logger = logging.get_logger(__name__)
 
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "posterior": (PosteriorScheduler, {"variance_type": "fixed_small"}),
@@ -81,28 +202,6 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {}),
 }
 """Schedulers that are tested with the pipeline: name -> (class, settings beside the training schedule's)."""
-
-OUTPUT_TYPES = ("np", "pt", "pil")
-GEV_PER_UNIT = 100.0
-PIL_RANGE_GEV = (1e-2, 1e2)
-
-
-@dataclass
-class JetImagePipelineOutput(BaseOutput):
-    """Generated jets.
-
-    Attributes:
-        images: Energies (N, 125, 125, 3) in GeV/100 (tracks, ECAL, HCAL) as numpy or torch, or N PIL pictures.
-        labels: (N,) int64 numpy, 0 gluon, 1 quark.
-        pt, m0: (N,) float32 numpy, GeV, the conditions the jets were made for.
-        held_fraction: Share of the values of predicted x_0 (not of drawn ones) that were held to the fitted range.
-    """
-
-    images: Any
-    labels: np.ndarray
-    pt: np.ndarray
-    m0: np.ndarray
-    held_fraction: float
 
 
 def make_scheduler(name: str, config: Any) -> SchedulerMixin:
@@ -122,6 +221,69 @@ def draws_x_0(scheduler: SchedulerMixin | type[SchedulerMixin]) -> bool:
     return getattr(scheduler, "draws_x_0", False)
 
 
+def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
+    """Refuse a scheduler whose alphas are not the training ones.
+
+    Raises:
+        ValueError: Saying where the two noise schedules part.
+    """
+    name, trained = type(scheduler).__name__, denoiser.alphas_cumprod.cpu()
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        raise ValueError(f"{name} has no alphas_cumprod; use one of {', '.join(SCHEDULERS)}")
+    alphas = alphas.cpu()
+    # Solvers put 2^-24 for an alpha_bar of zero, so that its logarithm exists.
+    if alphas.shape != trained.shape or not torch.allclose(alphas, trained, rtol=1e-4, atol=1e-7):
+        raise ValueError(
+            f"{name} has {len(alphas)} timesteps and alpha_bar {alphas[-1]:.3g} at the last, the model was trained "
+            f"with {len(trained)} and {trained[-1]:.3g}; make it by from_config(pipeline.scheduler.config), and "
+            f"if that is what you did, this class ignores part of the configuration: use one of "
+            f"{', '.join(SCHEDULERS)}"
+        )
+    if scheduler.config.prediction_type != "sample":
+        raise ValueError(
+            f"{name} expects a {scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
+            'set prediction_type="sample", whatever the UNet itself predicts'
+        )
+    if draws_x_0(scheduler) and not denoiser.knows_posterior:
+        others = ", ".join(key for key, (scheduler, _) in SCHEDULERS.items() if not draws_x_0(scheduler))
+        raise ValueError(
+            f"{name} draws x_0 from each pixel's posterior, of which {type(denoiser).__name__} knows only the "
+            f"mean; use one of {others}"
+        )
+    settings = scheduler.config
+    if draws_x_0(scheduler) and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
+        raise ValueError(
+            f"{name} needs variance_type fixed_small and clip_sample False, got {settings.variance_type} and "
+            f"{settings.clip_sample}; make it by make_scheduler('posterior', pipeline.scheduler.config)"
+        )
+
+
+"""JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
+
+On the Hub this file is `pipeline.py`, with `jet_output.py`, `own_sources.py` and `schedulers.py` in it. The
+representation, the denoiser and the conditioner are components that save themselves, and the pipeline knows them by
+their methods alone.
+"""
+
+
+import hashlib
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DModel
+from diffusers.utils import logging
+from diffusers.utils.torch_utils import randn_tensor
+
+
+logger = logging.get_logger(__name__)
+
+
 def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
     """One CPU generator a jet, keyed by (seed, index): a jet is the same in whatever batch it is made."""
     keys = (
@@ -130,7 +292,7 @@ def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1) for key in keys]
 
 
-class JetImagePipeline(DiffusionPipeline):
+class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
     """Samples 3-channel jet images (tracks, ECAL, HCAL) at native resolution.
 
     Args:
@@ -247,7 +409,7 @@ class JetImagePipeline(DiffusionPipeline):
                 batch_energies = self.representation.decode(x, batch_generators)[: count - start].cpu()
                 energies.append(match_energies(batch_energies, conditions[3][rows][: count - start]))
         output = JetImagePipelineOutput(
-            images=self._output(torch.cat(energies), output_type),
+            images=as_images(torch.cat(energies), output_type),
             labels=conditions[0].numpy().astype(np.int64),
             pt=conditions[1].numpy().astype(np.float32),
             m0=conditions[2].numpy().astype(np.float32),
@@ -358,41 +520,12 @@ class JetImagePipeline(DiffusionPipeline):
         return count, tuple(None if v is None else v.expand(count) for v in given)
 
     def check_scheduler(self) -> None:
-        """Refuse a scheduler whose alphas are not the training ones.
+        """Refuse a scheduler whose alphas are not the training ones, or that asks for what the denoiser does not know.
 
         Raises:
-            ValueError: Saying where the two noise schedules part.
+            ValueError: Saying what is wrong.
         """
-        name, trained = type(self.scheduler).__name__, self.denoiser.alphas_cumprod.cpu()
-        alphas = getattr(self.scheduler, "alphas_cumprod", None)
-        if alphas is None:
-            raise ValueError(f"{name} has no alphas_cumprod; use one of {', '.join(SCHEDULERS)}")
-        alphas = alphas.cpu()
-        # Solvers put 2^-24 for an alpha_bar of zero, so that its logarithm exists.
-        if alphas.shape != trained.shape or not torch.allclose(alphas, trained, rtol=1e-4, atol=1e-7):
-            raise ValueError(
-                f"{name} has {len(alphas)} timesteps and alpha_bar {alphas[-1]:.3g} at the last, the model was trained "
-                f"with {len(trained)} and {trained[-1]:.3g}; make it by from_config(pipeline.scheduler.config), and "
-                f"if that is what you did, this class ignores part of the configuration: use one of "
-                f"{', '.join(SCHEDULERS)}"
-            )
-        if self.scheduler.config.prediction_type != "sample":
-            raise ValueError(
-                f"{name} expects a {self.scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
-                'set prediction_type="sample", whatever the UNet itself predicts'
-            )
-        if draws_x_0(self.scheduler) and not self.denoiser.knows_posterior:
-            others = ", ".join(key for key, (scheduler, _) in SCHEDULERS.items() if not draws_x_0(scheduler))
-            raise ValueError(
-                f"{name} draws x_0 from each pixel's posterior, of which {type(self.denoiser).__name__} knows only the "
-                f"mean; use one of {others}"
-            )
-        settings = self.scheduler.config
-        if draws_x_0(self.scheduler) and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
-            raise ValueError(
-                f"{name} needs variance_type fixed_small and clip_sample False, got {settings.variance_type} and "
-                f"{settings.clip_sample}; make it by make_scheduler('posterior', pipeline.scheduler.config)"
-            )
+        check_scheduler(self.scheduler, self.denoiser)
 
     def _check_guidance(self, guidance_scale: float) -> None:
         if guidance_scale == 1:
@@ -412,39 +545,6 @@ class JetImagePipeline(DiffusionPipeline):
         falling = all(later < earlier for earlier, later in itertools.pairwise(timesteps))
         if not timesteps or not falling or timesteps[0] > last or timesteps[-1] < 0:
             raise ValueError(f"timesteps must fall from at most {last} to at least 0, got {timesteps!r:.100}")
-
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save a folder that loads by `DiffusionPipeline.from_pretrained(..., trust_remote_code=True)` anywhere.
-
-        Beside what diffusers saves, it holds the source of the pipeline and of each component that diffusers does
-        not have, and names them in `model_index.json` in the way that makes the loader find them.
-        """
-        push_to_hub = kwargs.pop("push_to_hub", False)
-        if push_to_hub and (kwargs.get("revision") or kwargs.get("create_pr")):
-            raise ValueError("this pipeline pushes to the main branch only; push the saved folder with upload_folder")
-        super().save_pretrained(save_directory, *args, **kwargs)
-        folder = Path(save_directory)
-        index_file = folder / "model_index.json"
-        index = json.loads(index_file.read_text())
-        (folder / "pipeline.py").write_text(_one_file(type(self)))
-        index["_class_name"] = ["pipeline", type(self).__name__]
-        for name, component in self.components.items():
-            if component is None or type(component).__module__.startswith("diffusers."):
-                continue
-            module = _source_of(type(component)).stem
-            (folder / name / f"{module}.py").write_text(_one_file(type(component)))
-            index[name] = [module, type(component).__name__]
-        index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-        if push_to_hub:
-            self._upload(folder, **kwargs)
-
-    def _upload(self, folder: Path, repo_id: str | None = None, **kwargs: Any) -> None:
-        from huggingface_hub import HfApi
-
-        hub = HfApi(token=kwargs.get("token"))
-        repo = hub.create_repo(repo_id or folder.name, private=kwargs.get("private"), exist_ok=True).repo_id
-        message = kwargs.get("commit_message") or "Upload JetImagePipeline"
-        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
 
     def _generators(
         self, generator: torch.Generator | list[torch.Generator] | None, first_jet: int, count: int
@@ -556,51 +656,3 @@ class JetImagePipeline(DiffusionPipeline):
             if progress is not None:
                 progress.update()
         return x, (held / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()
-
-    def _output(self, energies: torch.Tensor, output_type: str) -> Any:
-        images = energies.permute(0, 2, 3, 1).contiguous()
-        if output_type == "pt":
-            return images
-        if output_type == "np":
-            return images.numpy()
-        low, high = np.log10(PIL_RANGE_GEV)
-        gev = np.log10(np.maximum(images.numpy() * GEV_PER_UNIT, 10**low))
-        pixels = np.clip((gev - low) / (high - low), 0, 1)
-        return [Image.fromarray((255 * jet).round().astype(np.uint8)) for jet in pixels]
-
-
-def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
-    """Energies (N, 3, H, W), each channel scaled to its totals in GeV; as they are where there are none (N, 0)."""
-    if not totals.shape[1]:
-        return energies
-    sums = energies.sum((2, 3))
-    asked = totals.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
-    scale = torch.where(sums > 0, asked.to(sums) / GEV_PER_UNIT / sums, 1.0)
-    return energies * scale[:, :, None, None]
-
-
-def _source_of(cls: type) -> Path:
-    return Path(str(sys.modules[cls.__module__].__file__))
-
-
-def _one_file(cls: type) -> str:
-    """Source of a class after that of all it imports from its own package: diffusers fetches one file a component."""
-    package = cls.__module__.split(".")[0]
-    own_import = re.compile(rf"^from (\.\w+|{package}\.[\w.]+) import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
-    parts: dict[str, str] = {}
-
-    def add(module: str) -> None:
-        text = Path(str(sys.modules[module].__file__)).read_text()
-        for name in own_import.findall(text):
-            needed = importlib.util.resolve_name(name, module.rpartition(".")[0])
-            if needed not in parts:
-                add(needed)
-        parts[module] = own_import.sub("", text)
-
-    add(cls.__module__)
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-    future = "from __future__ import annotations\n"
-    names = ", ".join(f"{module.rpartition('.')[2]}.py" for module in parts)
-    joined = "\n\n".join(text.replace(future, "", 1) for text in parts.values())
-    return f'"""Made of {names}."""\n\n{future}\n{joined}'

@@ -1,0 +1,59 @@
+"""What comes out of the pipeline: jets with their conditions, as arrays or pictures.
+
+This file is self-contained so that it can travel to the Hub.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+OUTPUT_TYPES = ("np", "pt", "pil")
+GEV_PER_UNIT = 100.0
+PIL_RANGE_GEV = (1e-2, 1e2)
+
+
+@dataclass
+class JetImagePipelineOutput(BaseOutput):
+    """Generated jets.
+
+    Attributes:
+        images: Energies (N, 125, 125, 3) in GeV/100 (tracks, ECAL, HCAL) as numpy or torch, or N PIL pictures.
+        labels: (N,) int64 numpy, 0 gluon, 1 quark.
+        pt, m0: (N,) float32 numpy, GeV, the conditions the jets were made for.
+        held_fraction: Share of the values of predicted x_0 (not of drawn ones) that were held to the fitted range.
+    """
+
+    images: Any
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
+    held_fraction: float
+
+
+def as_images(energies: torch.Tensor, output_type: str) -> Any:
+    """Energies (N, 3, H, W) as one of OUTPUT_TYPES: an array (N, H, W, 3), or N pictures on a log scale."""
+    images = energies.permute(0, 2, 3, 1).contiguous()
+    if output_type == "pt":
+        return images
+    if output_type == "np":
+        return images.numpy()
+    low, high = np.log10(PIL_RANGE_GEV)
+    gev = np.log10(np.maximum(images.numpy() * GEV_PER_UNIT, 10**low))
+    pixels = np.clip((gev - low) / (high - low), 0, 1)
+    return [Image.fromarray((255 * jet).round().astype(np.uint8)) for jet in pixels]
+
+
+def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+    """Energies (N, 3, H, W), each channel scaled to its totals in GeV; as they are where there are none (N, 0)."""
+    if not totals.shape[1]:
+        return energies
+    sums = energies.sum((2, 3))
+    asked = totals.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
+    scale = torch.where(sums > 0, asked.to(sums) / GEV_PER_UNIT / sums, 1.0)
+    return energies * scale[:, :, None, None]

@@ -1,0 +1,91 @@
+"""Schedulers that jets are sampled with: diffusers' own and the posterior's, and whether one suits a denoiser.
+
+This file needs `posterior_scheduler.py` beside it; to the Hub they travel as one file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    ModelMixin,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
+
+from .posterior_scheduler import PosteriorScheduler  # noqa: TID251 - on the Hub the two are one file
+
+SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
+    "posterior": (PosteriorScheduler, {"variance_type": "fixed_small"}),
+    "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
+    "ddpm-large": (DDPMScheduler, {"variance_type": "fixed_large"}),
+    "ddim": (DDIMScheduler, {}),
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
+    "sde-dpm++": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"},
+    ),
+    "unipc": (UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
+    "euler": (EulerDiscreteScheduler, {}),
+}
+"""Schedulers that are tested with the pipeline: name -> (class, settings beside the training schedule's)."""
+
+
+def make_scheduler(name: str, config: Any) -> SchedulerMixin:
+    """A scheduler of the table with the noise schedule of `config`.
+
+    Raises:
+        ValueError: If the name is not in the table.
+    """
+    if name not in SCHEDULERS:
+        raise ValueError(f"unknown scheduler {name!r}; there are {', '.join(SCHEDULERS)}")
+    scheduler_class, settings = SCHEDULERS[name]
+    return scheduler_class.from_config(config, **settings)
+
+
+def draws_x_0(scheduler: SchedulerMixin | type[SchedulerMixin]) -> bool:
+    """Whether a scheduler is to be given x_0 drawn from its distribution in place of its mean."""
+    return getattr(scheduler, "draws_x_0", False)
+
+
+def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
+    """Refuse a scheduler whose alphas are not the training ones.
+
+    Raises:
+        ValueError: Saying where the two noise schedules part.
+    """
+    name, trained = type(scheduler).__name__, denoiser.alphas_cumprod.cpu()
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        raise ValueError(f"{name} has no alphas_cumprod; use one of {', '.join(SCHEDULERS)}")
+    alphas = alphas.cpu()
+    # Solvers put 2^-24 for an alpha_bar of zero, so that its logarithm exists.
+    if alphas.shape != trained.shape or not torch.allclose(alphas, trained, rtol=1e-4, atol=1e-7):
+        raise ValueError(
+            f"{name} has {len(alphas)} timesteps and alpha_bar {alphas[-1]:.3g} at the last, the model was trained "
+            f"with {len(trained)} and {trained[-1]:.3g}; make it by from_config(pipeline.scheduler.config), and "
+            f"if that is what you did, this class ignores part of the configuration: use one of "
+            f"{', '.join(SCHEDULERS)}"
+        )
+    if scheduler.config.prediction_type != "sample":
+        raise ValueError(
+            f"{name} expects a {scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
+            'set prediction_type="sample", whatever the UNet itself predicts'
+        )
+    if draws_x_0(scheduler) and not denoiser.knows_posterior:
+        others = ", ".join(key for key, (scheduler, _) in SCHEDULERS.items() if not draws_x_0(scheduler))
+        raise ValueError(
+            f"{name} draws x_0 from each pixel's posterior, of which {type(denoiser).__name__} knows only the "
+            f"mean; use one of {others}"
+        )
+    settings = scheduler.config
+    if draws_x_0(scheduler) and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
+        raise ValueError(
+            f"{name} needs variance_type fixed_small and clip_sample False, got {settings.variance_type} and "
+            f"{settings.clip_sample}; make it by make_scheduler('posterior', pipeline.scheduler.config)"
+        )
