@@ -168,7 +168,8 @@ def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
         if row.name not in made:
             continue
         figures = made[row.name]
-        cells = [row.name, f"{figures['training_jets']:,}", f"{figures['jets_per_second']:.1f}"]
+        seen = figures.get("training_jets")  # not known of weights that began with another's
+        cells = [row.name, "-" if seen is None else f"{seen:,}", f"{figures['jets_per_second']:.1f}"]
         cells += [cell(figures.get(key), None if row.base else spread.get(key)) for key in FIGURES]
         cells += [f"{statistics.median(figures['spread'].values()):.2f}"]
         cells += [" / ".join(f"{figures[f'occupancy_{channel}']:.2f}" for channel in CHANNELS)]
@@ -179,11 +180,13 @@ def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
     )
     floors = {name: base[0].get(f"{key}_floor") for key, name in FIGURES.items() if base}
     known = ", ".join(f"{name} {floor:.3g}" for name, floor in floors.items() if floor is not None)
+    precisions = ", ".join(sorted({row["precision"] for row in made.values()}))
     return (
         f"{text}\n\nThe base, mean and standard deviation over its seeds: {seeds}. "
         f"Floors, two samples of real jets: {known}.\n"
         "In brackets: difference from the base's mean in those deviations. "
-        "Spread: median over the observables of the generated jets' central width over the real ones'.\n"
+        "Spread: median over the observables of the generated jets' central width over the real ones'. "
+        f"Sampled in precision {precisions}.\n"
     )
 
 

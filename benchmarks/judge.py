@@ -62,6 +62,7 @@ def main() -> None:
         sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
     row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
     row |= {"steps": steps, "ms_per_jet": sampled.ms_per_jet, **moments(sampled.jets, real)}
+    row["precision"] = accelerator.mixed_precision
     if seen is not None:
         row["training_jets"] = seen
     print(json.dumps(in_short(row)))

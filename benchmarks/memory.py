@@ -55,6 +55,7 @@ def measure(options: argparse.Namespace) -> None:
         "steps": resident("VmHWM") - before,
         "gpu": gpu,
         "rate": loop.clock.jets / loop.clock.busy,
+        "precision": accelerator.mixed_precision,
     }
     print(json.dumps(figures))
 
@@ -69,8 +70,10 @@ def main() -> None:
     options = made.parse_args()
     if options.row:
         return measure(options)
-    print(f"{options.config or options.preset}, precision {options.precision}, {options.steps} steps a row")
-    print(f"{'batch':>6} {'checkpointing':>14} {'peak RAM':>10} {'of it steps':>12} {'GPU':>9} {'jets/s':>8}")
+    print(f"{options.config or options.preset}, {options.steps} steps a row")
+    print(
+        f"{'batch':>6} {'checkpointing':>14} {'peak RAM':>10} {'of it steps':>12} {'GPU':>9} {'jets/s':>8}  precision"
+    )
     own = [f"--preset={options.preset}", f"--precision={options.precision}", f"--steps={options.steps}"]
     own += [f"--threads={options.threads}", *["--compile"] * options.compile, *["--cpu"] * options.cpu]
     own += [f"--config={options.config}"] if options.config else []
@@ -83,7 +86,8 @@ def main() -> None:
                 figures = json.loads(done.stdout.splitlines()[-1])
                 memory = (f"{figures[name]:.0f} MB" for name in ("peak", "steps", "gpu"))
                 cells = "{:>10} {:>12} {:>9}".format(*memory)
-                print(f"{size:>6} {checkpointing:>14} {cells} {figures['rate']:>8.1f}", flush=True)
+                rate = f"{figures['rate']:>8.1f} {figures['precision']:>9}"
+                print(f"{size:>6} {checkpointing:>14} {cells} {rate}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What makes a training step faster on a CPU, each option beside the step as the trainer takes it.
 
-    python benchmarks/training_options.py [--preset small] [--batch-size 64] [--only float32 compile]
+    python benchmarks/training_options.py [--preset small] [--batch-size 64] [--only channels_last compile]
 
 Every variant is the bare step (forward, squared error, backward, AdamW) of the same UNet, in turn. An allocator that
 is chosen by the environment is measured by starting this command in that environment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def load_folder(folder: Path) -> JetImagePipeline:
     """Build the pipeline of a folder from this package's classes.
 
     Raises:
-        ValueError: If there is no model_index.json or it names classes this package does not know.
+        ValueError: If there is no model_index.json or it names classes or settings this package does not know.
     """
     index_file = folder / "model_index.json"
     if not index_file.is_file():
@@ -92,6 +93,7 @@ def load_folder(folder: Path) -> JetImagePipeline:
             continue
         if class_name not in classes:
             raise ValueError(f"{index_file}: {name} is a {class_name}; known are {', '.join(classes)}")
+        refuse_other_settings(folder / name, classes[class_name])
         # Without this diffusers would fall back to unpickling a .bin file.
         safe = {"use_safetensors": True} if issubclass(classes[class_name], ModelMixin) else {}
         components[name] = classes[class_name].from_pretrained(folder, subfolder=name, **safe)  # type: ignore[attr-defined]
@@ -104,6 +106,25 @@ def load_folder(folder: Path) -> JetImagePipeline:
     settings = {name: index[name] for name in ("provenance", "step_power", "default_steps") if name in index}
     quantum = isinstance(components["representation"], JetAmplitudeEncoder)
     return (QuantumJetPipeline if quantum else JetImagePipeline)(**components, **settings)
+
+
+def refuse_other_settings(folder: Path, component: type) -> None:
+    """Refuse a component saved with settings that this version does not have; diffusers would drop them.
+
+    Args:
+        folder: The component's.
+        component: Its class; diffusers' own are left to diffusers.
+
+    Raises:
+        ValueError: Naming the settings.
+    """
+    file = folder / component.config_name  # type: ignore[attr-defined]
+    if component.__module__.startswith("diffusers.") or not file.is_file():
+        return
+    known = inspect.signature(component).parameters
+    other = [name for name in json.loads(file.read_text()) if name not in known and not name.startswith("_")]
+    if other:
+        raise ValueError(f"{file} has {', '.join(other)}, which {component.__name__} of this version does not know")
 
 
 def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import is_bf16_available
+from accelerate.utils import gather_object, is_bf16_available, parse_flag_from_env
 
 logger = logging.getLogger(__name__)
 
@@ -15,39 +15,39 @@ PRECISIONS = ("auto", "no", "bf16")
 
 
 def make_accelerator(precision: str, *, cpu: bool = False, **settings: object) -> Accelerator:
-    """The accelerator that computes in the precision asked for.
+    """The accelerator that computes in the precision asked for, the same in all processes.
 
     Args:
-        precision: One of PRECISIONS.
-        cpu: Stay on the CPU even if there is a GPU.
+        precision: One of PRECISIONS; with "auto" in bf16 if every process's device has instructions for it.
+        cpu: Stay on the CPU even if there is a GPU, as ACCELERATE_USE_CPU does.
         settings: Further arguments of the accelerator.
-    """
-    device = PartialState(cpu=cpu).device
-    return Accelerator(cpu=cpu, mixed_precision=resolve(precision, device), **settings)
-
-
-def resolve(precision: str, device: torch.device) -> str:
-    """The precision to compute in on the device: "no" or "bf16".
 
     Raises:
-        ValueError: If it is not one of PRECISIONS.
+        ValueError: If the precision is not one of PRECISIONS.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
-    fast = has_bf16(device)
+    state = PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    fast = all(gather_object([has_bf16(state.device)]))
     if precision == "auto":
-        return "bf16" if fast else "no"
-    if precision == "bf16" and not fast:
-        logger.warning("this %s has no instructions for bf16 and emulates it, many times slower than float32: "
-                       "precision auto chooses", device.type)  # fmt: skip
-    return precision
+        precision = "bf16" if fast else "no"
+    elif precision == "bf16" and not fast and state.is_main_process:
+        logger.warning(
+            "this %s has no instructions for bf16 and emulates it, many times slower than float32, which precision "
+            "auto chooses",
+            state.device.type,
+        )
+    return Accelerator(cpu=cpu, mixed_precision=precision, **settings)
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bf16.
+    """Whether the device has instructions for products of bf16 (on Apple's GPUs: whether the system offers bf16).
 
-    A CPU without them (x86 before AVX-512 BF16 and AMX, ARM before its BF16 extension) has torch emulate each product.
+    CPUs without them (x86 before AVX-512 BF16 and AMX, ARM before its BF16 extension) and GPUs before Ampere emulate
+    each product.
     """
     if device.type == "cpu":
         return any(found for name, found in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    return bool(is_bf16_available(ignore_tpu=False))
+    if device.type in {"cuda", "xpu"}:
+        return bool(getattr(torch, device.type).is_bf16_supported(including_emulation=False))
+    return bool(is_bf16_available())

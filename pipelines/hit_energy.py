@@ -86,4 +86,4 @@ class FourthRootLinearEnergy(HitEnergy):
 
 
 HIT_ENERGIES: dict[str, type[HitEnergy]] = {"log": LogLinearEnergy, "fourth_root": FourthRootLinearEnergy}
-"""By the value map in which x is linear."""
+"""By what of the energy rises linearly with x."""

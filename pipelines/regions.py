@@ -29,7 +29,7 @@ class RegionSums(Denoiser):
 
     A region is a channel group, or a ring of one. Beside its own buffers the class needs `prior_logit_bits` and
     `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `energy_line_bits`, offset and
-    slope of the line in x that the energy of a hit follows by the configuration's `value_map`.
+    slope of the line in x that the energy of a hit follows by the configuration's `energy_map`.
     """
 
     def set_regions(self, group: torch.Tensor, grid: tuple[int, int], num_regions: int | None) -> None:
@@ -134,7 +134,7 @@ class RegionSums(Denoiser):
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
                 of_hits = expected(moved)
-                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for less than a factor of e
+                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for about a factor of e
                 energy, reach, rate = (probability * part for part in of_hits)
                 rise = self._by_region(rate * reach).clamp(min=1e-12)
                 number = self._at_pixels(((energies - self._by_region(energy)) / rise).nan_to_num(0.0))
@@ -147,7 +147,7 @@ class RegionSums(Denoiser):
     @property
     def _hit_energy(self) -> HitEnergy:
         """The energy in GeV that x stands for where there is a hit."""
-        return HIT_ENERGIES[self.config.value_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
+        return HIT_ENERGIES[self.config.energy_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
 
     def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) probability of a hit; outside the image there is none."""

@@ -76,7 +76,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_energies: The same for the energies of hits.
         hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
             wider than what the network knows of its value that energies expected with it add up to too much.
-        value_map: In what of the energy of hits x is linear, log or fourth_root.
+        energy_map: What of the energy of hits rises linearly with x, log or fourth_root.
         energy_line: Per group, offset and slope in x of that of energy / GeV; without it no energies can be held.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
@@ -101,7 +101,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_hits: bool = True,
         hold_energies: bool = True,
         hold_ratio: float = 0.5,
-        value_map: str = "log",
+        energy_map: str | None = None,
         energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
@@ -113,8 +113,8 @@ class SpikeAndSlabDenoiser(RegionSums):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
         if energy_line is None and ENERGY_INPUTS & set(inputs):
             raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need energy_line, the energy x stands for")
-        if energy_line is not None and value_map not in HIT_ENERGIES:
-            raise ValueError(f"energy_line must be that of a value_map in {tuple(HIT_ENERGIES)}, not of {value_map!r}")
+        if energy_line is not None and energy_map not in HIT_ENERGIES:
+            raise ValueError(f"energy_map, of energy_line, must be one of {tuple(HIT_ENERGIES)}, got {energy_map!r}")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))

@@ -37,7 +37,8 @@ def figures(name, w1, **more):
     made = {f"{figure}_floor": 0.1 for figure in ("mean_w1", "fpd", "auc_observables")}
     made |= {f"occupancy_{channel}": 1.0 for channel in CHANNELS}
     made |= {"mean_w1": w1, "fpd": 0.3, "auc_observables": 0.7, "validation": 0.02, "spread": {"width": 0.9}}
-    return {"name": name, "training_jets": 10, "jets_per_second": 1.0, **made, **more}
+    made |= {"training_jets": 10, "precision": "bf16"}
+    return {"name": name, "jets_per_second": 1.0, **made, **more}
 
 
 @pytest.mark.parametrize("name", ["ablations", "jets_seen"])

@@ -36,7 +36,7 @@ def known_energies(request, jets):
 
 def energies_of(representation):
     """What the denoiser is told of energies."""
-    return {"value_map": representation.config.value_map, "energy_line": representation.energy_line().tolist()}
+    return {"energy_map": representation.config.value_map, "energy_line": representation.energy_line().tolist()}
 
 
 def hit_energy(representation):
@@ -633,8 +633,8 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(known_energies, 
 def test_energy_inputs_need_to_know_energies(representation, jets):
     with pytest.raises(ValueError, match="need energy_line"):
         fit(representation, jets, inputs=("x_t", "energy"))
-    with pytest.raises(ValueError, match=r"value_map in \('log', 'fourth_root'\), not of 'quantile'"):
-        fit(representation, jets, **energies_of(representation) | {"value_map": "quantile"})
+    with pytest.raises(ValueError, match=r"must be one of \('log', 'fourth_root'\), got 'quantile'"):
+        fit(representation, jets, **energies_of(representation) | {"energy_map": "quantile"})
 
 
 @pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])

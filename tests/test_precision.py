@@ -6,14 +6,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from jet_diffusion.precision import make_accelerator, resolve
-
-CPU = torch.device("cpu")
+from jet_diffusion.precision import has_bf16, make_accelerator
 
 
-@pytest.fixture
-def fresh_accelerator():
-    """There is one state of accelerators a process; leave none behind."""
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """There is one state of accelerators a process; begin without one and leave none behind."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -24,26 +22,36 @@ def capabilities(monkeypatch, **found):
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
-def test_bf16_is_chosen_where_it_is_an_instruction(monkeypatch, fresh_accelerator, name):
+def test_bf16_is_chosen_where_it_is_an_instruction(monkeypatch, name):
     capabilities(monkeypatch, **{name: True})
-    assert resolve("auto", CPU) == "bf16"
     assert make_accelerator("auto", cpu=True).mixed_precision == "bf16"
-    assert resolve("no", CPU) == "no"
+    AcceleratorState._reset_state(reset_partial_state=True)
     capabilities(monkeypatch, **{name: False})
-    assert resolve("auto", CPU) == "no"
+    assert make_accelerator("auto", cpu=True).mixed_precision == "no"
 
 
-def test_emulated_bf16_is_done_as_asked_with_a_warning(monkeypatch, caplog):
-    capabilities(monkeypatch)
-    with caplog.at_level(logging.WARNING):
-        assert resolve("bf16", CPU) == "bf16"
-    assert "cpu has no instructions for bf16" in caplog.text
-    caplog.clear()
+def test_float32_is_had_anywhere(monkeypatch):
     capabilities(monkeypatch, avx512_bf16=True)
-    assert resolve("bf16", CPU) == "bf16"
-    assert not caplog.text
+    assert make_accelerator("no", cpu=True).mixed_precision == "no"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_emulated_bf16_is_done_as_asked_with_a_warning(monkeypatch, caplog, fast):
+    capabilities(monkeypatch, avx512_bf16=fast)
+    with caplog.at_level(logging.WARNING):
+        assert make_accelerator("bf16", cpu=True).mixed_precision == "bf16"
+    assert ("cpu has no instructions for bf16" in caplog.text) == (not fast)
+
+
+def test_a_gpu_that_emulates_bf16_has_none(monkeypatch):
+    """torch's own answer counts emulation."""
+    for capability in (7, 8):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, c=capability: including_emulation or c > 7
+        )
+        assert has_bf16(torch.device("cuda")) == (capability > 7)
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"one of \('auto', 'no', 'bf16'\), got 'fp16'"):
-        resolve("fp16", CPU)
+        make_accelerator("fp16", cpu=True)

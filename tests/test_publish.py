@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -172,6 +173,15 @@ def test_staging_replaces_only_what_was_staged(run, tmp_path):
 def test_a_run_without_checkpoints_cannot_be_published(converted_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run\.json"):
         main([str(tmp_path), "--repo=user/jets", "--dry-run"])
+
+
+def test_settings_of_another_version_are_refused(staged, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(staged, folder)
+    file = folder / "denoiser" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"log_energy_line": None}))
+    with pytest.raises(ValueError, match=r"has log_energy_line, which SpikeAndSlabDenoiser of this version"):
+        load_pipeline(folder)
 
 
 @pytest.mark.integration

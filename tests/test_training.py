@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
-from jet_diffusion.precision import resolve
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyJets, Position
 from jet_diffusion.training.build import TrainedModule
@@ -333,12 +332,14 @@ def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder
     assert not RunFolder(tmp_path / "run").begun
 
 
-def test_precision_is_what_the_device_is_fast_in_and_is_recorded(converted_folder, tmp_path):
-    for precision in ("auto", "no"):
-        run = run_here(converted_folder, tmp_path / precision, "--max_steps=1", f"--precision={precision}")
-        fast = resolve(precision, torch.device("cpu"))
-        assert run.read_record()["sessions"][0]["precision"] == fast
-        assert run.read_config()["precision"] == precision
+@pytest.mark.parametrize(("asked", "computed"), [("auto", "bf16"), ("no", "no")])
+def test_the_precision_of_the_device_is_trained_in_and_recorded(
+    converted_folder, tmp_path, monkeypatch, asked, computed
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    run = run_here(converted_folder, tmp_path, "--max_steps=1", f"--precision={asked}")
+    assert run.read_record()["sessions"][0]["precision"] == computed
+    assert run.read_config()["precision"] == asked
 
 
 def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_path):
@@ -355,6 +356,10 @@ def test_other_value_maps_are_trained_with_and_loaded(converted_folder, tmp_path
     run = run_here(converted_folder, tmp_path, "--max_steps=1", f"--representation.value_map={value_map}", *totals)
     pipeline = load_pipeline(run.path)
     assert pipeline.representation.config.value_map == value_map
+    line = pipeline.representation.energy_line()
+    assert (line is None) == (value_map == "quantile")
+    assert pipeline.denoiser.config.energy_map == (None if line is None else value_map)
+    assert line is None or torch.equal(torch.tensor(pipeline.denoiser.config.energy_line), line)
     jets = pipeline(2, generator=torch.Generator().manual_seed(0), num_inference_steps=2).images
     assert np.isfinite(jets).all()
     assert jets.sum() > 0

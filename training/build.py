@@ -207,7 +207,7 @@ def fit_spike_and_slab(
         hold_hits=chosen.hold_hits,
         hold_energies=chosen.hold_energies,
         hold_ratio=chosen.hold_ratio,
-        value_map=representation.config.value_map,
+        energy_map=None if line is None else representation.config.value_map,
         energy_line=None if line is None else tuple(map(tuple, line.tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=settings.noise.min_ratio,

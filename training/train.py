@@ -50,7 +50,7 @@ def train(settings: TrainSettings) -> RunFolder:
     check_settings(settings, accelerator.num_processes)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    arithmetic = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    arithmetic = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device} in {arithmetic}")
     jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
     validation = JetDataset.load(settings.data, "validation")

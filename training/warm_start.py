@@ -91,7 +91,7 @@ def describe_choice(component: Any) -> dict[str, Any]:
     """
     free = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
     free |= {"channel_share", "mean_total", "min_ratio", "weights_by_position", "hold_hits", "hold_energies"}
-    free |= {"energy_line", "inputs", "hold_ratio", "knots"}
+    free |= {"energy_line", "energy_map", "inputs", "hold_ratio", "knots"}
     config = plain_config(component)
     chosen = {key: value for key, value in config.items() if key not in free and "range" not in key}
     return {"class": type(component).__name__, **chosen}

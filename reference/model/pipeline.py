@@ -222,10 +222,10 @@ def draws_x_0(scheduler: SchedulerMixin | type[SchedulerMixin]) -> bool:
 
 
 def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
-    """Refuse a scheduler whose alphas are not the training ones.
+    """Refuse a scheduler whose alphas are not the training ones, or that asks for what the denoiser does not know.
 
     Raises:
-        ValueError: Saying where the two noise schedules part.
+        ValueError: Saying what is wrong, and which scheduler would do.
     """
     name, trained = type(scheduler).__name__, denoiser.alphas_cumprod.cpu()
     alphas = getattr(scheduler, "alphas_cumprod", None)

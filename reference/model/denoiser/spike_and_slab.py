@@ -668,7 +668,7 @@ class FourthRootLinearEnergy(HitEnergy):
 
 
 HIT_ENERGIES: dict[str, type[HitEnergy]] = {"log": LogLinearEnergy, "fourth_root": FourthRootLinearEnergy}
-"""By the value map in which x is linear."""
+"""By what of the energy rises linearly with x."""
 
 
 """Sums over regions of a jet: what channels, or rings of them, are asked to have, and how pixels come to add up to it.
@@ -698,7 +698,7 @@ class RegionSums(Denoiser):
 
     A region is a channel group, or a ring of one. Beside its own buffers the class needs `prior_logit_bits` and
     `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `energy_line_bits`, offset and
-    slope of the line in x that the energy of a hit follows by the configuration's `value_map`.
+    slope of the line in x that the energy of a hit follows by the configuration's `energy_map`.
     """
 
     def set_regions(self, group: torch.Tensor, grid: tuple[int, int], num_regions: int | None) -> None:
@@ -803,7 +803,7 @@ class RegionSums(Denoiser):
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
                 of_hits = expected(moved)
-                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for less than a factor of e
+                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for about a factor of e
                 energy, reach, rate = (probability * part for part in of_hits)
                 rise = self._by_region(rate * reach).clamp(min=1e-12)
                 number = self._at_pixels(((energies - self._by_region(energy)) / rise).nan_to_num(0.0))
@@ -816,7 +816,7 @@ class RegionSums(Denoiser):
     @property
     def _hit_energy(self) -> HitEnergy:
         """The energy in GeV that x stands for where there is a hit."""
-        return HIT_ENERGIES[self.config.value_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
+        return HIT_ENERGIES[self.config.energy_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
 
     def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) probability of a hit; outside the image there is none."""
@@ -906,7 +906,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_energies: The same for the energies of hits.
         hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
             wider than what the network knows of its value that energies expected with it add up to too much.
-        value_map: In what of the energy of hits x is linear, log or fourth_root.
+        energy_map: What of the energy of hits rises linearly with x, log or fourth_root.
         energy_line: Per group, offset and slope in x of that of energy / GeV; without it no energies can be held.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
@@ -931,7 +931,7 @@ class SpikeAndSlabDenoiser(RegionSums):
         hold_hits: bool = True,
         hold_energies: bool = True,
         hold_ratio: float = 0.5,
-        value_map: str = "log",
+        energy_map: str | None = None,
         energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
@@ -943,8 +943,8 @@ class SpikeAndSlabDenoiser(RegionSums):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
         if energy_line is None and ENERGY_INPUTS & set(inputs):
             raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need energy_line, the energy x stands for")
-        if energy_line is not None and value_map not in HIT_ENERGIES:
-            raise ValueError(f"energy_line must be that of a value_map in {tuple(HIT_ENERGIES)}, not of {value_map!r}")
+        if energy_line is not None and energy_map not in HIT_ENERGIES:
+            raise ValueError(f"energy_map, of energy_line, must be one of {tuple(HIT_ENERGIES)}, got {energy_map!r}")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
