@@ -42,19 +42,27 @@ def networks():
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in networks()])
 def test_the_loss_reaches_every_parameter(make, x_0, denoiser):
-    """Above all the circuits' angles: a circuit whose outcome is a constant would fail here."""
+    """Above all the circuits' angles: a circuit whose outcome is a constant would fail here.
+
+    The last layer's rz alone turn phases that the read-out does not see. In double precision, for in single their
+    rounding errors pass for gradients.
+    """
     torch.manual_seed(0)
-    network = make()
+    network = make().double()
+    x_0 = x_0.double()
     if isinstance(network, QuantumFilterDenoiser):
         network.initialise(x_0.square().sum(1).flatten(1).mean(0).expand(2, -1) / 256)
     x_t, timesteps = noisy(denoiser, x_0)
     timesteps[::2] = 200
-    sign = torch.ones(len(x_0), 1)
+    sign = torch.ones(len(x_0), 1, dtype=torch.float64)
     loss = (1 - fidelity(denoiser(network, x_t, timesteps, sign).x0, x_0)).mean()
     loss.backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
-        dead = parameter.grad == 0
+        dead = parameter.grad.abs() < 1e-15
+        if name == "angles":
+            assert dead[-1, :, 1].all()
+            dead[-1, :, 1] = False
         assert not dead.any(), f"{int(dead.sum())} of {dead.numel()} entries of {name} get no gradient"
 
 
