@@ -21,8 +21,9 @@ class HybridUNet2DModel(ModelMixin, ConfigMixin):
 
     At 16x16 the coarsest features, 16 channels of 4x4, are 256 numbers: scaled to unit norm, the amplitudes of 8
     qubits. `pqc` runs them through layers of ry and rz on each qubit and a ring of controlled-Z, and reads the roots of
-    the probabilities, which do not see the last layer's rz; `pqc_frozen` does the same with random angles that are never trained; `conv` is a convolution
-    channel by channel, of about as many parameters; `none` is nothing at all. These are each other's controls.
+    the probabilities, which do not see the last layer's rz; `pqc_frozen` does the same with random angles that are
+    never trained; `conv` is a convolution channel by channel, of about as many parameters; `none` is nothing at all.
+    These are each other's controls.
 
     Args:
         sample_size: Rows and columns of a state's image.
