@@ -1,7 +1,7 @@
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py`, `regions.py`, `hit_energy.py`, `slab.py` and `crystal_network.py` beside it; to the Hub
-they travel as one file.
+This file needs `denoiser.py`, `regions.py`, `pixel_bayes.py`, `hit_energy.py`, `slab.py` and `crystal_network.py`
+beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -15,43 +15,23 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
-from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub the six are one file
-from .denoiser import (  # noqa: TID251
-    DenoiserOutput,
-    Network,
-    call_unet,
-    float_bits,
-)
+from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub they are one file
+from .denoiser import DenoiserOutput, Network, call_unet, float_bits  # noqa: TID251
 from .hit_energy import HIT_ENERGIES  # noqa: TID251
-from .regions import RegionSums  # noqa: TID251
-from .slab import Hits, SlabPosterior, fit_mixture, tilted_mixture  # noqa: TID251
+from .pixel_bayes import PixelBayes  # noqa: TID251
+from .slab import Hits, SlabPosterior, fit_mixture  # noqa: TID251
 
 INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy")
 
 ENERGY_INPUTS = {"energy", "missing_energy"}
 
 
-class SpikeAndSlabDenoiser(RegionSums):
-    r"""Bayes' rule for the single pixel in closed form; the UNet gives only the context's part.
+class SpikeAndSlabDenoiser(PixelBayes):
+    """Bayes' rule for the single pixel in closed form (`PixelBayes`); the UNet gives only the context's part.
 
-    The marginal of a pixel is a spike at z_0 (no energy) of weight 1 - p and a slab of hits, a mixture of
-    Gaussians (w_k, m_k, s_k) of mean m and variance v. With x_t = alpha x_0 + sigma eps the posterior mean is exact:
-
-        l   = log sum_k w_k' N(x_t; alpha m_k', alpha^2 s_k^2 + sigma^2) - log N(x_t; alpha z_0, sigma^2)
-        h   = sigmoid(logit p + delta + l)                                     probability of a hit
-        a   = sum_k r_k (m_k' sigma^2 + alpha s_k^2 x_t) / (sigma^2 + alpha^2 s_k^2)    value of the hit
-        x_0 = z_0 + h (a - z_0)
-
-    with r_k the components' share of that sum. p and the slab may differ from position to position: the mean image's
-    context costs the network nothing. The UNet, which sees x_t and that estimate, gives delta (contextual log-odds)
-    and eta, by which the slab is tilted: times exp(b x_0), b = eta / sqrt(v), which is what Bayes' rule does to it
-    where the context's likelihood is log-linear in x_0, and of which mixtures of Gaussians stay mixtures,
-
-        m_k' = m_k + b s_k^2,    log w_k' = log w_k + b (m_k - m) + b^2 (s_k^2 - v) / 2,
-
-    normalised to second order; a single Gaussian is moved by eta of its widths. With the network's last layer at zero
-    training starts at the marginal denoiser. A plain UNet cannot hold so many sharp thresholds that move with the
-    noise level and needs far longer to find them.
+    It sees x_t and what the pixel alone says, so the mean image's context costs it nothing, and gives delta and eta of
+    `PixelBayes`. With its last layer at zero training starts at the marginal denoiser. A plain UNet cannot hold so many
+    sharp thresholds that move with the noise level and needs far longer to find them.
 
     Where the number n of hits a region (a channel group, or a ring of one) is to have is known, logit p of the whole
     region is shifted until the prior expects n; and, since the h of the exact posterior given n add up to n, the
@@ -224,77 +204,10 @@ class SpikeAndSlabDenoiser(RegionSums):
         channels = len(self.config.channel_group)
         return len(self.config.inputs) * channels, 2 * channels
 
-    def slab(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Weights, means and variances in x of the slab's components at each position, each (K, C, H or 1, W or 1)."""
-        weights, means, widths = self.slab_bits.view(torch.float32).permute(0, 2, 1)[..., None, None]
-        if self.config.weights_by_position:
-            return self.slab_weight_bits.view(torch.float32), means, widths.square()
-        place, scale = self.place_bits.view(torch.float32)
-        return weights, place + scale * means, (scale * widths).square()
-
     def same_kind_of_slab(self, other: SpikeAndSlabDenoiser) -> bool:
         """Whether the slabs have as many components and differ from position to position in the same way."""
         mine, others = ((d.slab_bits.shape, d.config.weights_by_position) for d in (self, other))
         return mine == others
-
-    def slab_posterior(
-        self, x_t: torch.Tensor, timesteps: torch.Tensor, eta: torch.Tensor | None = None
-    ) -> SlabPosterior:
-        """What x_t says of a pixel if it is a hit, and of whether it is, by Bayes' rule (class docstring)."""
-        alpha, sigma = self.noise_level(timesteps)
-        variance = (sigma**2).clamp(min=1e-10)
-        weights, means, spreads = self.slab()
-        # Both densities are quadratic in x_t; what follows is their difference, in natural parameters about a centre.
-        centre = means.mean(0)
-        means = means - centre
-        above_zero = centre - self.zero_bits.view(torch.float32).view(-1, 1, 1)
-        rise = alpha / variance
-        offset = x_t - alpha * centre
-        natural = rise * offset
-        log_odds = rise * above_zero * (offset + alpha * above_zero / 2)
-        if eta is not None:
-            mean = (weights * means).sum(0)
-            spread = (weights * (spreads + (means - mean).square())).sum(0)
-            tilt = eta / spread.sqrt()
-            natural = natural + tilt
-            log_odds = log_odds - tilt * (mean + tilt * (spread / 2))
-        totals = alpha**2 * spreads[:, None] + variance
-        gains = variance / totals
-        log_scales = (gains.log() - (alpha * means[:, None]).square() / totals) / 2
-        means, spreads = means[:, None] * gains, spreads[:, None] * gains
-        log_total, value, shares, values = tilted_mixture(weights.log(), log_scales, means, spreads, natural)
-        return SlabPosterior(log_odds + log_total, centre + value, shares, values.add_(centre), spreads)
-
-    def posterior(
-        self,
-        x_t: torch.Tensor,
-        timesteps: torch.Tensor,
-        delta: torch.Tensor | float = 0.0,
-        eta: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-odds of a hit and its value a, each (N, C, H, W), by Bayes' rule (class docstring)."""
-        slab = self.slab_posterior(x_t, timesteps, eta)
-        return self.log_odds(slab, delta), slab.value
-
-    def log_odds(self, slab: SlabPosterior, delta: torch.Tensor | float) -> torch.Tensor:
-        """(N, C, H, W) log-odds of a hit, delta being the context's."""
-        return self.prior_logit_bits.view(torch.float32) + delta + slab.log_odds
-
-    def value_variance(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) variance of a hit's value given x_t."""
-        alpha, sigma = self.noise_level(timesteps)
-        spread = self.place_bits.view(torch.float32)[1].square()
-        return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
-
-    def estimate(self, probability: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Posterior mean of x_0 by probabilities and values of hits."""
-        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
-        return zero + probability * (value - zero)
-
-    def marginal(self, x_t: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The best estimate of x_0 from each pixel alone: what no context-blind network can beat."""
-        logit, value = self.posterior(x_t, timesteps)
-        return self.estimate(self.hit_probability(logit), value)
 
     def forward(
         self,
