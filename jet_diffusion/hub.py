@@ -93,7 +93,8 @@ def load_folder(folder: Path) -> JetImagePipeline:
             continue
         if class_name not in classes:
             raise ValueError(f"{index_file}: {name} is a {class_name}; known are {', '.join(classes)}")
-        refuse_other_settings(folder / name, classes[class_name])
+        if name != "scheduler":  # it keeps the settings of those it was made from
+            refuse_other_settings(folder / name, classes[class_name])
         # Without this diffusers would fall back to unpickling a .bin file.
         safe = {"use_safetensors": True} if issubclass(classes[class_name], ModelMixin) else {}
         components[name] = classes[class_name].from_pretrained(folder, subfolder=name, **safe)  # type: ignore[attr-defined]

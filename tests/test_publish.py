@@ -15,6 +15,8 @@ from huggingface_hub import ModelCard
 from models import small_settings
 
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
+from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.publish import main, stage
 from jet_diffusion.training.train import train
@@ -173,6 +175,14 @@ def test_staging_replaces_only_what_was_staged(run, tmp_path):
 def test_a_run_without_checkpoints_cannot_be_published(converted_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run\.json"):
         main([str(tmp_path), "--repo=user/jets", "--dry-run"])
+
+
+def test_a_scheduler_made_from_another_is_loaded(staged, tmp_path):
+    """It keeps the other's settings, which it does not know."""
+    pipeline = load_pipeline(staged)
+    pipeline.scheduler = make_scheduler("posterior", make_scheduler("unipc", pipeline.scheduler.config).config)
+    pipeline.save_pretrained(tmp_path)
+    assert isinstance(load_pipeline(tmp_path).scheduler, PosteriorScheduler)
 
 
 def test_settings_of_another_version_are_refused(staged, tmp_path):
