@@ -180,7 +180,7 @@ def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
     )
     floors = {name: base[0].get(f"{key}_floor") for key, name in FIGURES.items() if base}
     known = ", ".join(f"{name} {floor:.3g}" for name, floor in floors.items() if floor is not None)
-    precisions = ", ".join(sorted({row["precision"] for row in made.values()}))
+    precisions = ", ".join(sorted({row.get("precision", "that is not recorded") for row in made.values()}))
     return (
         f"{text}\n\nThe base, mean and standard deviation over its seeds: {seeds}. "
         f"Floors, two samples of real jets: {known}.\n"

@@ -6,7 +6,7 @@ import logging
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather_object, is_bf16_available, parse_flag_from_env
+from accelerate.utils import gather, is_bf16_available, parse_flag_from_env
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def make_accelerator(precision: str, *, cpu: bool = False, **settings: object) -
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     state = PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
-    fast = all(gather_object([has_bf16(state.device)]))
+    fast = bool(gather(torch.tensor([int(has_bf16(state.device))], device=state.device)).all())
     if precision == "auto":
         precision = "bf16" if fast else "no"
     elif precision == "bf16" and not fast and state.is_main_process:

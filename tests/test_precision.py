@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from jet_diffusion import precision
 from jet_diffusion.precision import has_bf16, make_accelerator
 
 
@@ -28,6 +29,23 @@ def test_bf16_is_chosen_where_it_is_an_instruction(monkeypatch, name):
     AcceleratorState._reset_state(reset_partial_state=True)
     capabilities(monkeypatch, **{name: False})
     assert make_accelerator("auto", cpu=True).mixed_precision == "no"
+
+
+def test_one_process_without_bf16_is_enough_for_float32(monkeypatch):
+    capabilities(monkeypatch, avx512_bf16=True)
+    monkeypatch.setattr(precision, "gather", lambda mine: torch.cat([mine, 0 * mine]))
+    assert make_accelerator("auto", cpu=True).mixed_precision == "no"
+
+
+def test_the_environment_may_keep_it_on_the_cpu(monkeypatch):
+    asked = []
+    state = precision.PartialState
+    monkeypatch.setattr(precision, "PartialState", lambda cpu: asked.append(cpu) or state(cpu=True))
+    for value in ("true", "false"):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", value)
+        make_accelerator("no")
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert asked == [True, False]
 
 
 def test_float32_is_had_anywhere(monkeypatch):

@@ -42,7 +42,7 @@ def networks():
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in networks()])
 def test_the_loss_reaches_every_parameter(make, x_0, denoiser):
-    """Above all the circuits' angles: a circuit whose outcome is a constant would fail here.
+    """Above all the circuits' angles: a circuit re-wrapped as a constant would fail here.
 
     The last layer's rz alone turn phases that the read-out does not see. In double precision, for in single their
     rounding errors pass for gradients.
@@ -64,6 +64,15 @@ def test_the_loss_reaches_every_parameter(make, x_0, denoiser):
             assert dead[-1, :, 1].all()
             dead[-1, :, 1] = False
         assert not dead.any(), f"{int(dead.sum())} of {dead.numel()} entries of {name} get no gradient"
+
+
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+def test_what_leaves_the_bottleneck_turns_with_what_enters(bottleneck):
+    """Not its length alone, which a circuit without input would pass on."""
+    torch.manual_seed(0)
+    entering = torch.nn.functional.normalize(torch.rand(2, 256), dim=1)
+    leaving = HybridUNet2DModel(bottleneck=bottleneck).bottleneck(entering.view(2, 16, 4, 4)).flatten(1)
+    assert torch.nn.functional.cosine_similarity(*leaving, dim=0) < 0.999
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in networks()])
