@@ -8,7 +8,7 @@
 # train     $CONFIG for $TRAIN_SECONDS, from the last checkpoint if there is one
 # bench     training, sampling, memory and loader; plain, compiled, with CUDA graphs
 # evaluate  $EVALUATE_JETS generated jets against as many held-out ones
-# keep      what is worth keeping into $OUT: at most 8 files of at most 16 MiB each
+# keep      what is worth keeping into $OUT: a few files in parts small enough to travel (PART_BYTES)
 #
 # A benchmark that fails is noted and the others go on; `keep` runs at the end of every call, whatever happened.
 # Environment (defaults below):

@@ -71,9 +71,8 @@ def main() -> None:
     if options.row:
         return measure(options)
     print(f"{options.config or options.preset}, {options.steps} steps a row")
-    print(
-        f"{'batch':>6} {'checkpointing':>14} {'peak RAM':>10} {'of it steps':>12} {'GPU':>9} {'jets/s':>8}  precision"
-    )
+    memory_heads = f"{'peak RAM':>10} {'of it steps':>12} {'GPU':>9}"
+    print(f"{'batch':>6} {'checkpointing':>14} {memory_heads} {'jets/s':>8} {'precision':>9}")
     own = [f"--preset={options.preset}", f"--precision={options.precision}", f"--steps={options.steps}"]
     own += [f"--threads={options.threads}", *["--compile"] * options.compile, *["--cpu"] * options.cpu]
     own += [f"--config={options.config}"] if options.config else []

@@ -27,16 +27,17 @@ def make_accelerator(precision: str, *, cpu: bool = False, **settings: object) -
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
-    state = PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
-    fast = bool(gather(torch.tensor([int(has_bf16(state.device))], device=state.device)).all())
-    if precision == "auto":
-        precision = "bf16" if fast else "no"
-    elif precision == "bf16" and not fast and state.is_main_process:
-        logger.warning(
-            "this %s has no instructions for bf16 and emulates it, many times slower than float32, which precision "
-            "auto chooses",
-            state.device.type,
-        )
+    if precision != "no":
+        state = PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
+        fast = bool(gather(torch.tensor([int(has_bf16(state.device))], device=state.device)).all())
+        if precision == "auto":
+            precision = "bf16" if fast else "no"
+        elif not fast and state.is_main_process:
+            logger.warning(
+                "this %s has no instructions for bf16 and emulates it, many times slower than float32, which precision "
+                "auto chooses",
+                state.device.type,
+            )
     return Accelerator(cpu=cpu, mixed_precision=precision, **settings)
 
 

@@ -69,16 +69,16 @@ class FourthRootLinearEnergy(HitEnergy):
         powers = [slab.shares, slab.shares * root]  # each component's moments of the line, times its share
         for n in range(2, 5):
             powers.append(root * powers[-1] + (n - 1) * spread * powers[-2])
-        moments = [power.sum(0) for power in powers]
+        first, second, third, fourth = (power.sum(0) for power in powers[1:])
         from_mean, pull = slab.values - slab.value, self.slope * slab.variances
-        covariances = [(powers[n] * from_mean + n * pull * powers[n - 1]).sum(0) for n in range(1, 5)]
+        with_line, with_square, with_cube, with_fourth = (
+            (powers[n] * from_mean + n * pull * powers[n - 1]).sum(0) for n in range(1, 5)
+        )
 
         def moved(by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             d = self.slope * by
-            _, first, second, third, fourth = moments
             rate = third + d * (3 * second + d * (3 * first + d))
             energy = fourth + d * (4 * third + d * (6 * second + d * (4 * first + d)))
-            with_line, with_square, with_cube, with_fourth = covariances
             covariance = with_fourth + d * (4 * with_cube + d * (6 * with_square + d * (4 * with_line)))
             return energy, covariance, 4 * self.slope * rate
 

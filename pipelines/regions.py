@@ -133,11 +133,11 @@ class RegionSums(Denoiser):
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
-                of_hits = expected(moved)
-                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for about a factor of e
-                energy, reach, rate = (probability * part for part in of_hits)
+                energy, covariance, derivative = expected(moved)
+                most = energy / derivative.clamp(min=1e-30)  # the linear law holds for about a factor of e
+                reach, rate = probability * covariance, probability * derivative
                 rise = self._by_region(rate * reach).clamp(min=1e-12)
-                number = self._at_pixels(((energies - self._by_region(energy)) / rise).nan_to_num(0.0))
+                number = self._at_pixels(((energies - self._by_region(probability * energy)) / rise).nan_to_num(0.0))
                 moved = (moved + (reach * number).clamp(-most, most)).clamp(-limit, limit)
         if value.requires_grad:
             surplus = self._by_region(rate * (value - value.detach())) / rise

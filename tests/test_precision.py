@@ -43,7 +43,7 @@ def test_the_environment_may_keep_it_on_the_cpu(monkeypatch):
     monkeypatch.setattr(precision, "PartialState", lambda cpu: asked.append(cpu) or state(cpu=True))
     for value in ("true", "false"):
         monkeypatch.setenv("ACCELERATE_USE_CPU", value)
-        make_accelerator("no")
+        make_accelerator("auto")
         AcceleratorState._reset_state(reset_partial_state=True)
     assert asked == [True, False]
 

@@ -651,16 +651,16 @@ class FourthRootLinearEnergy(HitEnergy):
         powers = [slab.shares, slab.shares * root]  # each component's moments of the line, times its share
         for n in range(2, 5):
             powers.append(root * powers[-1] + (n - 1) * spread * powers[-2])
-        moments = [power.sum(0) for power in powers]
+        first, second, third, fourth = (power.sum(0) for power in powers[1:])
         from_mean, pull = slab.values - slab.value, self.slope * slab.variances
-        covariances = [(powers[n] * from_mean + n * pull * powers[n - 1]).sum(0) for n in range(1, 5)]
+        with_line, with_square, with_cube, with_fourth = (
+            (powers[n] * from_mean + n * pull * powers[n - 1]).sum(0) for n in range(1, 5)
+        )
 
         def moved(by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             d = self.slope * by
-            _, first, second, third, fourth = moments
             rate = third + d * (3 * second + d * (3 * first + d))
             energy = fourth + d * (4 * third + d * (6 * second + d * (4 * first + d)))
-            with_line, with_square, with_cube, with_fourth = covariances
             covariance = with_fourth + d * (4 * with_cube + d * (6 * with_square + d * (4 * with_line)))
             return energy, covariance, 4 * self.slope * rate
 
@@ -802,11 +802,11 @@ class RegionSums(Denoiser):
             limit = HOLD_DEVIATIONS * slab.variance.sqrt()
             moved = torch.zeros_like(value)
             for _ in range(HOLD_ITERATIONS):
-                of_hits = expected(moved)
-                most = of_hits[0] / of_hits[2].clamp(min=1e-30)  # the linear law holds for about a factor of e
-                energy, reach, rate = (probability * part for part in of_hits)
+                energy, covariance, derivative = expected(moved)
+                most = energy / derivative.clamp(min=1e-30)  # the linear law holds for about a factor of e
+                reach, rate = probability * covariance, probability * derivative
                 rise = self._by_region(rate * reach).clamp(min=1e-12)
-                number = self._at_pixels(((energies - self._by_region(energy)) / rise).nan_to_num(0.0))
+                number = self._at_pixels(((energies - self._by_region(probability * energy)) / rise).nan_to_num(0.0))
                 moved = (moved + (reach * number).clamp(-most, most)).clamp(-limit, limit)
         if value.requires_grad:
             surplus = self._by_region(rate * (value - value.detach())) / rise
