@@ -9,7 +9,7 @@ import numpy as np
 from jet_diffusion.hits import Array
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.metrics.bands import WassersteinBands, wasserstein_bands
-from jet_diffusion.metrics.closure import condition_closure
+from jet_diffusion.metrics.closure import condition_closure, response_ratios
 from jet_diffusion.metrics.distances import separation_power
 from jet_diffusion.metrics.estimates import estimate
 from jet_diffusion.metrics.headline import HEADLINE
@@ -25,6 +25,9 @@ from jet_diffusion.schema import CLASS_NAMES
 if TYPE_CHECKING:
     from jet_diffusion.evaluation import Evaluation
 
+LARGEST_RESPONSE_ERROR = 0.01
+"""Of a mean response, of which the goal is to be right within as much."""
+
 LEAST_JETS = 200
 """Fewest jets a side for distances of 45 features; W1 alone takes any number."""
 
@@ -32,6 +35,7 @@ GOALS = {
     "fpd": Goal(high=0.5, of="excess"),
     "w1_inside_band": Goal(low=0.9),
     "w1_outside_simultaneous": Goal(high=0),
+    "response": Goal(0.99, 1.01),
     "memorisation_observables": Goal(0.95, 1.05),
     "memorisation_pixels": Goal(0.95, 1.05),
 }
@@ -239,7 +243,10 @@ def add_jetnet(result: Evaluation) -> None:
 
 
 def add_closure(result: Evaluation, rng: np.random.Generator) -> None:
-    """Response to the asked pT and mass in bins."""
+    """Response to the asked pT and mass in bins, and on average over them.
+
+    An average counts if its error is small enough for the goal to tell anything.
+    """
     reason = _bad_observables(result, 0)
     if reason:
         result.report.omit("closure", reason)
@@ -249,6 +256,25 @@ def add_closure(result: Evaluation, rng: np.random.Generator) -> None:
     for line in omitted:
         result.report.omit("closure", line)
     result.report.tables["closure"] = [found.row() for found in result.closure]
+    between_real, _ = condition_closure(result.reference, result.second, rng)
+    floors = {(floor.condition, floor.jet_class): floor for floor in response_ratios(between_real)}
+    for found in response_ratios(result.closure):
+        floor, counts = floors.get((found.condition, found.jet_class)), found.error <= LARGEST_RESPONSE_ERROR
+        result.report.add(
+            Figure(
+                f"response_{found.condition}_{found.jet_class}",
+                f"response to {found.condition}, generated / real, {found.jet_class} jets",
+                "closure",
+                found.ratio,
+                found.error,
+                floor.ratio if floor else None,
+                floor.error if floor else None,
+                found.jets,
+                goal=GOALS["response"],
+                counts=counts,
+                note="" if counts else f"error above {LARGEST_RESPONSE_ERROR:g}: does not count",
+            )
+        )
 
 
 def add_memorisation(result: Evaluation, training: JetSample | None, rng: np.random.Generator) -> None:

@@ -16,6 +16,7 @@ GROUP_TITLES = {
     "classifiers": "Classifier two-sample tests",
     "observables": "Observables in their bands",
     "classes": "Within each class",
+    "closure": "Response to the conditions",
     "neighbours": "Precision and recall",
     "memorisation": "Memorisation",
     "tagger": "Quark/gluon tagger",

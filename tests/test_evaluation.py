@@ -45,6 +45,8 @@ def test_the_report_has_every_figure_or_says_why_not(perfect):
         "fpd_gluon",
         "mean_w1_quark",
         "w1_inside_band",
+        "response_pt_gluon",
+        "response_m0_quark",
         "recall",
         "jetnet_fpd",
         "memorisation_pixels",

@@ -7,8 +7,9 @@ E_T), so generated jets are compared with real ones in the same bins, never with
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,46 @@ class ClosureBin:
     def row(self) -> dict[str, Any]:
         """All values and the pulls, for a table."""
         return {**asdict(self), "median_pull": self.median_pull, "width_pull": self.width_pull}
+
+
+@dataclass(frozen=True)
+class ResponseRatio:
+    """Median response of generated jets over that of real ones.
+
+    Attributes:
+        condition: "pt" or "m0".
+        jet_class: "gluon" or "quark".
+        ratio: mean over the bins, which hold equally many real jets.
+        error: its standard error, by those of the medians.
+        jets: number of generated jets.
+    """
+
+    condition: str
+    jet_class: str
+    ratio: float
+    error: float
+    jets: int
+
+
+def response_ratios(bins: Sequence[ClosureBin]) -> list[ResponseRatio]:
+    """One ratio for each condition and class, but for those to which real jets do not respond at all.
+
+    Args:
+        bins: as `condition_closure` gives them, a condition and class at a time.
+    """
+    found = []
+    for (condition, jet_class), group in groupby(bins, lambda one: (one.condition, one.jet_class)):
+        own = list(group)
+        if not all(one.real_median for one in own):
+            continue
+        ratios = np.array([one.generated_median / one.real_median for one in own])
+        errors = [
+            math.hypot(one.generated_median_error, ratio * one.real_median_error) / one.real_median
+            for one, ratio in zip(own, ratios, strict=True)
+        ]
+        error, jets = math.hypot(*errors) / len(own), sum(one.generated_jets for one in own)
+        found.append(ResponseRatio(condition, jet_class, float(ratios.mean()), error, jets))
+    return found
 
 
 def _pull(difference: float, first_error: float, second_error: float) -> float:
