@@ -56,7 +56,7 @@ class RowSettings:
         options: further options of the training or the peer.
         seconds: training time; without it the configuration's steps, or the peer's.
         steps: sampling steps; by default the model's own.
-        size: jets sampled; by default the command's.
+        size: jets sampled, or taken of another row's; by default the command's, or all of them.
     """
 
     name: str
@@ -110,7 +110,8 @@ class Comparison:
             found = Candidate(row.name, jets, {}, reducer, reduce_jets=True)
         elif row.jets_of:
             source = self.candidates[row.jets_of]
-            found = Candidate(row.name, source.jets, source.cost, reducer, reduce_jets=True)
+            jets = source.jets if row.size is None else source.jets.take(np.arange(row.size))
+            found = Candidate(row.name, jets, source.cost, reducer, reduce_jets=True)
         elif row.peer:
             found = Candidate(row.name, *self._peer(row), reducer)
         else:

@@ -65,6 +65,14 @@ def test_the_verdict_names_the_winner_and_who_misleads(compare):
     assert row_cells(bad)[:3] == ["bad", "125x125", "5"]
 
 
+def test_as_many_jets_of_another_row_as_are_asked_for(compare, converted_folder, tmp_path):
+    comparison = compare.Comparison(str(converted_folder), tmp_path, size=10, seed=0)
+    real = comparison.candidate(compare.RowSettings("real", control="independent real jets"))
+    some = comparison.candidate(compare.RowSettings("some of them", jets_of="real", size=3))
+    assert len(real.jets) == 10
+    assert (some.jets.voxels != real.jets.take([0, 1, 2]).voxels).nnz == 0
+
+
 @pytest.mark.slow
 def test_a_table_is_made_and_gone_on_with(converted_folder, tmp_path):
     small = ["--max_jets=100", "--cpu=true", "--sample_jets=2", "--validation_jets=8", "--num_workers=0"]
