@@ -107,22 +107,23 @@ def with_floor(row: dict[str, Any], name: str) -> str:
 
 
 def winners(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Who wins, controls left out, among those judged on the same images; and who would by SSIM."""
+    """Who wins, controls left out, among those judged on as many of the same images; and who would by SSIM."""
     lines = []
-    for grid in dict.fromkeys(row["reduction"] for row in rows):
-        group = [row for row in rows if row["reduction"] == grid]
+    for grid, size in dict.fromkeys((row["reduction"], row["size"]) for row in rows):
+        group = [row for row in rows if (row["reduction"], row["size"]) == (grid, size)]
         competing = [row for row in group if row.get("parameters") and row.get("mean_w1") is not None]
         if not competing:
             continue
         best = {
             label: min(competing, key=lambda row, key=key: row.get(key) or math.inf)["name"]  # type: ignore[misc]
             for label, key in (("FPD", "fpd_over_floor"), ("mean W1", "mean_w1"), ("AUC", "auc_observables"))
+            if any(row.get(key) is not None for row in competing)
         }
         names = dict.fromkeys(best.values())
         by = "; ".join(f"{name} ({', '.join(k for k, v in best.items() if v == name)})" for name in names)
         misled = max(group, key=lambda row: row["ssim"])["name"]
         where = f"images of {grid}" if grid else "full-resolution images"
-        lines.append(f"Best on {where}: {by}. By SSIM it would be: {misled}.")
+        lines.append(f"Best on {size} {where}: {by}. By SSIM it would be: {misled}.")
     return lines
 
 
@@ -147,7 +148,9 @@ def panel(candidates: Sequence[Candidate], real: JetSample) -> Figure:
         reducer = candidate.reducer
         if reducer is not None and f"real, {reducer.representation.grid[0]}" not in rows:
             rows[f"real, {reducer.representation.grid[0]}"] = reduced_once(real, reducer).energies(slice(0, PANEL_JETS))
-        rows[candidate.name] = (reduce_sample(jets, reducer) if candidate.reduce_jets else jets).energies()
+        shown = (reduce_sample(jets, reducer) if candidate.reduce_jets else jets).energies()
+        if not any(np.array_equal(shown, others) for others in rows.values()):  # some rows are part of others
+            rows[candidate.name] = shown
     figure = Figure(figsize=(1.9 * PANEL_JETS + 3, 1.9 * len(rows)), layout="constrained", dpi=90)
     axes = figure.subplots(len(rows), PANEL_JETS, squeeze=False)
     for line, (name, energies) in zip(axes, rows.items(), strict=True):

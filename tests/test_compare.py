@@ -59,8 +59,10 @@ def test_the_verdict_names_the_winner_and_who_misleads(compare):
     good = {**base, **figures, **errors, "name": "good", "parameters": 5}
     bad = {**good, "name": "bad", "mean_w1": 3.0, "fpd_over_floor": 90.0, "auc_observables": 1.0, "ssim": 0.1}
     blank = {**base, "name": "blank image", "mean_w1": 0.01, "ssim": 0.9}
-    assert winners([good, bad, blank]) == [
-        "Best on full-resolution images: good (FPD, mean W1, AUC). By SSIM it would be: blank image."
+    few = {**bad, "name": "few", "size": 4, "auc_observables": None}
+    assert winners([good, bad, blank, few]) == [
+        "Best on 9 full-resolution images: good (FPD, mean W1, AUC). By SSIM it would be: blank image.",
+        "Best on 4 full-resolution images: few (FPD, mean W1). By SSIM it would be: few.",
     ]
     assert row_cells(bad)[:3] == ["bad", "125x125", "5"]
 
