@@ -110,8 +110,9 @@ class Comparison:
             found = Candidate(row.name, jets, {}, reducer, reduce_jets=True)
         elif row.jets_of:
             source = self.candidates[row.jets_of]
-            jets = source.jets if row.size is None else source.jets.take(np.arange(row.size))
-            found = Candidate(row.name, jets, source.cost, reducer, reduce_jets=True)
+            excerpt = row.size is not None
+            jets = source.jets.take(np.arange(row.size)) if excerpt else source.jets
+            found = Candidate(row.name, jets, source.cost, reducer, reduce_jets=True, excerpt=excerpt)
         elif row.peer:
             found = Candidate(row.name, *self._peer(row), reducer)
         else:

@@ -141,16 +141,16 @@ def page(cells: Sequence[Sequence[str]], verdict: Sequence[str]) -> str:
 
 
 def panel(candidates: Sequence[Candidate], real: JetSample) -> Figure:
-    """A row of jets for each candidate, all channels summed, real ones on top, on one colour scale."""
+    """A row of jets for each candidate but excerpts, all channels summed, real ones on top, on one colour scale."""
     rows: dict[str, np.ndarray] = {"real": real.energies(slice(0, PANEL_JETS))}
     for candidate in candidates:
+        if candidate.excerpt:
+            continue
         jets = candidate.jets.take(np.arange(min(PANEL_JETS, len(candidate.jets))))
         reducer = candidate.reducer
         if reducer is not None and f"real, {reducer.representation.grid[0]}" not in rows:
             rows[f"real, {reducer.representation.grid[0]}"] = reduced_once(real, reducer).energies(slice(0, PANEL_JETS))
-        shown = (reduce_sample(jets, reducer) if candidate.reduce_jets else jets).energies()
-        if not any(np.array_equal(shown, others) for others in rows.values()):  # some rows are part of others
-            rows[candidate.name] = shown
+        rows[candidate.name] = (reduce_sample(jets, reducer) if candidate.reduce_jets else jets).energies()
     figure = Figure(figsize=(1.9 * PANEL_JETS + 3, 1.9 * len(rows)), layout="constrained", dpi=90)
     axes = figure.subplots(len(rows), PANEL_JETS, squeeze=False)
     for line, (name, energies) in zip(axes, rows.items(), strict=True):

@@ -75,6 +75,21 @@ def test_as_many_jets_of_another_row_as_are_asked_for(compare, converted_folder,
     assert (some.jets.voxels != real.jets.take([0, 1, 2]).voxels).nnz == 0
 
 
+def test_the_picture_shows_all_but_excerpts(compare, converted_folder, tmp_path):
+    from comparison_files import panel
+
+    comparison = compare.Comparison(str(converted_folder), tmp_path, size=10, seed=0)
+    rows = [
+        compare.RowSettings("others", control="independent real jets"),
+        compare.RowSettings("some of them", jets_of="others", size=3),
+        compare.RowSettings("blank", control="blank image"),
+        compare.RowSettings("as blank", control="blank image"),
+    ]
+    figure = panel([comparison.candidate(row) for row in rows], comparison.real)
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert [label for label in labels if label and "energy" not in label] == ["real", "others", "blank", "as blank"]
+
+
 @pytest.mark.slow
 def test_a_table_is_made_and_gone_on_with(converted_folder, tmp_path):
     small = ["--max_jets=100", "--cpu=true", "--sample_jets=2", "--validation_jets=8", "--num_workers=0"]
