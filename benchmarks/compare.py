@@ -103,15 +103,19 @@ class Comparison:
         self.candidates: dict[str, Candidate] = {}
 
     def candidate(self, row: RowSettings) -> Candidate:
-        """The row's jets and cost, made or found."""
+        """The row's jets and cost, made or found.
+
+        Raises:
+            ValueError: if the row asks for more jets than there are.
+        """
         reducer = self.pipelines.get(row.reduced_by or "")
         if row.control:
-            jets = CONTROLS[row.control](self.conditions, self.other, np.random.default_rng(self.seed))
+            jets = _first(CONTROLS[row.control](self.conditions, self.other, np.random.default_rng(self.seed)), row)
             found = Candidate(row.name, jets, {}, reducer, reduce_jets=True)
         elif row.jets_of:
             source = self.candidates[row.jets_of]
-            excerpt = row.size is not None
-            jets = source.jets.take(np.arange(row.size)) if excerpt else source.jets
+            jets = _first(source.jets, row)
+            excerpt = len(jets) < len(source.jets) and reducer is source.reducer
             found = Candidate(row.name, jets, source.cost, reducer, reduce_jets=True, excerpt=excerpt)
         elif row.peer:
             found = Candidate(row.name, *self._peer(row), reducer)
@@ -142,8 +146,8 @@ class Comparison:
         subprocess.run([sys.executable, str(ROOT / "training" / "train.py"), *arguments], check=True)
 
     def _sampled(self, row: RowSettings, pipeline: JetImagePipeline) -> tuple[JetSample, dict[str, Any]]:
-        size, kept = row.size or self.size, self._folder(row, "jets")
-        conditions = self.conditions.take(np.arange(size))
+        kept = self._folder(row, "jets")
+        conditions = _first(self.conditions, row)
         run = RunFolder.open(row.run or self._folder(row))
         if not kept.with_suffix(".json").is_file():
             steps = row.steps or pipeline.config.default_steps
@@ -174,6 +178,15 @@ class Comparison:
     def _folder(self, row: RowSettings, kind: str = "runs") -> Path:
         (self.out / kind).mkdir(parents=True, exist_ok=True)
         return self.out / kind / file_stem(row.name)
+
+
+def _first(jets: JetSample, row: RowSettings) -> JetSample:
+    """As many of the jets as the row asks for."""
+    if row.size is None:
+        return jets
+    if not 0 < row.size <= len(jets):
+        raise ValueError(f"row {row.name!r} asks for {row.size} jets, of which there are {len(jets)}")
+    return jets.take(np.arange(row.size))
 
 
 def training_cost(run: RunFolder, pipeline: JetImagePipeline) -> dict[str, Any]:

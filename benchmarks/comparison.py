@@ -37,7 +37,7 @@ class Candidate:
         cost: parameters, training_jets, training_seconds, jets_per_second, ms_per_jet, evaluations.
         reducer: whose representation real jets go through before they are compared; None for none.
         reduce_jets: whether the candidate's jets go through it too, being at full resolution.
-        excerpt: whether they are some of another candidate's, which a picture shows already.
+        excerpt: whether they are some of another candidate's through the same reducer, which a picture shows already.
     """
 
     name: str

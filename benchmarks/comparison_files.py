@@ -107,12 +107,15 @@ def with_floor(row: dict[str, Any], name: str) -> str:
 
 
 def winners(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Who wins, controls left out, among those judged on as many of the same images; and who would by SSIM."""
+    """Who wins among two or more judged on as many of the same images; by SSIM too, where controls take part.
+
+    Controls are the rows without parameters.
+    """
     lines = []
     for grid, size in dict.fromkeys((row["reduction"], row["size"]) for row in rows):
         group = [row for row in rows if (row["reduction"], row["size"]) == (grid, size)]
         competing = [row for row in group if row.get("parameters") and row.get("mean_w1") is not None]
-        if not competing:
+        if len(competing) < 2:
             continue
         best = {
             label: min(competing, key=lambda row, key=key: row.get(key) or math.inf)["name"]  # type: ignore[misc]
@@ -121,9 +124,11 @@ def winners(rows: Sequence[dict[str, Any]]) -> list[str]:
         }
         names = dict.fromkeys(best.values())
         by = "; ".join(f"{name} ({', '.join(k for k, v in best.items() if v == name)})" for name in names)
-        misled = max(group, key=lambda row: row["ssim"])["name"]
         where = f"images of {grid}" if grid else "full-resolution images"
-        lines.append(f"Best on {size} {where}: {by}. By SSIM it would be: {misled}.")
+        line = f"Best on {size} {where}: {by}."
+        if any(not row.get("parameters") for row in group):
+            line += f" By SSIM it would be: {max(group, key=lambda row: row['ssim'])['name']}."
+        lines.append(line)
     return lines
 
 

@@ -8,7 +8,7 @@
 # train     $CONFIG for $TRAIN_SECONDS, from the last checkpoint if there is one
 # bench     training, sampling, memory and loader; plain, compiled, with CUDA graphs
 # evaluate  $EVALUATE_JETS generated jets against as many held-out ones
-# keep      what is worth keeping into $OUT: a few files in parts small enough to travel (PART_BYTES)
+# keep      what is worth keeping into $OUT, the weights in parts (PART_BYTES); fails beyond 8 files or 16 MiB a file
 #
 # A benchmark that fails is noted and the others go on; `keep` runs at the end of every call, whatever happened.
 # Environment (defaults below):

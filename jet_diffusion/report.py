@@ -46,8 +46,8 @@ class Goal:
         """The goal in words."""
         unit = " floors above the floor" if self.of == "excess" else ""
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}{unit}"
-        return f"<= {self.high:g}{unit}" if self.high is not None else f">= {self.low:g}{unit}"
+            return f"{self.low:.4g} to {self.high:.4g}{unit}"
+        return f"<= {self.high:.4g}{unit}" if self.high is not None else f">= {self.low:.4g}{unit}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jet_diffusion.metrics.closure import condition_closure, response_ratios
+from jet_diffusion.metrics.closure import LeftOut, condition_closure, mean_response
 
 
 @pytest.fixture
@@ -47,38 +47,58 @@ def test_a_shifted_response_shows_in_every_bin(halves, rng):
     assert all(one.median_pull > 2 for one in found if one.condition == "pt")
 
 
-def test_the_response_of_jets_of_more_energy_is_that_much_larger(halves, rng):
+def response(real, generated, rng, condition="pt", jet_class="gluon"):
+    found, _ = condition_closure(real, generated, rng)
+    return mean_response([one for one in found if (one.condition, one.jet_class) == (condition, jet_class)])
+
+
+@pytest.mark.parametrize("condition", ["pt", "m0"])
+@pytest.mark.parametrize("jet_class", ["gluon", "quark"])
+def test_the_response_of_jets_of_more_energy_is_that_much_larger(halves, rng, condition, jet_class):
     real, generated = halves
-    plain, scaled = (
-        {(one.condition, one.jet_class): one for one in response_ratios(condition_closure(real, jets, rng)[0])}
-        for jets in (generated, generated.map(lambda energies: energies * np.float32(1.25)))
-    )
-    assert len(plain) == 4
-    for key, one in plain.items():
-        assert abs(one.ratio - 1) < 4 * one.error < 0.2
-        assert scaled[key].ratio == pytest.approx(1.25 * one.ratio, rel=1e-5)
-        assert one.jets == (generated.labels == (key[1] == "quark")).sum()
+    plain = response(real, generated, rng, condition, jet_class)
+    more = generated.map(lambda energies: energies * np.float32(1.25))
+    assert abs(plain.ratio - 1) < 4 * plain.error < 0.2
+    assert response(real, more, rng, condition, jet_class).ratio == pytest.approx(1.25 * plain.ratio, rel=1e-5)
+    assert plain.jets == (generated.labels == (jet_class == "quark")).sum()
 
 
-def test_the_error_of_a_response_is_its_spread(stand_in, rng):
-    """Over many splits of the same jets, which are a little less alike than independent ones."""
-    splits = [stand_in.split([1024, 1024], rng) for _ in range(12)]
-    found = [response_ratios(condition_closure(*halves, rng)[0])[0] for halves in splits]
+def test_errors_are_those_of_many_splits(stand_in, rng):
+    found = [response(*stand_in.split([1024, 1024], rng), rng) for _ in range(12)]
     spread = np.std([one.ratio for one in found])
     assert 0.5 < spread / np.mean([one.error for one in found]) < 1.7
+    assert 0.4 < np.mean([one.square_pull for one in found]) < 1.8
+    assert np.mean([abs(one.square_pull - 1) < 3 * one.square_pull_error for one in found]) > 0.8
 
 
-def test_no_ratio_to_real_jets_that_do_not_respond(halves, rng):
+def test_a_mean_response_that_hides_bins_shows_in_their_pulls(halves, rng):
+    real, generated = halves
+    plain = response(real, generated, rng)
+    generated.pt = rng.permutation(generated.pt)
+    deaf = response(real, generated, rng)
+    assert abs(deaf.ratio - 1) < 0.1
+    assert plain.square_pull < 3
+    assert deaf.square_pull > 10
+
+
+def test_no_response_over_real_jets_that_do_not_respond(halves, rng):
     real, generated = halves
     blank = real.map(lambda energies: energies * np.float32(0))
-    assert response_ratios(condition_closure(blank, generated, rng)[0]) == []
+    with pytest.raises(ValueError, match="not positive in 5 of 5 bins"):
+        response(blank, generated, rng)
+    with pytest.raises(ValueError, match="no bins"):
+        mean_response([])
 
 
-def test_classes_without_jets_are_named(halves, rng):
+def test_classes_and_bins_without_jets_are_named(halves, rng):
     real, generated = halves
     found, omitted = condition_closure(real, generated.of_class(1), rng)
     assert {one.jet_class for one in found} == {"quark"}
-    assert omitted == ["pt, gluon: 0 jets, 50 needed", "m0, gluon: 0 jets, 50 needed"]
+    assert omitted == [LeftOut(condition, "gluon", "0 jets, 50 needed") for condition in ("pt", "m0")]
+    soft = generated.take(np.flatnonzero(generated.pt < np.median(generated.pt)))
+    _, omitted = condition_closure(real, soft, rng)
+    assert {(lack.condition, lack.jet_class) for lack in omitted} >= {("pt", "gluon"), ("pt", "quark")}
+    assert all("generated jets of" in lack.reason for lack in omitted)
 
 
 def test_few_jets_make_fewer_bins(halves, rng):

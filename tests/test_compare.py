@@ -25,8 +25,9 @@ def rows_file(tmp_path, *rows):
     return path
 
 
-def test_the_rows_that_ship_are_complete(compare):
-    rows = compare.read_rows(BENCHMARKS / "compare.yaml")
+@pytest.mark.parametrize("file", ["compare.yaml", "compare_cpu.yaml"])
+def test_the_rows_that_ship_are_complete(compare, file):
+    rows = compare.read_rows(BENCHMARKS / file)
     for row in rows:
         assert row.config is None or (BENCHMARKS.parent / row.config).is_file()
         assert row.peer is None or (BENCHMARKS / row.peer).is_file()
@@ -59,10 +60,11 @@ def test_the_verdict_names_the_winner_and_who_misleads(compare):
     good = {**base, **figures, **errors, "name": "good", "parameters": 5}
     bad = {**good, "name": "bad", "mean_w1": 3.0, "fpd_over_floor": 90.0, "auc_observables": 1.0, "ssim": 0.1}
     blank = {**base, "name": "blank image", "mean_w1": 0.01, "ssim": 0.9}
-    few = {**bad, "name": "few", "size": 4, "auc_observables": None}
-    assert winners([good, bad, blank, few]) == [
+    few, fewer = ({**good, "name": f"{size} jets", "size": size, "auc_observables": None} for size in (4, 3))
+    other = {**few, "name": "another", "fpd_over_floor": 1.0}
+    assert winners([good, bad, blank, few, fewer, other]) == [
         "Best on 9 full-resolution images: good (FPD, mean W1, AUC). By SSIM it would be: blank image.",
-        "Best on 4 full-resolution images: few (FPD, mean W1). By SSIM it would be: few.",
+        "Best on 4 full-resolution images: another (FPD); 4 jets (mean W1).",
     ]
     assert row_cells(bad)[:3] == ["bad", "125x125", "5"]
 
@@ -73,6 +75,13 @@ def test_as_many_jets_of_another_row_as_are_asked_for(compare, converted_folder,
     some = comparison.candidate(compare.RowSettings("some of them", jets_of="real", size=3))
     assert len(real.jets) == 10
     assert (some.jets.voxels != real.jets.take([0, 1, 2]).voxels).nnz == 0
+    assert len(comparison.candidate(compare.RowSettings("blank", control="blank image", size=4)).jets) == 4
+    for wrong in (
+        compare.RowSettings("more", jets_of="real", size=11),
+        compare.RowSettings("none", jets_of="real", size=0),
+    ):
+        with pytest.raises(ValueError, match=f"row '{wrong.name}' asks for {wrong.size} jets, of which there are 10"):
+            comparison.candidate(wrong)
 
 
 def test_the_picture_shows_all_but_excerpts(compare, converted_folder, tmp_path):
@@ -82,12 +91,19 @@ def test_the_picture_shows_all_but_excerpts(compare, converted_folder, tmp_path)
     rows = [
         compare.RowSettings("others", control="independent real jets"),
         compare.RowSettings("some of them", jets_of="others", size=3),
+        compare.RowSettings("all of them", jets_of="others", size=10),
         compare.RowSettings("blank", control="blank image"),
         compare.RowSettings("as blank", control="blank image"),
     ]
     figure = panel([comparison.candidate(row) for row in rows], comparison.real)
     labels = [axis.get_ylabel() for axis in figure.axes]
-    assert [label for label in labels if label and "energy" not in label] == ["real", "others", "blank", "as blank"]
+    assert [label for label in labels if label and "energy" not in label] == [
+        "real",
+        "others",
+        "all of them",
+        "blank",
+        "as blank",
+    ]
 
 
 @pytest.mark.slow

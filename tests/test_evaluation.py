@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from jet_diffusion.evaluation import evaluate_jets
+from jet_diffusion.metrics.closure import RESPONSES
 from jet_diffusion.metrics.controls import CONTROLS
 from jet_diffusion.metrics.memorisation import copier
 from jet_diffusion.report import Report
 from jet_diffusion.report_files import write_report
+from jet_diffusion.schema import CLASS_NAMES
 
 pytestmark = pytest.mark.integration
 
@@ -45,8 +49,7 @@ def test_the_report_has_every_figure_or_says_why_not(perfect):
         "fpd_gluon",
         "mean_w1_quark",
         "w1_inside_band",
-        "response_pt_gluon",
-        "response_m0_quark",
+        *("_".join(parts) for parts in product(("response", "response_bins"), RESPONSES, CLASS_NAMES)),
         "recall",
         "jetnet_fpd",
         "memorisation_pixels",
@@ -96,6 +99,28 @@ def test_impossible_jets_are_counted_and_nothing_is_computed_wrongly(parts, tmp_
     for name in ("fpd", "w1", "recall", "jetnet_kpd", "closure", "auc_observables"):
         assert "not finite" in reasons[name]
     write_report(evaluation, tmp_path / "report", pictures=False)
+
+
+def test_jets_deaf_to_what_they_are_asked_miss_the_goal_of_their_responses(parts):
+    real, generated, _ = parts
+    deaf = generated.take(np.arange(len(generated)))
+    deaf.pt = np.random.default_rng(0).permutation(deaf.pt)
+    report = evaluate_jets(real, deaf, size=SIZE, classifiers=[]).report
+    bins, mean = (report.figure(f"{name}_pt_gluon") for name in ("response_bins", "response"))
+    assert bins.met is False
+    assert bins.floor < bins.goal.high
+    assert mean.goal.high - 1 > 0.01 and mean.goal.high - 1 == pytest.approx(2.58 * mean.error, rel=0.01)
+
+
+def test_a_response_of_some_bins_alone_is_none(parts):
+    real, generated, _ = parts
+    soft = generated.take(np.flatnonzero(generated.pt < np.median(generated.pt)))
+    report = evaluate_jets(real, soft, classifiers=[]).report
+    with pytest.raises(
+        ValueError, match=r"no figure 'response_pt_gluon': \d+ real and \d+ generated jets of \d+ to \d+ GeV"
+    ):
+        report.figure("response_pt_gluon")
+    assert "closure" in report.tables
 
 
 def test_too_few_jets_leave_figures_out(parts):

@@ -48,8 +48,12 @@ def test_the_environment_may_keep_it_on_the_cpu(monkeypatch):
     assert asked == [True, False]
 
 
-def test_float32_is_had_anywhere(monkeypatch):
+def test_float32_is_had_anywhere_without_asking_other_processes(monkeypatch):
+    def asked(tensor):
+        raise AssertionError("float32 needs no answer of other processes")
+
     capabilities(monkeypatch, avx512_bf16=True)
+    monkeypatch.setattr("jet_diffusion.precision.gather", asked)
     assert make_accelerator("no", cpu=True).mixed_precision == "no"
 
 

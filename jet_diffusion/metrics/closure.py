@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, pairwise
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,44 +77,62 @@ class ClosureBin:
         return {**asdict(self), "median_pull": self.median_pull, "width_pull": self.width_pull}
 
 
-@dataclass(frozen=True)
-class ResponseRatio:
-    """Median response of generated jets over that of real ones.
-
-    Attributes:
-        condition: "pt" or "m0".
-        jet_class: "gluon" or "quark".
-        ratio: mean over the bins, which hold equally many real jets.
-        error: its standard error, by those of the medians.
-        jets: number of generated jets.
-    """
+class LeftOut(NamedTuple):
+    """A class of jets, or one of its bins, that closure says nothing of, and why."""
 
     condition: str
     jet_class: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """Response of generated jets of one class against that of real ones, over all bins of a condition.
+
+    Attributes:
+        ratio: of the medians, generated over real, averaged over the bins, which hold equally many real jets.
+        error: its standard error, by those of the medians.
+        square_pull: mean over the bins of the squared difference of the medians in standard errors: 1 on average
+            where both respond alike, and large where one is high in some bins and low in others, whatever `ratio` is.
+        bins: number of bins.
+        jets: number of generated jets.
+    """
+
     ratio: float
     error: float
+    square_pull: float
+    bins: int
     jets: int
 
+    @property
+    def square_pull_error(self) -> float:
+        """Standard error of `square_pull`: that of a chi-square, by what it exceeds 1 a non-central one."""
+        return math.sqrt(2 * (1 + 2 * max(0.0, self.square_pull - 1)) / self.bins)
 
-def response_ratios(bins: Sequence[ClosureBin]) -> list[ResponseRatio]:
-    """One ratio for each condition and class, but for those to which real jets do not respond at all.
 
-    Args:
-        bins: as `condition_closure` gives them, a condition and class at a time.
+def mean_response(bins: Sequence[ClosureBin]) -> Response:
+    """The response over all bins of one condition and class.
+
+    Raises:
+        ValueError: without bins, or where real jets do not respond at all, so that there is no ratio.
     """
-    found = []
-    for (condition, jet_class), group in groupby(bins, lambda one: (one.condition, one.jet_class)):
-        own = list(group)
-        if not all(one.real_median for one in own):
-            continue
-        ratios = np.array([one.generated_median / one.real_median for one in own])
-        errors = [
-            math.hypot(one.generated_median_error, ratio * one.real_median_error) / one.real_median
-            for one, ratio in zip(own, ratios, strict=True)
-        ]
-        error, jets = math.hypot(*errors) / len(own), sum(one.generated_jets for one in own)
-        found.append(ResponseRatio(condition, jet_class, float(ratios.mean()), error, jets))
-    return found
+    if not bins:
+        raise ValueError("there are no bins")
+    silent = sum(not one.real_median > 0 for one in bins)
+    if silent:
+        raise ValueError(f"the median response of real jets is not positive in {silent} of {len(bins)} bins")
+    ratios = np.array([one.generated_median / one.real_median for one in bins])
+    errors = [
+        math.hypot(one.generated_median_error, ratio * one.real_median_error) / one.real_median
+        for one, ratio in zip(bins, ratios, strict=True)
+    ]
+    return Response(
+        ratio=float(ratios.mean()),
+        error=math.hypot(*errors) / len(bins),
+        square_pull=float(np.mean([one.median_pull**2 for one in bins])),
+        bins=len(bins),
+        jets=sum(one.generated_jets for one in bins),
+    )
 
 
 def _pull(difference: float, first_error: float, second_error: float) -> float:
@@ -124,7 +142,7 @@ def _pull(difference: float, first_error: float, second_error: float) -> float:
 
 def condition_closure(
     real: JetSample, generated: JetSample, rng: np.random.Generator, bins: int = BINS
-) -> tuple[list[ClosureBin], list[str]]:
+) -> tuple[list[ClosureBin], list[LeftOut]]:
     """Median and width of the response in bins of pT and mass, for each class.
 
     Args:
@@ -134,15 +152,16 @@ def condition_closure(
         bins: bins per condition and class; fewer where a bin would hold less than 50 jets on average.
 
     Returns:
-        The bins, and a line for each class or bin left out because it holds too few jets.
+        The bins, and each class or bin left out because it holds too few jets.
     """
-    found, omitted = [], []
+    found: list[ClosureBin] = []
+    omitted: list[LeftOut] = []
     for condition, observable in RESPONSES.items():
         for label, name in enumerate(CLASS_NAMES):
             pair = [_responses(sample.of_class(label), condition, observable) for sample in (real, generated)]
             fewest = min(len(asked) for asked, _ in pair)
             if fewest < LEAST_JETS:
-                omitted.append(f"{condition}, {name}: {fewest} jets, {LEAST_JETS} needed")
+                omitted.append(LeftOut(condition, name, f"{fewest} jets, {LEAST_JETS} needed"))
                 continue
             number = min(bins, fewest // LEAST_JETS)
             edges = np.quantile(pair[0][0], np.linspace(0, 1, number + 1))
@@ -150,7 +169,8 @@ def condition_closure(
                 inside = [answer[_between(asked, low, high, edges)] for asked, answer in pair]
                 if min(map(len, inside)) < LEAST_JETS // 2:
                     counts = f"{len(inside[0])} real and {len(inside[1])} generated jets"
-                    omitted.append(f"{condition} {low:.0f}-{high:.0f} GeV, {name}: {counts}, {LEAST_JETS // 2} needed")
+                    reason = f"{counts} of {low:.0f} to {high:.0f} GeV, {LEAST_JETS // 2} needed"
+                    omitted.append(LeftOut(condition, name, reason))
                     continue
                 found.append(_closure_bin(condition, name, (float(low), float(high)), inside, rng))
     return found, omitted
