@@ -84,7 +84,7 @@ def draw(picture: Path, generated_file: Path, test: JetDataset) -> Path:
     with QuarkGluonFile(generated_file) as made:
         generated = made.energies(0, SHOWN_JETS)
     real, labels = test.energies(range(SHOWN_JETS)), test.labels[:SHOWN_JETS]
-    save_figure(plot_side_by_side(real, generated, labels), picture)
+    save_figure(plot_side_by_side(real, generated, labels, note=test.simulated), picture)
     return picture
 
 

@@ -155,7 +155,9 @@ class Monitor:
             real = self.validation.energies(rows)
             table = quick_table(real, generated)
             self._record("sample", {"table": table, "held_fraction": output.held_fraction})
-            figure = plot_side_by_side(real[:SHOWN_JETS], generated[:SHOWN_JETS])
+            labels = conditions["labels"][:SHOWN_JETS] if conditions else None
+            shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
+            figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)
             save_figure(figure, self.run.samples / f"step-{self.state.step:08d}.png")
             save_figure(plot_history(self.run.read_metrics()), self.run.history)
             self.accelerator.print(format_table(table))

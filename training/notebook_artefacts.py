@@ -179,7 +179,9 @@ def make_artefacts(run: RunFolder, out: Path, jets: JetDataset, count: int, seed
     reference = reduced(pipeline, torch.from_numpy(jets.energies(np.arange(min(STANDARDISED_ON, len(jets))))))
     figures = {
         "training_history": plot_history(losses, PRINTED_LOSSES.get(network, {})),
-        "diffusion_results_comparison": plot_side_by_side(original, generated, names=("Original", "Generated")),
+        "diffusion_results_comparison": plot_side_by_side(
+            original, generated, names=("Original", "Generated"), note=jets.simulated
+        ),
         "forward_strip": plot_forward(pipeline, real[0], STRIP_COLUMNS + 1, seed),
         "sampling_strip": plot_denoising(pipeline, STRIP_COLUMNS, steps, seed)[0],
         "reconstruction": plot_side_by_side(original, denoised.numpy(), names=("Original", "Denoised"), note=note),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ qubits. Errors: standard deviation over seeds, which change noise,
 initial weights and the order of jets, but not the split."""
 
 SMALLEST_SHARE = 1e-4
+
+LABEL_WIDTH = 32
+"""Characters of a row's name in a picture before it breaks."""
 
 
 def write_pages(content: dict[str, Any], folder: Path, real: Array) -> None:
@@ -165,7 +169,9 @@ def draw_jets(rows: list[dict[str, Any]], real: Array) -> Figure:
             shown = axes.imshow(np.ma.masked_less(jet, SMALLEST_SHARE), norm=norm, cmap=colours, origin="lower")
             axes.set_facecolor(colours(np.ma.masked))
             axes.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+        line[0].set_ylabel(
+            fill(label, LABEL_WIDTH, break_on_hyphens=False), rotation=0, ha="right", va="center", fontsize=7
+        )
     figure.colorbar(shown, ax=panels, label="share of the jet's energy", shrink=0.3)
     return figure
 
