@@ -688,3 +688,50 @@ def test_guidance_moves_log_odds_and_values(representation, jets):
     drawn = denoiser.draw(guided, generators)
     hit = drawn != representation.zero().view(-1, 1, 1)
     assert torch.equal(hit, denoiser.draw(strong, again) != representation.zero().view(-1, 1, 1))
+
+
+def network_of(value):
+    """A UNet that says the same everywhere."""
+
+    def network(x, t, class_labels=None):
+        half = torch.full_like(x[:, :51], value)
+        return SimpleNamespace(sample=torch.cat([half, torch.zeros_like(half)], 1))
+
+    return network
+
+
+@torch.no_grad()
+def test_a_guide_moves_the_context_away_from_its_own(representation, jets):
+    denoiser, other = fit(representation, jets), fit(representation, jets)
+    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 300)
+    guide = other.as_guide(network_of(0.2), None, 2.0)
+    guided = denoiser(network_of(0.5), x_t, timesteps, guide=guide)
+    torch.testing.assert_close(guided.x0, denoiser(network_of(0.8), x_t, timesteps).x0)
+    alone = denoiser(network_of(0.5), x_t, timesteps)
+    for same in (guide._replace(scale=1.0), guide._replace(unet=network_of(0.5))):
+        torch.testing.assert_close(denoiser(network_of(0.5), x_t, timesteps, guide=same).x0, alone.x0)
+
+
+@torch.no_grad()
+def test_a_guided_jet_has_the_hits_asked_for(representation, jets):
+    denoiser = fit(representation, jets)
+    energies = torch.from_numpy(jets.energies[:2])
+    x_t, _, timesteps = noisy(denoiser, representation.encode(energies), 500)
+    totals = representation.totals(energies)
+    guide = denoiser.as_guide(network_of(-0.4), None, 2.0)
+    probability = denoiser.hit_probability(denoiser(network_of(0.4), x_t, timesteps, None, totals, guide=guide).logit)
+    group = torch.tensor(representation.channel_group)
+    for g in range(3):
+        torch.testing.assert_close(probability[:, group == g].sum((1, 2, 3)), totals[:, g], rtol=1e-3, atol=0.01)
+
+
+def test_denoisers_agree_where_they_were_fitted_alike(representation, jets):
+    denoiser = fit(representation, jets)
+    assert denoiser.agrees_with(fit(representation, jets))
+    assert denoiser.agrees_with(fit(representation, jets, crystal_channels=(4,)))
+    assert not denoiser.agrees_with(fit(representation, jets, inputs=("x_t",)))
+    assert not denoiser.agrees_with(PlainDenoiser(51, denoiser.config.noise_schedule))
+    with torch.no_grad():
+        moved = fit(representation, jets)
+        moved.place_bits[0, 0, 0, 0] += 1
+    assert not denoiser.agrees_with(moved)
