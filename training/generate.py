@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
     parser.add_argument("--guide", help="a weaker model of the same jets to be guided by: as MODEL, or MODEL itself")
     parser.add_argument("--guide-checkpoint", default="last", help="of a run: best or an early step (default last)")
-    parser.add_argument("--guidance-scale", type=float, help="2 goes as far beyond as the guide lies behind")
+    parser.add_argument("--guidance-scale", type=float, help="0 is the guide, 1 the model, 2 (default) as far beyond")
     return parser
 
 
