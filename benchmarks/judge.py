@@ -42,8 +42,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's own)")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--step-power", type=float, help="where steps lie (default: the model's own)")
-    parser.add_argument("--guide", help="a weaker model of the same jets to be guided by")
-    parser.add_argument("--guidance-scale", type=float, default=2.0, help="how far to go from it (default 2)")
     parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no)")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
@@ -60,13 +58,8 @@ def main() -> None:
     steps = pipeline.config.default_steps
     accelerator = make_accelerator(options.precision)
     pipeline.to(accelerator.device)
-    guidance: dict[str, Any] = {}
-    if options.guide:
-        guide = load_pipeline(options.guide).to(accelerator.device)
-        guidance = {"guide": guide, "guidance_scale": options.guidance_scale}
-    settings = {"steps": steps, "seed": options.seed, "guidance": guidance}
     with accelerator.autocast():
-        sampled = sample_like(pipeline, conditions, **settings, source="model", progress=True)
+        sampled = sample_like(pipeline, conditions, steps=steps, seed=options.seed, source="model", progress=True)
     row = judge(Candidate(options.model, sampled.jets, {}), real, real, draws=3, seed=options.seed)
     row |= {"steps": steps, "ms_per_jet": sampled.ms_per_jet, **moments(sampled.jets, real)}
     row["precision"] = accelerator.mixed_precision

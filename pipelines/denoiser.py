@@ -8,10 +8,9 @@ what the UNet's output means is written down once. Whatever it means, the schedu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
@@ -19,10 +18,6 @@ from diffusers.configuration_utils import register_to_config
 
 Network = Callable[..., Any]
 """A UNet2DModel, bare or wrapped for several processes: (inputs, timesteps, class_labels=...) -> .sample"""
-
-
-NETWORK_SETTINGS = {"crystal_channels"}
-"""Settings of denoisers that say how large their own networks are, and nothing of what these see and say."""
 
 
 @dataclass
@@ -43,24 +38,6 @@ class DenoiserOutput:
     logit: torch.Tensor | None = None
     value: torch.Tensor | None = None
     slab: Any = None
-
-
-class Guide(NamedTuple):
-    """A weaker model, away from which a stronger one's network is moved (autoguidance, arXiv:2406.02507).
-
-    What the stronger has learnt beyond the weaker is taken for the way to what neither knows yet.
-
-    Attributes:
-        denoiser: Of the weaker model; `Denoiser.agrees_with` the stronger's.
-        unet: Its network.
-        class_labels: (N, E) its embedding of the conditions, or None.
-        scale: 1 leaves the stronger as it is, 2 goes as far beyond it as the weaker lies behind.
-    """
-
-    denoiser: Denoiser
-    unet: Network
-    class_labels: torch.Tensor | None
-    scale: float
 
 
 def float_bits(values: torch.Tensor) -> torch.Tensor:
@@ -137,7 +114,6 @@ class Denoiser(ModelMixin, ConfigMixin):
         class_labels: torch.Tensor | None = None,
         totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
-        guide: Guide | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
 
@@ -150,49 +126,8 @@ class Denoiser(ModelMixin, ConfigMixin):
                 GeV, where known; NaN where not.
             previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
                 to denoisers with `sees_previous`.
-            guide: A weaker model to be moved away from.
         """
         raise NotImplementedError
-
-    def context(
-        self, unet: Network, inputs: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(N, C, H, W) what the networks say of inputs (N, C, H, W), from which x_0 follows in closed form."""
-        return call_unet(unet, inputs, timesteps, class_labels)
-
-    def guided_context(
-        self,
-        unet: Network,
-        inputs: torch.Tensor,
-        timesteps: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        guide: Guide | None,
-    ) -> torch.Tensor:
-        """The same, moved away from what a weaker model says of these inputs, if there is one."""
-        context = self.context(unet, inputs, timesteps, class_labels)
-        if guide is None:
-            return context
-        weaker = guide.denoiser.context(guide.unet, inputs, timesteps, guide.class_labels)
-        return weaker + guide.scale * (context - weaker)
-
-    def as_guide(self, unet: Network, class_labels: torch.Tensor | None, scale: float) -> Guide:
-        """This denoiser's model as another's guide."""
-        return Guide(self, unet, class_labels, scale)
-
-    def agrees_with(self, other: Denoiser) -> bool:
-        """Whether networks for both see and say the same: the class, settings and what was fitted, but for networks."""
-        if type(self).__name__ != type(other).__name__:
-            return False
-        kept = [
-            {name: value for name, value in d.config.items() if name[0] != "_" and name not in NETWORK_SETTINGS}
-            for d in (self, other)
-        ]
-        buffers, others = (dict(d.named_buffers()) for d in (self, other))
-        return (
-            json.dumps(kept[0], sort_keys=True) == json.dumps(kept[1], sort_keys=True)
-            and buffers.keys() == others.keys()
-            and all(torch.equal(tensor.cpu(), others[name].cpu()) for name, tensor in buffers.items())
-        )
 
     def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
         """Classifier-free guidance (arXiv:2207.12598): x_0 moved away from that of `blind`, which saw no conditions."""
@@ -262,10 +197,9 @@ class PlainDenoiser(Denoiser):
         class_labels: torch.Tensor | None = None,
         totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
-        guide: Guide | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
-        prediction = self.guided_context(unet, x_t, timesteps, class_labels, guide)
+        prediction = call_unet(unet, x_t, timesteps, class_labels)
         alpha, sigma = self.noise_level(timesteps)
         if self.config.prediction == "epsilon":
             return DenoiserOutput((x_t - sigma * prediction) / alpha, prediction)

@@ -1,6 +1,6 @@
 """JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
 
-On the Hub this file is `pipeline.py`, with the files it imports from beside it in it. The
+On the Hub this file is `pipeline.py`, with `jet_output.py`, `own_sources.py` and `schedulers.py` in it. The
 representation, the denoiser and the conditioner are components that save themselves, and the pipeline knows them by
 their methods alone.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,6 @@ from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DModel
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
-from .guidance import GUIDED_ABOVE, check_guidance  # noqa: TID251 - on the Hub they are one file
 from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, match_energies  # noqa: TID251
 from .own_sources import OwnSourcesMixin  # noqa: TID251
 from .schedulers import check_scheduler, draws_x_0  # noqa: TID251 - on the Hub they are one file
@@ -89,7 +89,6 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         batch_size: int = 64,
         hold: bool = True,
         guidance_scale: float = 1.0,
-        guide: JetImagePipeline | None = None,
         output_type: str = "np",
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
@@ -112,11 +111,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
             hold: Hold predicted x_0 to the range seen in training before each step.
-            guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none. With a
-                `guide`, how far to go from it: 1 stops at this model, 2 goes as far beyond.
-            guide: A weaker model of the same jets, such as an earlier checkpoint of the same run, away from which each
-                prediction is moved (autoguidance, arXiv:2406.02507), at noise levels sigma/alpha of GUIDED_ABOVE and
-                more; a second network evaluation for each of these steps.
+            guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none.
             output_type: "np", "pt" or "pil".
             return_dict: Return a `JetImagePipelineOutput`; otherwise its fields as a tuple.
             callback_on_step_end: Called as (pipeline, step, timestep, {"x", "x0"}) after each step of each batch;
@@ -129,7 +124,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
         self.check_scheduler()
         generators = self._generators(generator, first_jet, count)
-        check_guidance(self, guidance_scale, guide)
+        self._check_guidance(guidance_scale)
         self._check_timesteps(timesteps)
         conditions = self._conditions(generators, given, totals)
         batch_size = min(batch_size, count)
@@ -150,7 +145,6 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                     self.scheduler.timesteps,
                     hold=hold,
                     guidance_scale=guidance_scale,
-                    guide=guide and guide.denoiser.as_guide(guide.unet, guide._embed(conditions, rows), guidance_scale),
                     callback=callback_on_step_end,
                     progress=progress,
                 )
@@ -276,6 +270,17 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         """
         check_scheduler(self.scheduler, self.denoiser)
 
+    def _check_guidance(self, guidance_scale: float) -> None:
+        if guidance_scale == 1:
+            return
+        if self.conditioner is None or not self.conditioner.dropped.any():
+            raise ValueError(
+                f"guidance_scale {guidance_scale} needs a model trained with conditions dropped now and then "
+                "(optimizer.condition_drop); this one was not"
+            )
+        if not math.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
+
     def _check_timesteps(self, timesteps: list[int] | None) -> None:
         if timesteps is None:
             return
@@ -358,7 +363,6 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         *,
         hold: bool = True,
         guidance_scale: float = 1.0,
-        guide: Any = None,
         callback: Callable[..., dict[str, Any]] | None = None,
         progress: Any = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -374,11 +378,9 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            alpha, sigma = self.denoiser.noise_level(batch_timesteps[:1])
-            away_from = guide if sigma >= GUIDED_ABOVE * alpha else None
-            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous, away_from)
+            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous)
             seen, previous = previous, output.x0
-            if guidance_scale != 1 and guide is None:
+            if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
                 blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen)
                 output = self.denoiser.guided(output, blind, guidance_scale)

@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub they are one file
-from .denoiser import DenoiserOutput, Guide, Network, call_unet, float_bits  # noqa: TID251
+from .denoiser import DenoiserOutput, Network, call_unet, float_bits  # noqa: TID251
 from .hit_energy import HIT_ENERGIES  # noqa: TID251
 from .pixel_bayes import PixelBayes  # noqa: TID251
 from .slab import Hits, SlabPosterior, fit_mixture  # noqa: TID251
@@ -217,7 +217,6 @@ class SpikeAndSlabDenoiser(PixelBayes):
         class_labels: torch.Tensor | None = None,
         totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
-        guide: Guide | None = None,
     ) -> DenoiserOutput:
         """Posterior mean given the pixel and, through the UNet, its context."""
         hits, energies = (None, None) if totals is None else totals.chunk(2, 1)
@@ -236,7 +235,13 @@ class SpikeAndSlabDenoiser(PixelBayes):
         if ENERGY_INPUTS & set(self.config.inputs):
             blocks["energy"], blocks["missing_energy"] = self.energy_inputs(probability, value, energies)
         inputs = torch.cat([blocks[name] for name in self.config.inputs], 1)
-        delta, eta = self.guided_context(unet, inputs, timesteps, class_labels, guide).chunk(2, 1)
+        context = call_unet(unet, inputs, timesteps, class_labels)
+        if self.crystal_network is not None:
+            context = context + self.crystal_network(torch.cat([inputs, context], 1), timesteps)
+        if self.config.min_ratio:
+            alpha, sigma = self.noise_level(timesteps)
+            context = context * (sigma >= self.config.min_ratio * alpha)
+        delta, eta = context.chunk(2, 1)
         slab = self.slab_posterior(x_t, timesteps, eta)
         logit, value = self.log_odds(slab, shift + delta), slab.value
         if hits is not None and self.config.hold_hits:
@@ -249,18 +254,6 @@ class SpikeAndSlabDenoiser(PixelBayes):
                 value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(self.hit_probability(logit), value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value, None if torch.is_grad_enabled() else slab)
-
-    def context(
-        self, unet: Network, inputs: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(N, 2 C, H, W) delta and eta by the UNet and the network of crystals; zero where they were not trained."""
-        context = call_unet(unet, inputs, timesteps, class_labels)
-        if self.crystal_network is not None:
-            context = context + self.crystal_network(torch.cat([inputs, context], 1), timesteps)
-        if self.config.min_ratio:
-            alpha, sigma = self.noise_level(timesteps)
-            context = context * (sigma >= self.config.min_ratio * alpha)
-        return context
 
     def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
         """Classifier-free guidance of the log-odds of hits and of their values, rather than of the mean of x_0.

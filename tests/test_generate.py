@@ -56,23 +56,6 @@ def test_the_file_has_the_original_schema_and_says_how_it_was_made(pipeline, tmp
     assert np.array_equal(energies, output.images.transpose(0, 3, 1, 2))
 
 
-def test_a_guided_file_says_by_what(pipeline, model, converted_folder, tmp_path):
-    weaker = small_pipeline(converted_folder)
-    torch.nn.init.normal_(weaker.unet.conv_out.weight, std=0.02, generator=torch.Generator().manual_seed(0))
-    weaker.save_pretrained(tmp_path / "weaker")
-    main([str(model), str(tmp_path / "a.hdf5"), "--num-jets=2", "--steps=2", f"--guide={tmp_path / 'weaker'}"])
-    generate(pipeline, tmp_path / "b.hdf5", 2, steps=2, guidance={"guide": weaker, "guidance_scale": 2.0})
-    with QuarkGluonFile(tmp_path / "a.hdf5") as by_command, QuarkGluonFile(tmp_path / "b.hdf5") as called:
-        assert by_command.attrs["guidance_scale"] == called.attrs["guidance_scale"] == 2
-        assert by_command.attrs["guide"] == called.attrs["guide"] != called.attrs["weights"]
-        guided = called.energies(0, 2)
-        assert np.array_equal(by_command.energies(0, 2), guided)
-    plain = pipeline(2, num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images
-    assert not np.array_equal(guided, plain.transpose(0, 3, 1, 2))
-    with pytest.raises(ValueError, match="changes nothing"):
-        generate(pipeline, tmp_path / "c.hdf5", 2, steps=2, guidance={"guide": weaker, "guidance_scale": 1.0})
-
-
 def test_an_interrupted_run_goes_on_and_gives_the_same_file(pipeline, tmp_path, monkeypatch):
     generate(pipeline, tmp_path / "whole.hdf5", 6, steps=2, batch_size=2)
     append, calls = JetWriter.append, []

@@ -171,48 +171,6 @@ def test_conditions_reach_the_network(pipeline):
     assert not torch.allclose(x_quark, x_guided, atol=1e-3)
 
 
-@pytest.fixture
-def weaker(converted_folder):
-    """A model of the same jets with other weights."""
-    weaker = small_pipeline(converted_folder)
-    torch.nn.init.normal_(weaker.unet.conv_out.weight, std=0.02, generator=seeded())
-    return weaker
-
-
-def test_a_guide_changes_jets_at_high_noise_alone(pipeline, weaker):
-    asked = {"labels": 1, "pt": 100.0, "m0": 20.0, "timesteps": [900, 600, 300, 100, 20]}
-    plain, _ = final_x(pipeline, **asked, generator=seeded())
-    guided, _ = final_x(pipeline, **asked, generator=seeded(), guide=weaker, guidance_scale=2.0)
-    assert not torch.allclose(plain, guided, atol=1e-3)
-    called, forward = [], weaker.unet.forward
-
-    def count(x, timestep, **conditions):
-        called.append(int(timestep[0]))
-        return forward(x, timestep, **conditions)
-
-    weaker.unet.forward = count
-    pipeline(**asked, generator=seeded(), guide=weaker, guidance_scale=2.0)
-    alpha, sigma = pipeline.denoiser.noise_level(torch.tensor(asked["timesteps"]))
-    assert called == [t for t, high in zip(asked["timesteps"], (sigma >= alpha).flatten(), strict=True) if high]
-    assert 0 < len(called) < 5
-
-
-def test_a_model_is_no_guide_to_itself(pipeline):
-    asked = {"labels": [0, 1], "pt": 100.0, "m0": 20.0, "num_inference_steps": 3}
-    plain, _ = final_x(pipeline, **asked, generator=seeded())
-    guided, _ = final_x(pipeline, **asked, generator=seeded(), guide=pipeline, guidance_scale=3.0)
-    torch.testing.assert_close(guided, plain)
-
-
-def test_guides_that_do_not_suit_are_refused(pipeline, weaker):
-    for scale, message in ((1.0, "changes nothing"), (float("nan"), "must be finite")):
-        with pytest.raises(ValueError, match=message):
-            pipeline(1, guide=weaker, guidance_scale=scale)
-    weaker.denoiser.place_bits[0, 0, 0, 0] += 1
-    with pytest.raises(ValueError, match="fitted on the same jets"):
-        pipeline(1, guide=weaker, guidance_scale=2.0)
-
-
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_plain_denoisers_sample_too(converted_folder, prediction):
     plain = small_pipeline(converted_folder, f"--denoiser.kind={prediction}")

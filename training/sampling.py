@@ -60,7 +60,6 @@ def sample_like(
     steps: int,
     seed: int = 0,
     batch_size: int = 64,
-    guidance: dict[str, Any] | None = None,
     source: str = "",
     progress: bool = False,
 ) -> SampledJets:
@@ -72,7 +71,6 @@ def sample_like(
         steps: solver steps.
         seed: jet i of a seed is always the same.
         batch_size: jets denoised at once.
-        guidance: guidance_scale and guide of the pipeline's call, for jets that are guided.
         source: name of the model for reports.
         progress: whether to show a bar.
 
@@ -95,7 +93,6 @@ def sample_like(
                 generator=torch.Generator().manual_seed(seed),
                 first_jet=first,
                 batch_size=batch_size,
-                **(guidance or {}),
             )
             seconds += time.perf_counter() - begun
             columns.append((output.labels, output.pt, output.m0))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, Guide
+from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, call_unet
 
 from .states import UNRAVELLINGS, mix, unit_norm
 
@@ -43,10 +43,9 @@ class StateDenoiser(Denoiser):
         class_labels: torch.Tensor | None = None,
         totals: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
-        guide: Guide | None = None,
     ) -> DenoiserOutput:
         """The network's state for the noisy one, which is encoded (unit norm) first."""
-        x_0 = unit_norm(self.guided_context(unet, unit_norm(x_t), timesteps, class_labels, guide))
+        x_0 = unit_norm(call_unet(unet, unit_norm(x_t), timesteps, class_labels))
         return DenoiserOutput(x_0, x_0)
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
