@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy.stats import chi2, norm
 from jet_diffusion.hits import Array
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.metrics.bands import WassersteinBands, wasserstein_bands
-from jet_diffusion.metrics.closure import RESPONSES, Response, condition_closure, mean_response
+from jet_diffusion.metrics.closure import Response, condition_closure
 from jet_diffusion.metrics.distances import separation_power
 from jet_diffusion.metrics.estimates import estimate
 from jet_diffusion.metrics.headline import HEADLINE
@@ -32,9 +31,6 @@ RESPONSE_TOLERANCE = 0.01
 
 LEVEL = 0.99
 """Share of perfect generators that each goal of a response lets pass."""
-
-RESPONSE_FIGURES = {"response": "mean response", "response_bins": "mean squared pull of the responses"}
-"""Figure of a condition and class -> its label."""
 
 LEAST_JETS = 200
 """Fewest jets a side for distances of 45 features; W1 alone takes any number."""
@@ -256,33 +252,49 @@ def add_closure(result: Evaluation, rng: np.random.Generator) -> None:
         result.report.omit("closure", reason)
         return
     pooled = JetSample.join([result.reference, result.second])
-    result.closure, left_out = condition_closure(pooled, result.generated, rng)
-    result.report.tables["closure"] = [found.row() for found in result.closure]
-    between_real, real_left_out = condition_closure(result.reference, result.second, rng)
-    for key in product(RESPONSES, CLASS_NAMES):
-        lacks = [lack for lack in (*left_out, *real_left_out) if (lack.condition, lack.jet_class) == key]
-        pair = (
-            [one for one in bins if (one.condition, one.jet_class) == key] for bins in (result.closure, between_real)
-        )
+    closures = condition_closure(pooled, result.generated, rng)
+    floors = condition_closure(result.reference, result.second, rng)
+    result.closure = [one for closure in closures for one in closure.bins]
+    result.report.tables["closure"] = [one.row() for one in result.closure]
+    for closure, floor in zip(closures, floors, strict=True):
+        about = f"{closure.condition}, generated / real, {closure.jet_class} jets"
+        names = [f"{kind}_{closure.condition}_{closure.jet_class}" for kind in ("response", "response_bins")]
         try:
-            if lacks:
-                raise ValueError("; ".join(dict.fromkeys(lack.reason for lack in lacks)))
-            _add_response(result, *key, *map(mean_response, pair))
+            figures = _response_figures(names, about, closure.response(), floor.response())
         except ValueError as error:
-            for name in RESPONSE_FIGURES:
-                result.report.omit(f"{name}_{'_'.join(key)}", error)
+            for name in names:
+                result.report.omit(name, error)
+            continue
+        for figure in figures:
+            result.report.add(figure)
 
 
-def _add_response(result: Evaluation, condition: str, jet_class: str, found: Response, floor: Response) -> None:
+def _response_figures(names: list[str], about: str, found: Response, floor: Response) -> list[Figure]:
     tolerance = max(RESPONSE_TOLERANCE, float(norm.ppf((1 + LEVEL) / 2)) * found.error)
-    goals = Goal(1 - tolerance, 1 + tolerance), Goal(high=float(chi2.ppf(LEVEL, found.bins)) / found.bins)
-    values = (
-        (found.ratio, found.error, floor.ratio, floor.error),
-        (found.square_pull, found.square_pull_error, floor.square_pull, floor.square_pull_error),
-    )
-    for (name, label), numbers, goal in zip(RESPONSE_FIGURES.items(), values, goals, strict=True):
-        about = f"{label} to {condition}, generated / real, {jet_class} jets"
-        result.report.add(Figure(f"{name}_{condition}_{jet_class}", about, "closure", *numbers, found.jets, goal=goal))
+    return [
+        Figure(
+            names[0],
+            f"mean response to {about}",
+            "closure",
+            found.ratio,
+            found.error,
+            floor.ratio,
+            floor.error,
+            found.jets,
+            goal=Goal(1 - tolerance, 1 + tolerance),
+        ),
+        Figure(
+            names[1],
+            f"mean squared pull of the responses to {about}",
+            "closure",
+            found.square_pull,
+            found.square_pull_error,
+            floor.square_pull,
+            floor.square_pull_error,
+            found.jets,
+            goal=Goal(high=float(chi2.ppf(LEVEL, found.bins)) / found.bins),
+        ),
+    ]
 
 
 def add_memorisation(result: Evaluation, training: JetSample | None, rng: np.random.Generator) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jet_diffusion.metrics.closure import LeftOut, condition_closure, mean_response
+from jet_diffusion.metrics.closure import condition_closure
 
 
 @pytest.fixture
@@ -16,9 +16,19 @@ def halves(stand_in, rng):
     return stand_in.split([1024, 1024], rng)
 
 
+def closures_of(real, generated, rng):
+    """(condition, class) -> closure."""
+    return {(one.condition, one.jet_class): one for one in condition_closure(real, generated, rng)}
+
+
+def bins_of(real, generated, rng):
+    return [one for closure in condition_closure(real, generated, rng) for one in closure.bins]
+
+
 def test_real_jets_close(halves, rng):
-    found, omitted = condition_closure(*halves, rng)
-    assert len(found) == 20 and not omitted
+    closures = condition_closure(*halves, rng)
+    found = [one for closure in closures for one in closure.bins]
+    assert len(found) == 20 and not any(closure.left_out for closure in closures)
     pulls = np.array([[one.median_pull, one.width_pull] for one in found])
     assert np.abs(pulls).max() < 4
     assert (np.abs(pulls) < 2).mean() > 0.8
@@ -26,7 +36,7 @@ def test_real_jets_close(halves, rng):
 
 
 def test_bins_cover_all_jets_of_a_class(halves, rng):
-    found, _ = condition_closure(*halves, rng)
+    found = bins_of(*halves, rng)
     for condition in ("pt", "m0"):
         chosen = [one for one in found if one.condition == condition and one.jet_class == "quark"]
         assert sum(one.generated_jets for one in chosen) == (halves[1].labels == 1).sum()
@@ -36,20 +46,19 @@ def test_bins_cover_all_jets_of_a_class(halves, rng):
 def test_a_generator_deaf_to_pt_does_not_close(halves, rng):
     real, generated = halves
     generated.pt = rng.permutation(generated.pt)
-    found, _ = condition_closure(real, generated, rng)
+    found = bins_of(real, generated, rng)
     pulls = [one.median_pull for one in found if one.condition == "pt"]
     assert max(map(abs, pulls)) > 5
 
 
 def test_a_shifted_response_shows_in_every_bin(halves, rng):
     real, generated = halves
-    found, _ = condition_closure(real, generated.map(lambda energies: energies * np.float32(1.3)), rng)
+    found = bins_of(real, generated.map(lambda energies: energies * np.float32(1.3)), rng)
     assert all(one.median_pull > 2 for one in found if one.condition == "pt")
 
 
 def response(real, generated, rng, condition="pt", jet_class="gluon"):
-    found, _ = condition_closure(real, generated, rng)
-    return mean_response([one for one in found if (one.condition, one.jet_class) == (condition, jet_class)])
+    return closures_of(real, generated, rng)[condition, jet_class].response()
 
 
 @pytest.mark.parametrize("condition", ["pt", "m0"])
@@ -86,23 +95,24 @@ def test_no_response_over_real_jets_that_do_not_respond(halves, rng):
     blank = real.map(lambda energies: energies * np.float32(0))
     with pytest.raises(ValueError, match="not positive in 5 of 5 bins"):
         response(blank, generated, rng)
-    with pytest.raises(ValueError, match="no bins"):
-        mean_response([])
+    with pytest.raises(ValueError, match="0 jets, 50 needed"):
+        response(real, generated.of_class(1), rng)
 
 
 def test_classes_and_bins_without_jets_are_named(halves, rng):
     real, generated = halves
-    found, omitted = condition_closure(real, generated.of_class(1), rng)
-    assert {one.jet_class for one in found} == {"quark"}
-    assert omitted == [LeftOut(condition, "gluon", "0 jets, 50 needed") for condition in ("pt", "m0")]
+    quarks = generated.of_class(1)
+    assert {one.jet_class for one in bins_of(real, quarks, rng)} == {"quark"}
+    left_out = {key: one.left_out for key, one in closures_of(real, quarks, rng).items() if one.left_out}
+    assert left_out == {(condition, "gluon"): ("0 jets, 50 needed",) for condition in ("pt", "m0")}
     soft = generated.take(np.flatnonzero(generated.pt < np.median(generated.pt)))
-    _, omitted = condition_closure(real, soft, rng)
-    assert {(lack.condition, lack.jet_class) for lack in omitted} >= {("pt", "gluon"), ("pt", "quark")}
-    assert all("generated jets of" in lack.reason for lack in omitted)
+    left_out = {key: one.left_out for key, one in closures_of(real, soft, rng).items() if one.left_out}
+    assert left_out.keys() >= {("pt", "gluon"), ("pt", "quark")}
+    assert all("generated jets of" in reason for reasons in left_out.values() for reason in reasons)
 
 
 def test_few_jets_make_fewer_bins(halves, rng):
     few = [half.take(np.arange(260)) for half in halves]
-    found, _ = condition_closure(*few, rng)
+    found = bins_of(*few, rng)
     assert 4 <= len(found) < 12
     assert found[0].row()["median_pull"] == found[0].median_pull

@@ -7,10 +7,9 @@ E_T), so generated jets are compared with real ones in the same bins, never with
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 
@@ -77,14 +76,6 @@ class ClosureBin:
         return {**asdict(self), "median_pull": self.median_pull, "width_pull": self.width_pull}
 
 
-class LeftOut(NamedTuple):
-    """A class of jets, or one of its bins, that closure says nothing of, and why."""
-
-    condition: str
-    jet_class: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class Response:
     """Response of generated jets of one class against that of real ones, over all bins of a condition.
@@ -110,29 +101,46 @@ class Response:
         return math.sqrt(2 * (1 + 2 * max(0.0, self.square_pull - 1)) / self.bins)
 
 
-def mean_response(bins: Sequence[ClosureBin]) -> Response:
-    """The response over all bins of one condition and class.
+@dataclass(frozen=True)
+class ClassClosure:
+    """Closure of one class of jets in one condition.
 
-    Raises:
-        ValueError: without bins, or where real jets do not respond at all, so that there is no ratio.
+    Attributes:
+        condition: "pt" or "m0".
+        jet_class: "gluon" or "quark".
+        bins: from low to high.
+        left_out: why the class, or some of its bins, are not there.
     """
-    if not bins:
-        raise ValueError("there are no bins")
-    silent = sum(not one.real_median > 0 for one in bins)
-    if silent:
-        raise ValueError(f"the median response of real jets is not positive in {silent} of {len(bins)} bins")
-    ratios = np.array([one.generated_median / one.real_median for one in bins])
-    errors = [
-        math.hypot(one.generated_median_error, ratio * one.real_median_error) / one.real_median
-        for one, ratio in zip(bins, ratios, strict=True)
-    ]
-    return Response(
-        ratio=float(ratios.mean()),
-        error=math.hypot(*errors) / len(bins),
-        square_pull=float(np.mean([one.median_pull**2 for one in bins])),
-        bins=len(bins),
-        jets=sum(one.generated_jets for one in bins),
-    )
+
+    condition: str
+    jet_class: str
+    bins: tuple[ClosureBin, ...]
+    left_out: tuple[str, ...]
+
+    def response(self) -> Response:
+        """The response over all bins.
+
+        Raises:
+            ValueError: where some are left out, or real jets do not respond at all, so that there is no ratio.
+        """
+        if self.left_out:
+            raise ValueError("; ".join(self.left_out))
+        bins = self.bins
+        silent = sum(not one.real_median > 0 for one in bins)
+        if silent:
+            raise ValueError(f"the median response of real jets is not positive in {silent} of {len(bins)} bins")
+        ratios = np.array([one.generated_median / one.real_median for one in bins])
+        errors = [
+            math.hypot(one.generated_median_error, ratio * one.real_median_error) / one.real_median
+            for one, ratio in zip(bins, ratios, strict=True)
+        ]
+        return Response(
+            ratio=float(ratios.mean()),
+            error=math.hypot(*errors) / len(bins),
+            square_pull=float(np.mean([one.median_pull**2 for one in bins])),
+            bins=len(bins),
+            jets=sum(one.generated_jets for one in bins),
+        )
 
 
 def _pull(difference: float, first_error: float, second_error: float) -> float:
@@ -142,7 +150,7 @@ def _pull(difference: float, first_error: float, second_error: float) -> float:
 
 def condition_closure(
     real: JetSample, generated: JetSample, rng: np.random.Generator, bins: int = BINS
-) -> tuple[list[ClosureBin], list[LeftOut]]:
+) -> list[ClassClosure]:
     """Median and width of the response in bins of pT and mass, for each class.
 
     Args:
@@ -150,30 +158,32 @@ def condition_closure(
         generated: generated jets with the conditions they were asked for.
         rng: draws the bootstrap.
         bins: bins per condition and class; fewer where a bin would hold less than 50 jets on average.
-
-    Returns:
-        The bins, and each class or bin left out because it holds too few jets.
     """
+    return [
+        _class_closure(condition, label, (real, generated), rng, bins)
+        for condition, label in product(RESPONSES, range(len(CLASS_NAMES)))
+    ]
+
+
+def _class_closure(
+    condition: str, label: int, samples: tuple[JetSample, JetSample], rng: np.random.Generator, bins: int
+) -> ClassClosure:
+    name = CLASS_NAMES[label]
+    pair = [_responses(sample.of_class(label), condition, RESPONSES[condition]) for sample in samples]
+    fewest = min(len(asked) for asked, _ in pair)
+    if fewest < LEAST_JETS:
+        return ClassClosure(condition, name, (), (f"{fewest} jets, {LEAST_JETS} needed",))
     found: list[ClosureBin] = []
-    omitted: list[LeftOut] = []
-    for condition, observable in RESPONSES.items():
-        for label, name in enumerate(CLASS_NAMES):
-            pair = [_responses(sample.of_class(label), condition, observable) for sample in (real, generated)]
-            fewest = min(len(asked) for asked, _ in pair)
-            if fewest < LEAST_JETS:
-                omitted.append(LeftOut(condition, name, f"{fewest} jets, {LEAST_JETS} needed"))
-                continue
-            number = min(bins, fewest // LEAST_JETS)
-            edges = np.quantile(pair[0][0], np.linspace(0, 1, number + 1))
-            for low, high in pairwise(edges):
-                inside = [answer[_between(asked, low, high, edges)] for asked, answer in pair]
-                if min(map(len, inside)) < LEAST_JETS // 2:
-                    counts = f"{len(inside[0])} real and {len(inside[1])} generated jets"
-                    reason = f"{counts} of {low:.0f} to {high:.0f} GeV, {LEAST_JETS // 2} needed"
-                    omitted.append(LeftOut(condition, name, reason))
-                    continue
-                found.append(_closure_bin(condition, name, (float(low), float(high)), inside, rng))
-    return found, omitted
+    left_out: list[str] = []
+    edges = np.quantile(pair[0][0], np.linspace(0, 1, min(bins, fewest // LEAST_JETS) + 1))
+    for low, high in pairwise(edges):
+        inside = [answer[_between(asked, low, high, edges)] for asked, answer in pair]
+        if min(map(len, inside)) < LEAST_JETS // 2:
+            counts = f"{len(inside[0])} real and {len(inside[1])} generated jets"
+            left_out.append(f"{counts} of {low:.0f} to {high:.0f} GeV, {LEAST_JETS // 2} needed")
+            continue
+        found.append(_closure_bin(condition, name, (float(low), float(high)), inside, rng))
+    return ClassClosure(condition, name, tuple(found), tuple(left_out))
 
 
 def _between(asked: Array, low: float, high: float, edges: Array) -> Array:
