@@ -63,6 +63,7 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
         (["--learning_rate=0"], "learning_rate must be positive"),
         (["--ema_decay=1.0"], "ema_decay"),
         (["--optimizer.condition_drop=1.5"], "condition_drop"),
+        (["--optimizer.name=muon", "--unet.network=quantum_filter"], "unet2d, not for quantum_filter"),
         (["--optimizer.group_weights=[1,2]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,0,1]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,1,.inf]"], "must be 3 positive numbers"),

@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     # 320 training jets: 40 steps an epoch; start close to the epoch's end by making epochs of 20 jets.
     more = ["--max_steps=7", "--checkpoint_every=1", "--keep_checkpoints=9", "--max_jets=20", "--unet.dropout=0.2"]
     if processes == 1:
-        more += ["--accumulation=2", "--memory_format=channels_last"]
+        more += ["--accumulation=2", "--memory_format=channels_last", "--optimizer.name=muon"]
     else:
         more += ["--denoiser.inputs=[x_t,estimate,previous]", "--denoiser.crystal_channels=[4]"]
     whole = launch(processes, options(converted_folder, tmp_path / "whole", *more))
@@ -300,6 +300,7 @@ def test_channel_groups_count_by_their_weights(converted_folder, tmp_path):
         ["--denoiser.kind=epsilon", "--optimizer.loss=l1", "--unet.conditional=false"],
         ["--representation.name=PixelGrid", "--representation.pool=8", "--optimizer.balance=group"],
         ["--precision=bf16", "--memory_format=channels_last", "--unet.gradient_checkpointing=true"],
+        ["--optimizer.name=muon", "--denoiser.crystal_channels=[4]"],
         ["--optimizer.lr_schedule=constant_with_warmup", "--trackers=[tensorboard]", "--unet.attention=true"],
     ],
 )

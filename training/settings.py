@@ -159,9 +159,11 @@ class SamplingSettings:
 
 @dataclass
 class OptimizerSettings:
-    """AdamW and what surrounds it.
+    """The optimiser and what surrounds it.
 
     Attributes:
+        name: adamw; or muon, for unet2d: Muon for the network's inner layers, AdamW for the rest, both at
+            learning_rate (5e-3 is a good one).
         beta1, beta2, epsilon, weight_decay: AdamW's; without decay it is Adam.
         lr_schedule: constant_with_warmup (0 warm-up steps: constant) or cosine, by diffusers.
         max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
@@ -174,6 +176,7 @@ class OptimizerSettings:
         condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-8
@@ -317,6 +320,8 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
+    if settings.optimizer.name == "muon" and settings.unet.network != "unet2d":
+        raise ValueError(f"optimizer.name muon is for unet.network unet2d, not for {settings.unet.network}")
     check_fitted(settings)
     check_optimizer(settings.optimizer)
 
