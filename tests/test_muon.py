@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from models import small_settings
 from torch import nn
 
+from jet_diffusion.dataset import JetDataset
+from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.muon import MuonAdamW, orthogonal, parameter_groups
+from jet_diffusion.training.train import make_state
 
 SETTINGS = {"lr": 0.02, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
 
@@ -42,6 +46,7 @@ def test_each_parameter_is_in_one_group_and_muon_has_the_inner_layers():
 
 
 def test_matrices_move_as_by_torch_and_the_rest_as_by_adamw():
+    torch.manual_seed(0)
     weights = [torch.randn(6, 9), torch.randn(4)]
     mine, peers = ([nn.Parameter(weight.clone()) for weight in weights] for _ in range(2))
     optimizer = MuonAdamW(
@@ -62,6 +67,7 @@ def test_matrices_move_as_by_torch_and_the_rest_as_by_adamw():
 
 
 def test_a_kernel_moves_as_its_matrix():
+    torch.manual_seed(0)
     kernel = torch.randn(6, 4, 3, 3)
     parameters = [nn.Parameter(kernel.clone()), nn.Parameter(kernel.flatten(1).clone())]
     for parameter in parameters:
@@ -75,3 +81,18 @@ def test_what_has_no_gradient_stays():
     parameter = nn.Parameter(torch.ones(3, 3))
     MuonAdamW([{"params": [parameter], "muon": True}], **SETTINGS).step()
     assert (parameter == 1).all()
+
+
+def test_the_trainer_gives_muon_the_unet_s_inner_layers_when_asked(converted_folder):
+    jets = JetDataset.load(converted_folder, "train")
+    settings = small_settings(converted_folder, "run", "--optimizer.name=muon", "--denoiser.crystal_channels=[4]")
+    state = make_state(settings, build_pipeline(settings, jets))
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    matrices, rest = ({names[id(p)] for p in group["params"]} for group in state.optimizer.param_groups)
+    assert isinstance(state.optimizer, MuonAdamW)
+    assert not matrices & rest and matrices | rest == set(names.values())
+    assert all(name.startswith("unet.") and name.endswith("weight") for name in matrices)
+    assert {"unet.conv_in.weight", "unet.conv_out.weight"} <= rest
+    assert {"unet.mid_block.resnets.0.conv1.weight", "unet.time_embedding.linear_1.weight"} <= matrices
+    plain = small_settings(converted_folder, "run")
+    assert type(make_state(plain, build_pipeline(plain, jets)).optimizer) is torch.optim.AdamW

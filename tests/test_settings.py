@@ -98,6 +98,15 @@ def test_only_what_changes_the_training_counts_as_changed():
     assert changed_settings(asdict(settings), other) == ["seed", "unet.dropout"]
 
 
+def test_an_option_newer_than_the_run_had_its_default():
+    settings = parse_settings(MINIMAL)
+    old = asdict(settings)
+    del old["optimizer"]["name"]
+    assert changed_settings(old, settings) == []
+    muon = replace(settings, optimizer=replace(settings.optimizer, name="muon"))
+    assert changed_settings(old, muon) == ["optimizer.name"]
+
+
 @pytest.mark.parametrize(
     ("noise", "amplitude"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration, by Jordan et al.: singular values from about 0.01 on go to 0.7 to 1.2."""
 
 ITERATIONS = 5
+
+MOMENTUM = 0.95
 
 LIKE_ADAM = 0.2
 """Root mean square of a step over the learning rate, about that of AdamW (Liu et al., arXiv:2502.16982)."""
@@ -23,15 +24,9 @@ class MuonAdamW(torch.optim.AdamW):
     torch.optim.Muon takes no convolutions, whose kernels are flattened here to (outputs, inputs x height x width), and
     computes in bfloat16, for which many a CPU has no instructions.
 
-    Args:
-        params: Groups, each with `muon`, whether its parameters are matrices or convolutions for Muon.
-        momentum: Of Muon, with Nesterov's look ahead.
-        adamw: AdamW's arguments; `weight_decay` is Muon's too.
+    Its arguments are AdamW's; `weight_decay` is that of both, and each group says by `muon` whether its parameters are
+    matrices or convolutions for Muon.
     """
-
-    def __init__(self, params: Iterable[dict[str, Any]], *, momentum: float = 0.95, **adamw: Any) -> None:
-        super().__init__(params, **adamw)
-        self.momentum = momentum
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -55,8 +50,8 @@ class MuonAdamW(torch.optim.AdamW):
             # AdamW expects a number of steps of every parameter when its state is loaded.
             state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(parameter)}
         state["step"] += 1
-        average = state["momentum"].lerp_(parameter.grad, 1 - self.momentum)
-        update = orthogonal(parameter.grad.lerp(average, self.momentum).flatten(1))
+        average = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+        update = orthogonal(parameter.grad.lerp(average, MOMENTUM).flatten(1))
         parameter.mul_(1 - learning_rate * weight_decay)
         parameter.add_(update.reshape(parameter.shape), alpha=-learning_rate * LIKE_ADAM * max(update.shape) ** 0.5)
         parameter.grad = None  # so that AdamW passes it over
@@ -76,7 +71,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 def parameter_groups(model: nn.Module, network: nn.Module) -> list[dict[str, Any]]:
     """Groups for `MuonAdamW`: the inner matrices and convolutions of the model's network, and all else of the model.
 
-    The network's first and last layers, embeddings, biases and gains, no maps between hidden features, go to AdamW.
+    The network's first and last layers, biases and gains, which are no maps between hidden features, go to AdamW.
     """
     matrices = [parameter for parameter in network.parameters() if parameter.ndim >= 2][1:-1]
     mine = {id(parameter) for parameter in matrices}
