@@ -59,13 +59,14 @@ class MuonAdamW(torch.optim.AdamW):
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """Matrix (rows, columns) of the same singular vectors with all singular values near one; zeros stay zeros."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T).T  # the product with itself is smaller
     a, b, c = COEFFICIENTS
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / wide.norm().clamp(min=1e-7)
+    matrix = matrix / matrix.norm().clamp(min=1e-7)
     for _ in range(ITERATIONS):
-        gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        gram = matrix @ matrix.T
+        matrix = a * matrix + (b * gram + c * gram @ gram) @ matrix
+    return matrix
 
 
 def parameter_groups(model: nn.Module, network: nn.Module) -> list[dict[str, Any]]:
