@@ -10,6 +10,7 @@ COMMANDS = {
     "inspect": ("jet_diffusion.inspection", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
     "convert": ("jet_diffusion.conversion", "turn the HDF5 file into a Hugging Face dataset"),
     "train": ("jet_diffusion.training.train", "train a diffusion model (processes: `accelerate launch`)"),
+    "fit-shapes": ("jet_diffusion.training.fit_shapes", "make a model's jets differ in shape as training jets do"),
     "generate": ("jet_diffusion.training.generate", "sample jets into an HDF5 file of the original schema"),
     "evaluate": ("jet_diffusion.training.score", "judge generated jets: a report with every figure's error and floor"),
     "reconstruct": ("jet_diffusion.training.reconstruct", "noise real jets, denoise them, and score the pairs"),

@@ -104,7 +104,8 @@ def load_folder(folder: Path) -> JetImagePipeline:
     for part in components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
-    settings = {name: index[name] for name in ("provenance", "step_power", "default_steps") if name in index}
+    names = ("provenance", "step_power", "default_steps", "shape_tilt")
+    settings = {name: index[name] for name in names if name in index}
     quantum = isinstance(components["representation"], JetAmplitudeEncoder)
     return (QuantumJetPipeline if quantum else JetImagePipeline)(**components, **settings)
 

@@ -102,6 +102,19 @@ class HitValueMap(Representation):
         log_max = torch.tensor(self.config.log_max, dtype=torch.float32, device=device)
         return self.zero(device), self._standardise(self._raw(log_max, torch.arange(len(GROUPS), device=device)))
 
+    def settle(self, x: torch.Tensor) -> torch.Tensor:
+        """Hits below the smallest one fitted raised to it; as x is (N, C, H, W) if that one is not known.
+
+        The map gives every x above the hit threshold an energy, however small; a mean over a pixel that may be hit and
+        may be not can lie there, where no hit of a real jet does.
+        """
+        if not self.config.log_min:
+            return x
+        log_min = torch.tensor(self.config.log_min, dtype=torch.float32, device=x.device)
+        smallest = self._standardise(self._raw(log_min, torch.arange(len(GROUPS), device=x.device))).view(-1, 1, 1)
+        too_small = (x > self.hit_threshold(x.device).view(-1, 1, 1)) & (x < smallest)
+        return torch.where(too_small, smallest, x)
+
     @classmethod
     def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> HitValueMap:
         """Fit the value map to training jets.
@@ -123,7 +136,7 @@ class HitValueMap(Representation):
                 values = grid[:, group == g]
                 hits[g].append(values[values > 0])
                 pixels[g] += values.numel()
-        fitted: dict[str, list[Any]] = {name: [] for name in ("log_low", "log_high", "log_max")}
+        fitted: dict[str, list[Any]] = {name: [] for name in ("log_min", "log_low", "log_high", "log_max")}
         log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
         for name, values in zip(GROUPS, log_hits, strict=True):
             if values.numel() < 2 or values.max() == values.min():
@@ -133,6 +146,7 @@ class HitValueMap(Representation):
                 low, high = values.min().item(), values.max().item()
             fitted["log_low"].append(low)
             fitted["log_high"].append(high)
+            fitted["log_min"].append(values.min().item())
             fitted["log_max"].append(values.max().item())
         if blank.config.value_map == "quantile":
             ends = zip(log_hits, fitted["log_low"], fitted["log_high"], strict=True)
@@ -174,8 +188,7 @@ class HitValueMap(Representation):
         if not self.config.ring_edges:
             return groups
         edges = torch.tensor(self.config.ring_edges, dtype=torch.float64)
-        ring = torch.full(self.shape, len(edges))
-        ring[:, : self.grid[0], : self.grid[1]] = torch.bucketize(self._distance(), edges)
+        ring = torch.bucketize(torch.hypot(*self.positions()), edges).where(self.mask(), len(edges))
         return groups * (len(edges) + 1) + ring
 
     def check_rings(self) -> None:
@@ -193,13 +206,16 @@ class HitValueMap(Representation):
             named = ", ".join(f"{GROUPS[region // (len(edges) + 1)]} {region % (len(edges) + 1)}" for region in empty)
             raise ValueError(f"ring_edges {edges} leave no pixel in rings (counted from 0): {named}")
 
-    def _distance(self) -> torch.Tensor:
-        """(C, *grid) distance of each pixel's centre from the image's, in eta and phi (radians)."""
+    def positions(self) -> torch.Tensor:
+        """(2, C, H, W) eta and phi of each pixel's centre from the image's (radians); zero in the padding."""
         place = CRYSTAL_WIDTH * (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2)
         tower = place.view(TOWERS, TOWER).mean(1).repeat_interleave(TOWER)
         rows = torch.stack([place, place, tower])[None, :, :, None].expand(-1, -1, -1, SIDE)
         ones = self.to_grid(torch.ones_like(rows))
-        return torch.hypot(*((self.to_grid(way) / ones)[0] for way in (rows, rows.transpose(2, 3))))
+        positions = torch.zeros(2, *self.shape, dtype=torch.float64)
+        for way, axis in zip((rows, rows.transpose(2, 3)), positions, strict=True):
+            axis[:, : self.grid[0], : self.grid[1]] = (self.to_grid(way) / ones)[0]
+        return positions
 
     def _copies(self) -> torch.Tensor:
         """(groups,) how many times a value of x is in the image: a tower's 25 crystals share one."""

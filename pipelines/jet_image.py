@@ -1,6 +1,6 @@
 """JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
 
-On the Hub this file is `pipeline.py`, with `jet_output.py`, `own_sources.py` and `schedulers.py` in it. The
+On the Hub this file is `pipeline.py`, with all it imports from beside it in it. The
 representation, the denoiser and the conditioner are components that save themselves, and the pipeline knows them by
 their methods alone.
 """
@@ -23,6 +23,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, match_energies  # noqa: TID251
 from .own_sources import OwnSourcesMixin  # noqa: TID251
 from .schedulers import check_scheduler, draws_x_0  # noqa: TID251 - on the Hub they are one file
+from .shape_tilt import ShapeTilt  # noqa: TID251
 
 logger = logging.get_logger(__name__)
 
@@ -48,6 +49,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
             lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
         default_steps: Solver steps of a call that does not name their number.
+        shape_tilt: Strengths, variances and ratios of a `ShapeTilt`, by which jets differ in shape as much as real ones
+            do; none by default. Schedulers that are given a drawn x_0 go without.
     """
 
     _optional_components = ["conditioner"]  # noqa: RUF012
@@ -62,6 +65,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         provenance: str = "",
         step_power: float = 1.0,
         default_steps: int = 25,
+        shape_tilt: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -71,7 +75,10 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             denoiser=denoiser,
             conditioner=conditioner,
         )
-        self.register_to_config(provenance=provenance, step_power=step_power, default_steps=default_steps)
+        self.register_to_config(
+            provenance=provenance, step_power=step_power, default_steps=default_steps, shape_tilt=shape_tilt
+        )
+        self._shape_tilt()  # says now what is wrong with it
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -110,7 +117,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             timesteps: Training timesteps to step through, for schedulers that accept them.
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
-            hold: Hold predicted x_0 to the range seen in training before each step.
+            hold: Hold predicted x_0 to the range seen in training before each step, and the hits of the last one to
+                no less than the smallest seen.
             guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none.
             output_type: "np", "pt" or "pil".
             return_dict: Return a `JetImagePipelineOutput`; otherwise its fields as a tuple.
@@ -353,6 +361,18 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         else:
             self.scheduler.set_timesteps(steps, device=self.unet.device)
 
+    def _shape_tilt(self) -> ShapeTilt | None:
+        """The tilt of the settings; None without, or for a scheduler that is given a drawn x_0.
+
+        Raises:
+            ValueError: If it is none, or the model does not know the hits and energies that it takes.
+        """
+        if self.config.shape_tilt is None or draws_x_0(self.scheduler):
+            return None
+        if self.denoiser.config.get("energy_line") is None:
+            raise ValueError("a shape tilt needs a spike-and-slab denoiser and a value map that gives hits an energy")
+        return ShapeTilt(self.representation.positions().to(self.unet.device), **self.config.shape_tilt)
+
     def _denoise(
         self,
         x: torch.Tensor,
@@ -374,17 +394,18 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
-        previous = None
+        previous, tilt = None, self._shape_tilt()
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            output = self.denoiser(self.unet, x_t, batch_timesteps, embedding, totals, previous)
-            seen, previous = previous, output.x0
+            asked = (self.unet, x_t, batch_timesteps, embedding, totals, previous)
+            output, shift = (self.denoiser(*asked), 0.0) if tilt is None else tilt(self.denoiser, *asked)
+            seen, previous = previous, output.x0 + shift
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
                 blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen)
                 output = self.denoiser.guided(output, blind, guidance_scale)
-            x_0 = output.x0
+            x_0 = output.x0 + shift
             if hold:
                 inside = x_0.clamp(low, high)
                 held += ((inside != x_0) & x_0.isfinite() & mask).sum((1, 2, 3))
@@ -398,4 +419,5 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                 x = (callback(self, step, timestep, {"x": x, "x0": x_0}) or {}).get("x", x)
             if progress is not None:
                 progress.update()
+        x = self.representation.settle(x) if hold else x
         return x, (held / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()

@@ -24,6 +24,7 @@ class TowerPatches(HitValueMap):
         gap: Distance in x's raw scale between a zero and the smallest fitted hit; the fitted hits span 1.
         log_low, log_high: Per group, log energy at the 0.1 % and 99.9 % quantile of the hits.
         log_max: Per group, log energy of the most energetic hit.
+        log_min: Per group, log energy of the least energetic hit; none if not known.
         mean, std: Per group, moments of the raw values over all pixels.
         ring_edges: Distances from the centre at which rings end (radians); none to take totals of whole channels.
         value_map: "log", "fourth_root" or "quantile": in what u is linear.
@@ -46,6 +47,7 @@ class TowerPatches(HitValueMap):
         ring_edges: tuple[float, ...] = (),
         value_map: str = "log",
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
+        log_min: tuple[float, ...] = (),
     ) -> None:
         self.check_rings()
         self.set_value_map()
@@ -91,14 +93,14 @@ class PixelGrid(HitValueMap):
 
     Args:
         pool: Crystals along each side of a cell; divides 128, or is 5.
-        gap, log_low, log_high, log_max, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
+        gap, log_low, log_high, log_max, log_min, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
     """
 
     conserves_energy = True
     needs_hcal_towers = False
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         pool: int = 1,
         gap: float = 1.0,
@@ -110,6 +112,7 @@ class PixelGrid(HitValueMap):
         ring_edges: tuple[float, ...] = (),
         value_map: str = "log",
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
+        log_min: tuple[float, ...] = (),
     ) -> None:
         if pool < 1 or (128 % pool and pool != TOWER):
             raise ValueError(f"pool must divide 128 or be {TOWER}, got {pool}")

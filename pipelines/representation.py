@@ -100,6 +100,10 @@ class Representation(SchedulerMixin, ConfigMixin):
         """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
         raise NotImplementedError
 
+    def settle(self, x: torch.Tensor) -> torch.Tensor:
+        """Make values of x (N, C, H, W) between a zero and a hit, which no jet seen in fitting has, those of a hit."""
+        return x
+
     def totals(self, energies: torch.Tensor) -> torch.Tensor:
         """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
         raise NotImplementedError

@@ -308,6 +308,16 @@ class SpikeAndSlabDenoiser(PixelBayes):
         pattern = nn.functional.binary_cross_entropy_with_logits(logit, truth, reduction="none")
         return pattern + value_weight * truth * (x_0 - value).square() / variance.clamp(min=1e-10) / 2
 
+    def hits_and_energies(self, output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two (N, C, H, W): probability of a hit, and energy in GeV that each pixel has by it and the hit's value.
+
+        Raises:
+            ValueError: If the output is not of a spike and slab.
+        """
+        logit, value = hits_of(output)
+        probability = self.hit_probability(logit)
+        return probability, probability * self._hit_energy.at(value)
+
     def energy_share(self, output: DenoiserOutput) -> torch.Tensor:
         """(N, C, H, W) estimated energy of each pixel if it is hit, over the mean of its group's hits."""
         logit, value = hits_of(output)

@@ -136,6 +136,16 @@ def test_holding_keeps_x0_in_the_fitted_range(pipeline):
         pipeline.unet.conv_out.weight.data.copy_(weights)
 
 
+def test_holding_makes_no_hit_smaller_than_the_smallest_fitted(pipeline):
+    smallest = np.exp(pipeline.representation.config.log_min)
+    below = {}
+    for hold in (True, False):
+        images = pipeline(4, num_inference_steps=2, generator=seeded(), hold=hold).images
+        below[hold] = int(((images > 0) & (images < smallest * (1 - 1e-3))).sum())
+    assert below[False] > 0
+    assert below[True] == 0
+
+
 def test_the_share_held_does_not_depend_on_the_batch(pipeline):
     weights = pipeline.unet.conv_out.weight.clone()
     try:

@@ -17,6 +17,7 @@ from models import small_settings
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
 from jet_diffusion.pipelines.schedulers import make_scheduler
+from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.publish import main, stage
 from jet_diffusion.training.train import train
@@ -247,6 +248,21 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
     assert published.config.default_steps == 7
     assert published.config.step_power == own.config.step_power
     assert "DDIMScheduler, 7 steps" in (folder / "README.md").read_text()
+
+
+@pytest.mark.integration
+def test_a_shape_tilt_is_published_and_works_without_our_package(run, tmp_path):
+    tilt = {"strengths": dict.fromkeys(MOMENTS, 0.5), "variances": dict.fromkeys(MOMENTS, 0.003), "ratios": [0.1, 99.0]}
+    (tmp_path / "shapes.json").write_text(json.dumps({"shape_tilt": tilt}))
+    folder, choice = tmp_path / "model", ["--shape-tilt", str(tmp_path / "shapes.json")]
+    main([str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
+    assert "strengths centroid_tracks 0.50" in (folder / "README.md").read_text()
+    expected = our_jets(folder)
+    assert not np.array_equal(expected, our_jets(run.path))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    found = run_stranger(folder, tmp_path, environment)
+    assert np.array_equal(found["first"], expected)
+    assert np.array_equal(found["second"], expected)
 
 
 def test_published_settings_hold_no_local_paths(staged, run):

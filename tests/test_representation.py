@@ -118,6 +118,29 @@ def test_limits_span_the_training_jets(representation, jets):
     assert torch.isclose(x.amax(), high.amax(), rtol=1e-4)
 
 
+def test_settling_raises_hits_to_the_smallest_seen(hit_valued, jets):
+    x = hit_valued.encode(torch.from_numpy(jets.energies))
+    torch.testing.assert_close(hit_valued.settle(x), x, rtol=0, atol=1e-6)
+    threshold = hit_valued.hit_threshold().view(-1, 1, 1)
+    hit = (x > threshold) & hit_valued.mask()
+    softened = torch.where(hit, threshold + 1e-3, x)
+    settled = hit_valued.settle(softened)
+    assert torch.equal((settled > threshold) & hit_valued.mask(), hit)
+    assert torch.equal(settled[~hit], softened[~hit])
+    group = torch.tensor(hit_valued.channel_group)
+    of_jets, made = (hit_valued.to_grid(hit_valued.decode(each)) for each in (x, settled))
+    for g in range(3):
+        smallest, all_made = (energies[:, group == g] for energies in (of_jets, made))
+        smallest = smallest[smallest > 0].min()
+        torch.testing.assert_close(all_made[all_made > 0], smallest.expand((all_made > 0).sum()), rtol=1e-4, atol=0)
+
+
+def test_settling_needs_the_smallest_hit():
+    representation = TowerPatches()
+    x = representation.hit_threshold().view(-1, 1, 1).expand(1, -1, 28, 28) + 1e-3
+    assert torch.equal(representation.settle(x), x)
+
+
 def test_settings_survive_saving(representation, jets, tmp_path):
     representation.save_pretrained(tmp_path)
     again = type(representation).from_pretrained(tmp_path)

@@ -71,8 +71,8 @@ def stage(
         repo: Name on the Hub, for the card.
         checkpoint: "last", "best" or a step.
         licence: Of the weights.
-        sampler: scheduler (a name of `SCHEDULERS`), steps, step_power: another sampler than the run's to publish
-            as the model's own.
+        sampler: scheduler (a name of `SCHEDULERS`), steps, step_power, shape_tilt: another sampler than the run's to
+            publish as the model's own.
 
     Raises:
         FileNotFoundError: If the run has no such checkpoint or no picture of sampled jets.
@@ -234,6 +234,7 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
         *([("begun with the weights of", Path(config["init_from"]).name)] if config.get("init_from") else []),
         ("weights", f"exponential moving average, decay {config['ema_decay']}"),
         ("default sampler", f"{type(pipeline.scheduler).__name__}, {pipeline.config.default_steps} steps"),
+        *([("shape tilt", _strengths(pipeline.config.shape_tilt))] if pipeline.config.shape_tilt else []),
         ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
 
@@ -253,10 +254,17 @@ def main(argv: list[str] | None = None) -> None:
     run = RunFolder.open(arguments.run)
     folder = arguments.folder or run.path / "published"
     sampler = {name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")}
+    if arguments.shape_tilt is not None:
+        sampler["shape_tilt"] = json.loads(arguments.shape_tilt.read_text())["shape_tilt"]
     stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence, sampler=sampler)
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
         sys.stdout.write(f"published at {push(folder, arguments.repo, private=arguments.private)}\n")
+
+
+def _strengths(tilt: dict[str, Any]) -> str:
+    """A shape tilt in words."""
+    return "strengths " + ", ".join(f"{name} {value:.2f}" for name, value in tilt["strengths"].items() if value)
 
 
 def _totals(pipeline: JetImagePipeline) -> str:
@@ -285,6 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="publish with this solver, not the run's own")
     parser.add_argument("--steps", type=int, help="and so many steps")
     parser.add_argument("--step-power", type=float, help="and this value of sampling.step_power")
+    parser.add_argument("--shape-tilt", type=Path, help="and this file of `jet-diffusion fit-shapes`")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--dry-run", action="store_true", help="stage only, push nothing")
     return parser

@@ -43,14 +43,17 @@ def set_sampler(
     scheduler: str | None = None,
     steps: int | None = None,
     step_power: float | None = None,
+    shape_tilt: dict[str, Any] | None = None,
 ) -> None:
-    """Make a solver, its number of steps and where they lie the pipeline's own; None leaves what is."""
+    """Make a solver, its number of steps, where they lie and a shape tilt the pipeline's own; None leaves what is."""
     if scheduler is not None:
         pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
     if steps is not None:
         pipeline.register_to_config(default_steps=steps)
     if step_power is not None:
         pipeline.register_to_config(step_power=step_power)
+    if shape_tilt is not None:
+        pipeline.register_to_config(shape_tilt=shape_tilt)
 
 
 def sample_like(

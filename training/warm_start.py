@@ -89,7 +89,8 @@ def describe_choice(component: Any) -> dict[str, Any]:
 
     That is the numbers fitted to the jets, the slab, the noise levels trained on, what is held and what is shown.
     """
-    free = {"log_low", "log_high", "log_max", "mean", "std", "zero", "slab_weights", "slab_means", "slab_stds"}
+    free = {"log_min", "log_low", "log_high", "log_max", "mean", "std", "zero"}
+    free |= {"slab_weights", "slab_means", "slab_stds"}
     free |= {"channel_share", "mean_total", "min_ratio", "weights_by_position", "hold_hits", "hold_energies"}
     free |= {"energy_line", "energy_map", "inputs", "hold_ratio", "knots"}
     config = plain_config(component)

@@ -103,6 +103,10 @@ class Representation(SchedulerMixin, ConfigMixin):
         """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
         raise NotImplementedError
 
+    def settle(self, x: torch.Tensor) -> torch.Tensor:
+        """Make values of x (N, C, H, W) between a zero and a hit, which no jet seen in fitting has, those of a hit."""
+        return x
+
     def totals(self, energies: torch.Tensor) -> torch.Tensor:
         """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
         raise NotImplementedError
@@ -382,6 +386,19 @@ class HitValueMap(Representation):
         log_max = torch.tensor(self.config.log_max, dtype=torch.float32, device=device)
         return self.zero(device), self._standardise(self._raw(log_max, torch.arange(len(GROUPS), device=device)))
 
+    def settle(self, x: torch.Tensor) -> torch.Tensor:
+        """Hits below the smallest one fitted raised to it; as x is (N, C, H, W) if that one is not known.
+
+        The map gives every x above the hit threshold an energy, however small; a mean over a pixel that may be hit and
+        may be not can lie there, where no hit of a real jet does.
+        """
+        if not self.config.log_min:
+            return x
+        log_min = torch.tensor(self.config.log_min, dtype=torch.float32, device=x.device)
+        smallest = self._standardise(self._raw(log_min, torch.arange(len(GROUPS), device=x.device))).view(-1, 1, 1)
+        too_small = (x > self.hit_threshold(x.device).view(-1, 1, 1)) & (x < smallest)
+        return torch.where(too_small, smallest, x)
+
     @classmethod
     def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> HitValueMap:
         """Fit the value map to training jets.
@@ -403,7 +420,7 @@ class HitValueMap(Representation):
                 values = grid[:, group == g]
                 hits[g].append(values[values > 0])
                 pixels[g] += values.numel()
-        fitted: dict[str, list[Any]] = {name: [] for name in ("log_low", "log_high", "log_max")}
+        fitted: dict[str, list[Any]] = {name: [] for name in ("log_min", "log_low", "log_high", "log_max")}
         log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
         for name, values in zip(GROUPS, log_hits, strict=True):
             if values.numel() < 2 or values.max() == values.min():
@@ -413,6 +430,7 @@ class HitValueMap(Representation):
                 low, high = values.min().item(), values.max().item()
             fitted["log_low"].append(low)
             fitted["log_high"].append(high)
+            fitted["log_min"].append(values.min().item())
             fitted["log_max"].append(values.max().item())
         if blank.config.value_map == "quantile":
             ends = zip(log_hits, fitted["log_low"], fitted["log_high"], strict=True)
@@ -454,8 +472,7 @@ class HitValueMap(Representation):
         if not self.config.ring_edges:
             return groups
         edges = torch.tensor(self.config.ring_edges, dtype=torch.float64)
-        ring = torch.full(self.shape, len(edges))
-        ring[:, : self.grid[0], : self.grid[1]] = torch.bucketize(self._distance(), edges)
+        ring = torch.bucketize(torch.hypot(*self.positions()), edges).where(self.mask(), len(edges))
         return groups * (len(edges) + 1) + ring
 
     def check_rings(self) -> None:
@@ -473,13 +490,16 @@ class HitValueMap(Representation):
             named = ", ".join(f"{GROUPS[region // (len(edges) + 1)]} {region % (len(edges) + 1)}" for region in empty)
             raise ValueError(f"ring_edges {edges} leave no pixel in rings (counted from 0): {named}")
 
-    def _distance(self) -> torch.Tensor:
-        """(C, *grid) distance of each pixel's centre from the image's, in eta and phi (radians)."""
+    def positions(self) -> torch.Tensor:
+        """(2, C, H, W) eta and phi of each pixel's centre from the image's (radians); zero in the padding."""
         place = CRYSTAL_WIDTH * (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2)
         tower = place.view(TOWERS, TOWER).mean(1).repeat_interleave(TOWER)
         rows = torch.stack([place, place, tower])[None, :, :, None].expand(-1, -1, -1, SIDE)
         ones = self.to_grid(torch.ones_like(rows))
-        return torch.hypot(*((self.to_grid(way) / ones)[0] for way in (rows, rows.transpose(2, 3))))
+        positions = torch.zeros(2, *self.shape, dtype=torch.float64)
+        for way, axis in zip((rows, rows.transpose(2, 3)), positions, strict=True):
+            axis[:, : self.grid[0], : self.grid[1]] = (self.to_grid(way) / ones)[0]
+        return positions
 
     def _copies(self) -> torch.Tensor:
         """(groups,) how many times a value of x is in the image: a tower's 25 crystals share one."""
@@ -567,6 +587,7 @@ class TowerPatches(HitValueMap):
         gap: Distance in x's raw scale between a zero and the smallest fitted hit; the fitted hits span 1.
         log_low, log_high: Per group, log energy at the 0.1 % and 99.9 % quantile of the hits.
         log_max: Per group, log energy of the most energetic hit.
+        log_min: Per group, log energy of the least energetic hit; none if not known.
         mean, std: Per group, moments of the raw values over all pixels.
         ring_edges: Distances from the centre at which rings end (radians); none to take totals of whole channels.
         value_map: "log", "fourth_root" or "quantile": in what u is linear.
@@ -589,6 +610,7 @@ class TowerPatches(HitValueMap):
         ring_edges: tuple[float, ...] = (),
         value_map: str = "log",
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
+        log_min: tuple[float, ...] = (),
     ) -> None:
         self.check_rings()
         self.set_value_map()
@@ -634,14 +656,14 @@ class PixelGrid(HitValueMap):
 
     Args:
         pool: Crystals along each side of a cell; divides 128, or is 5.
-        gap, log_low, log_high, log_max, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
+        gap, log_low, log_high, log_max, log_min, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
     """
 
     conserves_energy = True
     needs_hcal_towers = False
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         pool: int = 1,
         gap: float = 1.0,
@@ -653,6 +675,7 @@ class PixelGrid(HitValueMap):
         ring_edges: tuple[float, ...] = (),
         value_map: str = "log",
         knots: tuple[tuple[tuple[float, float], ...], ...] = (),
+        log_min: tuple[float, ...] = (),
     ) -> None:
         if pool < 1 or (128 % pool and pool != TOWER):
             raise ValueError(f"pool must divide 128 or be {TOWER}, got {pool}")
