@@ -57,7 +57,9 @@ def our_ddpm(
     pipeline: JetImagePipeline, batch: int, evaluations: int, autocast: Callable[[], AbstractContextManager]
 ) -> Contender:
     """Our network in DDPM-1000, by its first steps; its amount is jets, a thousandth of one for each step."""
-    slow = JetImagePipeline(**pipeline.components, **{key: pipeline.config[key] for key in ("step_power",)})
+    slow = JetImagePipeline(
+        **pipeline.components, **{key: pipeline.config[key] for key in ("step_power", "shape_tilt")}
+    )
     slow.register_modules(scheduler=make_scheduler("ddpm", pipeline.scheduler.config))
     slow.set_progress_bar_config(disable=True)
     timesteps = list(range(DDPM_STEPS - 1, DDPM_STEPS - 1 - evaluations, -1))

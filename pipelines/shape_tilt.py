@@ -5,6 +5,7 @@ This file is self-contained so that it can travel to the Hub.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,12 +34,12 @@ def shape_moments(hits: torch.Tensor, energies: torch.Tensor, positions: torch.T
     """
     eta, phi = positions
     distance = torch.hypot(eta, phi).clamp(min=1e-9)
-    weights = torch.stack([eta, phi, (eta.square() - phi.square()) / distance, 2 * eta * phi / distance])
-    ones = torch.ones_like(weights[:1])
-    weights = torch.cat([ones, weights])  # (5, C, H, W): the sum itself, then centroid and elongation
-    of_hits = torch.einsum("nchw,fchw->ncf", hits, weights)
+    long = (eta.square() - phi.square()) / distance, 2 * eta * phi / distance
+    weights = torch.stack([torch.ones_like(eta), eta, phi, *long])  # (5, C, H, W)
+    with torch.autocast(hits.device.type, enabled=False):
+        of_hits = torch.einsum("nchw,fchw->ncf", hits, weights)
+        of_energies = torch.einsum("nchw,fchw->nf", energies, weights)[:, None]
     of_hits = of_hits.new_zeros(len(hits), 3, 5).index_add(1, torch.as_tensor(group, device=hits.device), of_hits)
-    of_energies = torch.einsum("nchw,fchw->nf", energies, weights)[:, None]
     sums = torch.cat([of_hits, of_energies], 1)  # (N, 4, 5)
     means = sums[:, :, 1:] / sums[:, :, :1].clamp(min=1e-6)
     return torch.cat([means[:, :, :2], means[:, :, 2:]], 1)
@@ -70,17 +71,19 @@ class ShapeTilt:
         *,
         strengths: Mapping[str, float],
         variances: Mapping[str, float],
-        ratios: tuple[float, float] = (1.0, 20.0),
+        ratios: tuple[float, float],
     ) -> None:
         for name, values in (("strengths", strengths), ("variances", variances)):
             if set(values) != set(MOMENTS):
                 raise ValueError(f"{name} of a shape tilt must be of {', '.join(MOMENTS)}, got {', '.join(values)}")
+            if not all(math.isfinite(value) for value in values.values()):
+                raise ValueError(f"{name} of a shape tilt must be finite, got {dict(values)}")
         if not all(variance > 0 for variance in variances.values()):
             raise ValueError(f"variances of a shape tilt must be positive, got {dict(variances)}")
-        if not 0 <= ratios[0] < ratios[1]:
-            raise ValueError(f"ratios of a shape tilt must rise from 0 or more, got {tuple(ratios)}")
+        if len(ratios) != 2 or not 0 <= ratios[0] < ratios[1]:
+            raise ValueError(f"ratios of a shape tilt must be two that rise from 0 or more, got {tuple(ratios)}")
         weights = [strengths[name] / variances[name] for name in MOMENTS]
-        self.ratios = ratios
+        self.ratios, self.acts = ratios, any(weights)
         with torch.inference_mode(mode=False):  # or no gradient could go through them
             self.positions = positions.to(torch.float32, copy=True)
             self.weights = torch.tensor(weights, dtype=torch.float32, device=positions.device)
@@ -101,7 +104,7 @@ class ShapeTilt:
         """
         alpha, sigma = denoiser.noise_level(timesteps)
         low, high = self.ratios
-        if not low * alpha[0] < sigma[0] < high * alpha[0]:
+        if not (self.acts and low * alpha[0] < sigma[0] < high * alpha[0]):
             return denoiser(unet, x_t, timesteps, *inputs), 0.0
         with torch.inference_mode(mode=False), torch.enable_grad():
             known = [None if value is None else value.clone() for value in inputs]

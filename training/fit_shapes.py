@@ -27,9 +27,12 @@ from jet_diffusion.files import write_text_atomically
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.pipelines.shape_tilt import MOMENTS, shape_moments
 from jet_diffusion.precision import PRECISIONS, make_accelerator
+from jet_diffusion.training.generate import generation_attrs
 from jet_diffusion.training.processes import check_processes
+from jet_diffusion.training.sampling import set_sampler
 
 RATIOS = (1.0, 20.0)
 """sigma/alpha between which jets are tilted."""
@@ -82,20 +85,23 @@ def fit_shape_tilt(
         accelerator: Of this process.
 
     Returns:
-        The tilt, as `JetImagePipeline` takes it, and what each round found.
+        The tilt, as `JetImagePipeline` takes it, with the strengths after the last round, and what each round found.
 
     Raises:
-        ValueError: If the model is unconditional or knows no hits and energies, or there are too few jets or rounds.
+        ValueError: If the model is unconditional, knows no hits and energies or draws x_0, or a number is too small.
     """
     accelerator = accelerator or Accelerator()
     if pipeline.conditioner is None:
         raise ValueError("the model is unconditional: its jets cannot be compared with training jets of the same pT")
     if rounds < 1 or not 2 <= num_jets <= len(jets):
         raise ValueError(f"one round or more, of 2 to {len(jets)} jets, is needed; got {rounds} of {num_jets}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    strengths = np.zeros(len(MOMENTS))
+    set_sampler(pipeline, shape_tilt=_tilt(strengths, np.ones(len(MOMENTS))))  # refuses what cannot be tilted
     pipeline.to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     progress = tqdm(total=rounds * num_jets, unit="jet", disable=not accelerator.is_main_process)
-    strengths = np.zeros(len(MOMENTS))
     variances = _variances(pipeline, jets)
     tilt, found = _tilt(strengths, variances), []
     for number in range(rounds):
@@ -158,7 +164,8 @@ def _sizes(
             ).images.permute(0, 3, 1, 2)
         sizes = [moments_of(pipeline, each).norm(dim=2) for each in (energies, made)]
         pairs.extend(torch.stack(sizes, 1).tolist())
-        progress.update(accelerator.num_processes * len(part))
+        begun = first - accelerator.process_index * batch_size
+        progress.update(min(accelerator.num_processes * batch_size, len(rows) - begun))
     real, made = np.array(gather_object(pairs)).transpose(1, 0, 2)
     return real, made
 
@@ -185,6 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     if not arguments.out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {arguments.out.parent}")
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
+    set_sampler(pipeline, arguments.scheduler, arguments.steps, arguments.step_power)
     jets = JetDataset.load(arguments.data, "train")
     accelerator = make_accelerator(arguments.precision)
     check_processes(accelerator.num_processes, None, os.environ)
@@ -198,8 +206,14 @@ def main(argv: list[str] | None = None) -> None:
         accelerator=accelerator,
     )
     if accelerator.is_main_process:
-        rounds = [asdict(each) for each in found]
-        write_text_atomically(arguments.out, json.dumps({"shape_tilt": tilt, "rounds": rounds}, indent=2) + "\n")
+        written = {
+            **generation_attrs(pipeline, arguments.seed, pipeline.config.default_steps, arguments.batch_size),
+            "shape_tilt": tilt,
+            "rounds": [asdict(each) for each in found],
+            "jets_each_round": arguments.num_jets,
+            "training_jets": jets.fingerprint,
+        }
+        write_text_atomically(arguments.out, json.dumps(written, indent=2) + "\n")
         sys.stdout.write(f"{as_table(found)}\nwritten to {arguments.out}\n")
 
 
@@ -211,6 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=4, help="rounds of sampling (default 4)")
     parser.add_argument("--num-jets", type=int, default=1000, help="jets of each round (default 1000)")
     parser.add_argument("--batch-size", type=int, default=64, help="jets a process denoises at once (default 64)")
+    parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="fit for this solver, not the model's own")
+    parser.add_argument("--steps", type=int, help="and so many steps")
+    parser.add_argument("--step-power", type=float, help="and this value of sampling.step_power")
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no: float32)")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
     parser.add_argument("--seed", type=int, default=0)

@@ -140,6 +140,8 @@ def generation_attrs(pipeline: JetImagePipeline, seed: int, steps: int, batch_si
         "num_inference_steps": steps,
         "scheduler": type(pipeline.scheduler).__name__,
         "scheduler_config": json.dumps(dict(pipeline.scheduler.config), default=str, sort_keys=True),
+        "step_power": pipeline.config.step_power,
+        "shape_tilt": json.dumps(pipeline.config.shape_tilt, sort_keys=True),
         "batch_size": batch_size,
         "versions": " ".join(f"{name}={version}" for name, version in versions().items()),
     }

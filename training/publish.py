@@ -239,6 +239,19 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
     ]
 
 
+def read_shape_tilt(file: Path) -> dict[str, Any]:
+    """The tilt of a file of `jet-diffusion fit-shapes`.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    written = json.loads(file.read_text())
+    if not isinstance(written, dict) or not isinstance(written.get("shape_tilt"), dict):
+        raise ValueError(f"{file} has no shape_tilt; it must be a file of jet-diffusion fit-shapes")
+    tilt: dict[str, Any] = written["shape_tilt"]
+    return tilt
+
+
 def was_staged(folder: Path) -> bool:
     """Whether a folder is one of ours, which may be replaced."""
     index = folder / "model_index.json"
@@ -253,9 +266,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     run = RunFolder.open(arguments.run)
     folder = arguments.folder or run.path / "published"
-    sampler = {name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")}
+    sampler: dict[str, Any] = {name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")}
     if arguments.shape_tilt is not None:
-        sampler["shape_tilt"] = json.loads(arguments.shape_tilt.read_text())["shape_tilt"]
+        sampler["shape_tilt"] = read_shape_tilt(arguments.shape_tilt)
     stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence, sampler=sampler)
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
@@ -264,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _strengths(tilt: dict[str, Any]) -> str:
     """A shape tilt in words."""
-    return "strengths " + ", ".join(f"{name} {value:.2f}" for name, value in tilt["strengths"].items() if value)
+    return "strengths " + ", ".join(f"{name} {value:.2f}" for name, value in tilt["strengths"].items())
 
 
 def _totals(pipeline: JetImagePipeline) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
-from jet_diffusion.pipelines.schedulers import make_scheduler
+from jet_diffusion.pipelines.schedulers import draws_x_0, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,11 @@ def set_sampler(
     step_power: float | None = None,
     shape_tilt: dict[str, Any] | None = None,
 ) -> None:
-    """Make a solver, its number of steps, where they lie and a shape tilt the pipeline's own; None leaves what is."""
+    """Make a solver, its number of steps, where they lie and a shape tilt the pipeline's own; None leaves what is.
+
+    Raises:
+        ValueError: If the model cannot be tilted like that, or the solver is given a drawn x_0, which no tilt reaches.
+    """
     if scheduler is not None:
         pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
     if steps is not None:
@@ -53,7 +57,10 @@ def set_sampler(
     if step_power is not None:
         pipeline.register_to_config(step_power=step_power)
     if shape_tilt is not None:
+        if draws_x_0(pipeline.scheduler):
+            raise ValueError(f"{type(pipeline.scheduler).__name__} draws x_0, which a shape tilt does not change")
         pipeline.register_to_config(shape_tilt=shape_tilt)
+        pipeline.check_shape_tilt()
 
 
 def sample_like(
@@ -110,6 +117,7 @@ def sample_like(
     settings = {
         "scheduler": type(pipeline.scheduler).__name__,
         "steps": steps,
+        "shape_tilt": pipeline.config.shape_tilt,
         "batch_size": batch_size,
         "seed": seed,
         "device": _device_name(pipeline),

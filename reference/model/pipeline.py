@@ -265,6 +265,7 @@ This file is self-contained so that it can travel to the Hub.
 """
 
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -293,12 +294,12 @@ def shape_moments(hits: torch.Tensor, energies: torch.Tensor, positions: torch.T
     """
     eta, phi = positions
     distance = torch.hypot(eta, phi).clamp(min=1e-9)
-    weights = torch.stack([eta, phi, (eta.square() - phi.square()) / distance, 2 * eta * phi / distance])
-    ones = torch.ones_like(weights[:1])
-    weights = torch.cat([ones, weights])  # (5, C, H, W): the sum itself, then centroid and elongation
-    of_hits = torch.einsum("nchw,fchw->ncf", hits, weights)
+    long = (eta.square() - phi.square()) / distance, 2 * eta * phi / distance
+    weights = torch.stack([torch.ones_like(eta), eta, phi, *long])  # (5, C, H, W)
+    with torch.autocast(hits.device.type, enabled=False):
+        of_hits = torch.einsum("nchw,fchw->ncf", hits, weights)
+        of_energies = torch.einsum("nchw,fchw->nf", energies, weights)[:, None]
     of_hits = of_hits.new_zeros(len(hits), 3, 5).index_add(1, torch.as_tensor(group, device=hits.device), of_hits)
-    of_energies = torch.einsum("nchw,fchw->nf", energies, weights)[:, None]
     sums = torch.cat([of_hits, of_energies], 1)  # (N, 4, 5)
     means = sums[:, :, 1:] / sums[:, :, :1].clamp(min=1e-6)
     return torch.cat([means[:, :, :2], means[:, :, 2:]], 1)
@@ -330,17 +331,19 @@ class ShapeTilt:
         *,
         strengths: Mapping[str, float],
         variances: Mapping[str, float],
-        ratios: tuple[float, float] = (1.0, 20.0),
+        ratios: tuple[float, float],
     ) -> None:
         for name, values in (("strengths", strengths), ("variances", variances)):
             if set(values) != set(MOMENTS):
                 raise ValueError(f"{name} of a shape tilt must be of {', '.join(MOMENTS)}, got {', '.join(values)}")
+            if not all(math.isfinite(value) for value in values.values()):
+                raise ValueError(f"{name} of a shape tilt must be finite, got {dict(values)}")
         if not all(variance > 0 for variance in variances.values()):
             raise ValueError(f"variances of a shape tilt must be positive, got {dict(variances)}")
-        if not 0 <= ratios[0] < ratios[1]:
-            raise ValueError(f"ratios of a shape tilt must rise from 0 or more, got {tuple(ratios)}")
+        if len(ratios) != 2 or not 0 <= ratios[0] < ratios[1]:
+            raise ValueError(f"ratios of a shape tilt must be two that rise from 0 or more, got {tuple(ratios)}")
         weights = [strengths[name] / variances[name] for name in MOMENTS]
-        self.ratios = ratios
+        self.ratios, self.acts = ratios, any(weights)
         with torch.inference_mode(mode=False):  # or no gradient could go through them
             self.positions = positions.to(torch.float32, copy=True)
             self.weights = torch.tensor(weights, dtype=torch.float32, device=positions.device)
@@ -361,7 +364,7 @@ class ShapeTilt:
         """
         alpha, sigma = denoiser.noise_level(timesteps)
         low, high = self.ratios
-        if not low * alpha[0] < sigma[0] < high * alpha[0]:
+        if not (self.acts and low * alpha[0] < sigma[0] < high * alpha[0]):
             return denoiser(unet, x_t, timesteps, *inputs), 0.0
         with torch.inference_mode(mode=False), torch.enable_grad():
             known = [None if value is None else value.clone() for value in inputs]
@@ -449,7 +452,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         self.register_to_config(
             provenance=provenance, step_power=step_power, default_steps=default_steps, shape_tilt=shape_tilt
         )
-        self._shape_tilt()  # says now what is wrong with it
+        self.check_shape_tilt()
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -489,7 +492,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
             hold: Hold predicted x_0 to the range seen in training before each step, and the hits of the last one to
-                no less than the smallest seen.
+                no less than the smallest seen, before their energies are scaled to those asked for.
             guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none.
             output_type: "np", "pt" or "pil".
             return_dict: Return a `JetImagePipelineOutput`; otherwise its fields as a tuple.
@@ -502,6 +505,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
         self.check_scheduler()
+        self.check_shape_tilt()
         generators = self._generators(generator, first_jet, count)
         self._check_guidance(guidance_scale)
         self._check_timesteps(timesteps)
@@ -732,17 +736,27 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         else:
             self.scheduler.set_timesteps(steps, device=self.unet.device)
 
-    def _shape_tilt(self) -> ShapeTilt | None:
-        """The tilt of the settings; None without, or for a scheduler that is given a drawn x_0.
+    def check_shape_tilt(self) -> None:
+        """Refuse a shape tilt that is none, or that the model does not know the hits and energies for.
 
         Raises:
-            ValueError: If it is none, or the model does not know the hits and energies that it takes.
+            ValueError: Saying what is wrong.
         """
-        if self.config.shape_tilt is None or draws_x_0(self.scheduler):
-            return None
+        settings = self.config.shape_tilt
+        if settings is None:
+            return
+        if not isinstance(settings, dict) or set(settings) != {"strengths", "variances", "ratios"}:
+            raise ValueError(f"a shape tilt has strengths, variances and ratios, got {settings!r:.100}")
         if self.denoiser.config.get("energy_line") is None:
             raise ValueError("a shape tilt needs a spike-and-slab denoiser and a value map that gives hits an energy")
-        return ShapeTilt(self.representation.positions().to(self.unet.device), **self.config.shape_tilt)
+        self._make_shape_tilt()
+
+    def _make_shape_tilt(self) -> ShapeTilt | None:
+        """The tilt of the settings; none for a scheduler that is given a drawn x_0."""
+        if self.config.shape_tilt is None or draws_x_0(self.scheduler):
+            return None
+        positions = self.representation.positions().to(torch.float32).to(self.unet.device)
+        return ShapeTilt(positions, **self.config.shape_tilt)
 
     def _denoise(
         self,
@@ -765,7 +779,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
-        previous, tilt = None, self._shape_tilt()
+        previous, tilt = None, self._make_shape_tilt()
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
@@ -778,9 +792,10 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                 output = self.denoiser.guided(output, blind, guidance_scale)
             x_0 = output.x0 + shift
             if hold:
-                inside = x_0.clamp(low, high)
-                held += ((inside != x_0) & x_0.isfinite() & mask).sum((1, 2, 3))
-                x_0 = inside
+                # Of the model's own x_0: a tilt takes many a pixel below zero by a millionth of a hit.
+                outside = output.x0 != output.x0.clamp(low, high)
+                held += (outside & output.x0.isfinite() & mask).sum((1, 2, 3))
+                x_0 = x_0.clamp(low, high)
             toward = x_0
             if draws_x_0(self.scheduler) and step < len(timesteps) - 1:
                 toward = self.denoiser.draw(output, generators)
