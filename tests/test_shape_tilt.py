@@ -185,6 +185,9 @@ def test_bad_tilts_are_refused_before_any_work(model, changes, message):
     bad = {**tilt(0.1), **changes}
     with pytest.raises(ValueError, match=message):
         JetImagePipeline(**model.components, shape_tilt=bad)
+    drawing = make_scheduler("posterior", model.scheduler.config)  # goes without a tilt, but not with any
+    with pytest.raises(ValueError, match=message):
+        JetImagePipeline(**{**model.components, "scheduler": drawing}, shape_tilt=bad)
     other = JetImagePipeline(**model.components)
     with pytest.raises(ValueError, match=message):
         set_sampler(other, shape_tilt=bad)

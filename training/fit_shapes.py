@@ -32,7 +32,7 @@ from jet_diffusion.pipelines.shape_tilt import MOMENTS, shape_moments
 from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.training.generate import generation_attrs
 from jet_diffusion.training.processes import check_processes
-from jet_diffusion.training.sampling import set_sampler
+from jet_diffusion.training.sampling import conditions_of, set_sampler
 
 RATIOS = (1.0, 20.0)
 """sigma/alpha between which jets are tilted."""
@@ -153,9 +153,7 @@ def _sizes(
         energies = torch.from_numpy(jets.energies(part))
         with accelerator.autocast():
             made = pipeline(
-                labels=jets.labels[part],
-                pt=jets.pt[part].astype(np.float64),
-                m0=jets.m0[part].astype(np.float64),
+                **conditions_of(pipeline, jets, part),
                 totals=pipeline.representation.totals(energies) if pipeline.conditioner.num_totals else None,
                 generator=torch.Generator().manual_seed(seed),
                 first_jet=first,

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +28,7 @@ from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.runs import versions
 from jet_diffusion.training.processes import check_processes
-from jet_diffusion.training.sampling import set_sampler
-
-
-class Conditioned(Protocol):
-    """Jets that conditions can be taken from: labels, pT and mass in GeV, each (N,)."""
-
-    labels: np.ndarray
-    pt: np.ndarray
-    m0: np.ndarray
+from jet_diffusion.training.sampling import Conditioned, set_sampler
 
 
 def generate(

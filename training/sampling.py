@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,14 @@ from tqdm import tqdm
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import draws_x_0, make_scheduler
+
+
+class Conditioned(Protocol):
+    """Jets that conditions can be taken from: labels, pT and mass in GeV, each (N,)."""
+
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def sample_like(
             begun = time.perf_counter()
             output = pipeline(
                 rows.stop - rows.start,
-                **_given(pipeline, conditions, rows),
+                **conditions_of(pipeline, conditions, rows),
                 num_inference_steps=steps,
                 generator=torch.Generator().manual_seed(seed),
                 first_jet=first,
@@ -125,13 +133,14 @@ def sample_like(
     return SampledJets(jets, seconds, len(pipeline.scheduler.timesteps), settings)
 
 
-def _given(pipeline: JetImagePipeline, conditions: JetSample, rows: slice) -> dict[str, Any]:
+def conditions_of(pipeline: JetImagePipeline, jets: Conditioned, rows: slice | np.ndarray) -> dict[str, Any]:
+    """Class, pT and mass of jets as arguments of the pipeline; none for an unconditional one."""
     if pipeline.conditioner is None:
         return {}
     return {
-        "labels": conditions.labels[rows],
-        "pt": conditions.pt[rows].astype(np.float64),
-        "m0": conditions.m0[rows].astype(np.float64),
+        "labels": jets.labels[rows],
+        "pt": jets.pt[rows].astype(np.float64),
+        "m0": jets.m0[rows].astype(np.float64),
     }
 
 

@@ -751,10 +751,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             raise ValueError("a shape tilt needs a spike-and-slab denoiser and a value map that gives hits an energy")
         self._make_shape_tilt()
 
-    def _make_shape_tilt(self) -> ShapeTilt | None:
-        """The tilt of the settings; none for a scheduler that is given a drawn x_0."""
-        if self.config.shape_tilt is None or draws_x_0(self.scheduler):
-            return None
+    def _make_shape_tilt(self) -> ShapeTilt:
         positions = self.representation.positions().to(torch.float32).to(self.unet.device)
         return ShapeTilt(positions, **self.config.shape_tilt)
 
@@ -779,7 +776,9 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
-        previous, tilt = None, self._make_shape_tilt()
+        previous = None
+        tilted = self.config.shape_tilt is not None and not draws_x_0(self.scheduler)
+        tilt = self._make_shape_tilt() if tilted else None
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)

@@ -383,8 +383,7 @@ class HitValueMap(Representation):
 
     def limits(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
-        log_max = torch.tensor(self.config.log_max, dtype=torch.float32, device=device)
-        return self.zero(device), self._standardise(self._raw(log_max, torch.arange(len(GROUPS), device=device)))
+        return self.zero(device), self._hit_of("log_max", device)
 
     def settle(self, x: torch.Tensor) -> torch.Tensor:
         """Hits below the smallest one fitted raised to it; as x is (N, C, H, W) if that one is not known.
@@ -394,8 +393,7 @@ class HitValueMap(Representation):
         """
         if not self.config.log_min:
             return x
-        log_min = torch.tensor(self.config.log_min, dtype=torch.float32, device=x.device)
-        smallest = self._standardise(self._raw(log_min, torch.arange(len(GROUPS), device=x.device))).view(-1, 1, 1)
+        smallest = self._hit_of("log_min", x.device).view(-1, 1, 1)
         too_small = (x > self.hit_threshold(x.device).view(-1, 1, 1)) & (x < smallest)
         return torch.where(too_small, smallest, x)
 
@@ -529,6 +527,11 @@ class HitValueMap(Representation):
     def _fitted(self, name: str, like: torch.Tensor) -> torch.Tensor:
         """A fitted value per group, on the device and in the precision of `like`."""
         return torch.tensor(self.config[name], dtype=like.dtype, device=like.device)
+
+    def _hit_of(self, name: str, device: torch.device | str) -> torch.Tensor:
+        """(C,) the value in x of a hit of a fitted log energy."""
+        log_energy = self._fitted(name, torch.zeros((), device=device))
+        return self._standardise(self._raw(log_energy, torch.arange(len(GROUPS), device=device)))
 
     def _standardise(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw values, one a group, to x values, one a model channel."""
