@@ -6,7 +6,8 @@ MODEL is a run's folder, a published model's, or a name on the Hub; without it a
 timed, which costs the same. Ours is timed as it is called, from conditions to energies. The peer is diffusers'
 UNet2DModel of as many parameters on 3 x 128 x 128, sampled by DDPM in 1,000 steps: what is measured is the time of
 one step (one evaluation of the network and the scheduler's step), over at least `--evaluations` of them, and a jet
-costs 1,000 times that. Our own DDPM-1000 is measured in the same way. `--graphs` lets CUDA graphs replay our network.
+costs 1,000 times that. Our own DDPM-1000 is measured in the same way. A model published with a shape tilt is also
+timed without it, in as many steps and in DDPM. `--graphs` lets CUDA graphs replay our network.
 """
 
 from __future__ import annotations
@@ -39,8 +40,15 @@ def our_pipeline(options: argparse.Namespace) -> JetImagePipeline:
         return build_pipeline(settings, JetDataset.load(data, "train"))
 
 
+def untilted(pipeline: JetImagePipeline) -> JetImagePipeline:
+    """The same parts in a pipeline of its own, without shape tilt."""
+    plain = JetImagePipeline(**pipeline.components, step_power=pipeline.config.step_power)
+    plain.set_progress_bar_config(disable=True)
+    return plain
+
+
 def whole_calls(
-    pipeline: JetImagePipeline, batch: int, steps: int, autocast: Callable[[], AbstractContextManager]
+    pipeline: JetImagePipeline, batch: int, steps: int, autocast: Callable[[], AbstractContextManager], note: str = ""
 ) -> Contender:
     """The pipeline as a user calls it; its amount is jets."""
     generator = torch.Generator().manual_seed(0)
@@ -50,18 +58,15 @@ def whole_calls(
             pipeline(batch, generator=generator, batch_size=batch, num_inference_steps=steps)
         return batch
 
-    return Contender(f"ours, {type(pipeline.scheduler).__name__} in {steps} steps", work)
+    return Contender(f"ours, {type(pipeline.scheduler).__name__} in {steps} steps{note}", work)
 
 
 def our_ddpm(
     pipeline: JetImagePipeline, batch: int, evaluations: int, autocast: Callable[[], AbstractContextManager]
 ) -> Contender:
     """Our network in DDPM-1000, by its first steps; its amount is jets, a thousandth of one for each step."""
-    slow = JetImagePipeline(
-        **pipeline.components, **{key: pipeline.config[key] for key in ("step_power", "shape_tilt")}
-    )
+    slow = untilted(pipeline)
     slow.register_modules(scheduler=make_scheduler("ddpm", pipeline.scheduler.config))
-    slow.set_progress_bar_config(disable=True)
     timesteps = list(range(DDPM_STEPS - 1, DDPM_STEPS - 1 - evaluations, -1))
     generator = torch.Generator().manual_seed(0)
 
@@ -119,6 +124,8 @@ def main() -> None:
     for batch in options.batch:
         ours = whole_calls(pipeline, batch, steps, accelerator.autocast)
         field = [ours]
+        if pipeline.config.shape_tilt:
+            field.append(whole_calls(untilted(pipeline), batch, steps, accelerator.autocast, ", no tilt"))
         if not options.no_peer:
             field.append(our_ddpm(pipeline, batch, options.evaluations, accelerator.autocast))
             field.append(peer_ddpm(parameters, batch, options, accelerator.device, accelerator.autocast))

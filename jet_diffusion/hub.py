@@ -104,10 +104,10 @@ def load_folder(folder: Path) -> JetImagePipeline:
     for part in components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
-    names = ("provenance", "step_power", "default_steps", "shape_tilt")
-    settings = {name: index[name] for name in names if name in index}
     quantum = isinstance(components["representation"], JetAmplitudeEncoder)
-    return (QuantumJetPipeline if quantum else JetImagePipeline)(**components, **settings)
+    pipeline = QuantumJetPipeline if quantum else JetImagePipeline
+    settings = inspect.signature(pipeline).parameters.keys() - components
+    return pipeline(**components, **{name: index[name] for name in settings if name in index})
 
 
 def refuse_other_settings(folder: Path, component: type) -> None:

@@ -247,7 +247,11 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
     assert type(published.scheduler).__name__ == "DDIMScheduler"
     assert published.config.default_steps == 7
     assert published.config.step_power == own.config.step_power
-    assert "DDIMScheduler, 7 steps" in (folder / "README.md").read_text()
+    own_card = (stage(run, tmp_path / "own", "user/jets") / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "DDIMScheduler, 7 steps" in card
+    assert "made with the run's own sampler" in card
+    assert "made with the run's own sampler" not in own_card
 
 
 @pytest.mark.integration

@@ -28,6 +28,7 @@ from jet_diffusion.training.monitor import widths
 from jet_diffusion.training.sampling import set_sampler
 
 PICTURE = "jets.png"
+OTHER_SAMPLER = " These jets, and those of the picture, were made with the run's own sampler, not with this model's."
 LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "bsd-3-clause", "other")
 
 
@@ -84,7 +85,10 @@ def stage(
     step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
     figures = read_figures(run, step)
     pipeline = load_pipeline(run.path, checkpoint=checkpoint)
-    set_sampler(pipeline, **(sampler or {}))
+    chosen = {name: value for name, value in (sampler or {}).items() if value is not None}
+    set_sampler(pipeline, **chosen)
+    if chosen:
+        figures.caption += OTHER_SAMPLER
     work = partial_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
