@@ -6,8 +6,9 @@ MODEL is a run's folder, a published model's, or a name on the Hub; without it a
 timed, which costs the same. Ours is timed as it is called, from conditions to energies. The peer is diffusers'
 UNet2DModel of as many parameters on 3 x 128 x 128, sampled by DDPM in 1,000 steps: what is measured is the time of
 one step (one evaluation of the network and the scheduler's step), over at least `--evaluations` of them, and a jet
-costs 1,000 times that. Our own DDPM-1000 is measured in the same way. A model published with a shape tilt is also
-timed without it, in as many steps and in DDPM. `--graphs` lets CUDA graphs replay our network.
+costs 1,000 times that. Our own DDPM-1000 is taken from a call of its first, noisiest steps, conditions and energies
+included. A model published with a shape tilt is also timed without it, in as many steps; its DDPM-1000 has none.
+`--graphs` lets CUDA graphs replay our network.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.training.build import build_pipeline
 
 DDPM_STEPS = 1000
+NO_TILT = ", no shape tilt"
 
 
 def our_pipeline(options: argparse.Namespace) -> JetImagePipeline:
@@ -75,7 +77,7 @@ def our_ddpm(
             slow(batch, generator=generator, batch_size=batch, timesteps=timesteps)
         return batch * evaluations / DDPM_STEPS
 
-    return Contender(f"ours, DDPM in {DDPM_STEPS} steps", work)
+    return Contender(f"ours, DDPM in {DDPM_STEPS} steps{NO_TILT if pipeline.config.shape_tilt else ''}", work)
 
 
 def peer_ddpm(
@@ -123,18 +125,22 @@ def main() -> None:
     print(f"our network: {parameters:,} parameters; ms a jet: median of {options.rounds} (lowest to highest)")
     for batch in options.batch:
         ours = whole_calls(pipeline, batch, steps, accelerator.autocast)
-        field = [ours]
+        fast, slow = [ours], []
         if pipeline.config.shape_tilt:
-            field.append(whole_calls(untilted(pipeline), batch, steps, accelerator.autocast, ", no tilt"))
+            fast.insert(0, whole_calls(untilted(pipeline), batch, steps, accelerator.autocast, NO_TILT))
         if not options.no_peer:
-            field.append(our_ddpm(pipeline, batch, options.evaluations, accelerator.autocast))
-            field.append(peer_ddpm(parameters, batch, options, accelerator.device, accelerator.autocast))
+            slow = [
+                our_ddpm(pipeline, batch, options.evaluations, accelerator.autocast),
+                peer_ddpm(parameters, batch, options, accelerator.device, accelerator.autocast),
+            ]
+        field = [*fast, *slow]
         race(field, watch, options.rounds, options.seconds)
         print(f"batch {batch}:")
         for contender in field:
-            print(f"  {contender.name:<52}{spread([1 / rate for rate in contender.rates], 1000)} ms a jet")
-        for slow in field[1:]:
-            print(f"  ours / {slow.name}: {ratio(ours, slow)} times the jets a second")
+            print(f"  {contender.name:<60}{spread([1 / rate for rate in contender.rates], 1000)} ms a jet")
+        for one in fast:
+            for other in [*fast[: fast.index(one)], *slow]:
+                print(f"  {one.name} / {other.name}: {ratio(one, other)} times the jets a second")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.sample import sample_path
+from jet_diffusion.training.fit_shapes import main as fit_shapes
 from jet_diffusion.training.publish import main, stage
+from jet_diffusion.training.score import main as evaluate
 from jet_diffusion.training.train import train
 
 STRANGER = """
@@ -56,6 +59,13 @@ def run(converted_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def staged(run, tmp_path_factory):
     return stage(run, tmp_path_factory.mktemp("staged") / "model", "user/jets")
+
+
+@pytest.fixture(scope="module")
+def shapes(run, converted_folder, tmp_path_factory):
+    file = tmp_path_factory.mktemp("shapes") / "shapes.json"
+    fit_shapes([str(run.path), str(converted_folder), "--rounds", "1", "--num-jets", "2", "--out", str(file)])
+    return file
 
 
 def our_jets(source):
@@ -255,18 +265,51 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_shape_tilt_is_published_and_works_without_our_package(run, tmp_path):
+def test_a_shape_tilt_is_published_and_works_without_our_package(run, shapes, tmp_path):
     tilt = {"strengths": dict.fromkeys(MOMENTS, 0.5), "variances": dict.fromkeys(MOMENTS, 0.003), "ratios": [0.1, 99.0]}
-    (tmp_path / "shapes.json").write_text(json.dumps({"shape_tilt": tilt}))
+    fitted = json.loads(shapes.read_text())
+    (tmp_path / "shapes.json").write_text(json.dumps({**fitted, "shape_tilt": tilt}))
     folder, choice = tmp_path / "model", ["--shape-tilt", str(tmp_path / "shapes.json")]
     main([str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
-    assert "strengths centroid_tracks 0.50" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "strengths centroid_tracks 0.50" in card
+    assert "guided to spread" in card and "fit-shapes RUN DATA" in card
     expected = our_jets(folder)
     assert not np.array_equal(expected, our_jets(run.path))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     found = run_stranger(folder, tmp_path, environment)
     assert np.array_equal(found["first"], expected)
     assert np.array_equal(found["second"], expected)
+
+
+@pytest.mark.integration
+def test_a_shape_tilt_of_something_else_is_refused(run, shapes, tmp_path):
+    fitted = json.loads(shapes.read_text())
+    for name in ("weights", "training_jets", "scheduler_config"):
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps({**fitted, name: "other"}))
+        with pytest.raises(ValueError, match=f"was fitted with {name} other"):
+            stage(run, tmp_path / "model", "user/jets", shapes=other)
+    with pytest.raises(ValueError, match=r"was fitted with step_power .*, the model has 3.0"):
+        stage(run, tmp_path / "model", "user/jets", sampler={"step_power": 3.0}, shapes=shapes)
+    (tmp_path / "none.json").write_text("{}")
+    with pytest.raises(ValueError, match="must be a file of jet-diffusion fit-shapes"):
+        stage(run, tmp_path / "model", "user/jets", shapes=tmp_path / "none.json")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.integration
+def test_a_card_says_whose_jets_were_evaluated(run, tmp_path):
+    copy = RunFolder.open(shutil.copytree(run.path, tmp_path / "run"))
+    sample, options = str(sample_path()), ["--size", "100", "--classifiers", "--no-pictures", "--allow-training-jets"]
+    evaluate([str(copy.path), sample, *options, "--steps", "2", "--out", str(copy.evaluation)])
+    doubt = "not known to be of jets sampled as this model samples them"
+
+    def card(**sampler):
+        return (stage(copy, tmp_path / "model", "user/jets", sampler=sampler) / "README.md").read_text()
+
+    assert doubt not in card(steps=2)
+    assert f"{doubt}: num_inference_steps differ" in card(steps=3)
 
 
 def test_published_settings_hold_no_local_paths(staged, run):

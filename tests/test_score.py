@@ -34,7 +34,7 @@ def test_jets_are_sampled_for_the_conditions_of_others(pipeline, stand_in):
     np.testing.assert_array_equal(whole.jets.labels, asked.labels)
     np.testing.assert_allclose(whole.jets.pt, asked.pt, rtol=1e-6)
     assert whole.evaluations == 2 and whole.ms_per_jet > 0
-    assert whole.settings["steps"] == 2 and "cpu" in whole.settings["device"]
+    assert whole.settings["num_inference_steps"] == 2 and "cpu" in whole.settings["device"]
     again = sample_like(pipeline, asked, steps=2, seed=3, batch_size=2)
     np.testing.assert_array_equal(again.jets.energies(), whole.jets.energies())
 
@@ -80,6 +80,7 @@ def test_a_file_is_evaluated(tmp_path, capsys):
     assert report.notices[1].startswith("the real jets are simulated")
     assert report.heading["command"].startswith("jet-diffusion evaluate ")
     assert report.heading["seed"] == 0 and len(report.heading["real"]["fingerprint"]) == 32
+    assert "simulated" not in report.heading["sampling"]
     assert report.figure("memorisation_pixels").size == 200
     with pytest.raises(SystemExit) as stopped:
         cli.main(["evaluate", SAMPLE, SAMPLE, "--out", str(out)])
@@ -95,7 +96,9 @@ def test_a_model_is_sampled_and_swept(model, tmp_path):
     report = Report.load(out)
     assert report.figure("evaluations").value == 2
     assert report.figure("ms_per_jet").goal is None  # the goal is for a GPU
-    assert [(row["scheduler"], row["steps"]) for row in report.tables["sweep"]] == [("dpm++", 1), ("dpm++", 2)]
+    own = report.heading["sampling"]["scheduler"]
+    assert [(row["scheduler"], row["steps"]) for row in report.tables["sweep"]] == [(own, 1), (own, 2)]
+    assert report.heading["sampling"]["num_inference_steps"] == 2
     assert all(row["auc_floor"] < 0.6 < row["auc"] for row in report.tables["sweep"])
     assert report.figure("fpd").met is False
 

@@ -102,7 +102,7 @@ def fit_shape_tilt(
     pipeline.to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     progress = tqdm(total=rounds * num_jets, unit="jet", disable=not accelerator.is_main_process)
-    variances = _variances(pipeline, jets)
+    variances = _variances(pipeline, jets, seed)
     tilt, found = _tilt(strengths, variances), []
     for number in range(rounds):
         pipeline.register_to_config(shape_tilt=tilt)
@@ -168,10 +168,10 @@ def _sizes(
     return real, made
 
 
-def _variances(pipeline: JetImagePipeline, jets: JetDataset) -> np.ndarray:
+def _variances(pipeline: JetImagePipeline, jets: JetDataset, seed: int) -> np.ndarray:
     """(8,) mean square of each component of the moments of training jets."""
-    count = min(VARIANCE_JETS, len(jets))
-    batches = (jets.energies(slice(start, min(start + 64, count))) for start in range(0, count, 64))
+    rows = np.sort(np.random.default_rng(seed).permutation(len(jets))[:VARIANCE_JETS])
+    batches = (jets.energies(rows[start : start + 64]) for start in range(0, len(rows), 64))
     squares = torch.cat([moments_of(pipeline, torch.from_numpy(batch)).square().mean(2) for batch in batches])
     return squares.double().mean(0).cpu().numpy()
 
@@ -206,6 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     if accelerator.is_main_process:
         written = {
             **generation_attrs(pipeline, arguments.seed, pipeline.config.default_steps, arguments.batch_size),
+            "mixed_precision": accelerator.mixed_precision,
             "shape_tilt": tilt,
             "rounds": [asdict(each) for each in found],
             "jets_each_round": arguments.num_jets,

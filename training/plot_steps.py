@@ -79,15 +79,16 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
     pipeline.set_progress_bar_config(disable=True)
-    set_sampler(pipeline, arguments.scheduler)
-    if arguments.columns < 2 or arguments.steps < 1:
-        raise ValueError(f"--columns must be at least 2 and --steps 1, got {arguments.columns} and {arguments.steps}")
+    set_sampler(pipeline, arguments.scheduler, arguments.steps)
+    steps = pipeline.config.default_steps
+    if arguments.columns < 2 or steps < 1:
+        raise ValueError(f"--columns must be at least 2 and --steps 1, got {arguments.columns} and {steps}")
     with QuarkGluonFile(arguments.data or sample_path()) as file:
         if not 0 <= arguments.jet < file.num_jets:
             raise ValueError(f"--jet must be 0 to {file.num_jets - 1}, got {arguments.jet}")
         energies = torch.from_numpy(file.energies(arguments.jet, arguments.jet + 1)[0])
     arguments.out.mkdir(parents=True, exist_ok=True)
-    states, estimates = plot_denoising(pipeline, arguments.columns, arguments.steps, arguments.seed)
+    states, estimates = plot_denoising(pipeline, arguments.columns, steps, arguments.seed)
     figures = {
         "noising": plot_forward(pipeline, energies, arguments.columns, arguments.seed),
         "denoising": states,
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="HDF5 file with the jet to noise (default: the bundled sample)")
     parser.add_argument("--jet", type=int, default=0, help="its number in the file")
     parser.add_argument("--columns", type=int, default=10, help="pictures in a strip (default 10)")
-    parser.add_argument("--steps", type=int, default=25, help="solver steps (default 25)")
+    parser.add_argument("--steps", type=int, help="solver steps (default: the model's own number)")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")

@@ -25,7 +25,7 @@ from jet_diffusion.report_tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.monitor import widths
-from jet_diffusion.training.sampling import set_sampler
+from jet_diffusion.training.sampling import describe_sampler, set_sampler
 
 PICTURE = "jets.png"
 OTHER_SAMPLER = " These jets, and those of the picture, were made with the run's own sampler, not with this model's."
@@ -63,6 +63,7 @@ def stage(
     checkpoint: str | int = "last",
     licence: str = "apache-2.0",
     sampler: dict[str, Any] | None = None,
+    shapes: Path | None = None,
 ) -> Path:
     """Write what is published of a run: pipeline with its source, card, pictures, configuration, report.
 
@@ -72,10 +73,13 @@ def stage(
         repo: Name on the Hub, for the card.
         checkpoint: "last", "best" or a step.
         licence: Of the weights.
-        sampler: scheduler (a name of `SCHEDULERS`), steps, step_power, shape_tilt: another sampler than the run's to
-            publish as the model's own.
+        sampler: scheduler (a name of `SCHEDULERS`), steps, step_power: another sampler than the run's to publish as
+            the model's own.
+        shapes: File of `jet-diffusion fit-shapes` for this checkpoint, sampler and training jets, whose tilt becomes
+            the model's own.
 
     Raises:
+        ValueError: If the tilt was fitted to anything else.
         FileNotFoundError: If the run has no such checkpoint or no picture of sampled jets.
         FileExistsError: If the folder holds something else.
     """
@@ -85,10 +89,11 @@ def stage(
     step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
     figures = read_figures(run, step)
     pipeline = load_pipeline(run.path, checkpoint=checkpoint)
-    chosen = {name: value for name, value in (sampler or {}).items() if value is not None}
-    set_sampler(pipeline, **chosen)
-    if chosen:
-        figures.caption += OTHER_SAMPLER
+    own = describe_sampler(pipeline)
+    set_sampler(pipeline, **(sampler or {}))
+    if shapes is not None:
+        set_sampler(pipeline, shape_tilt=read_shape_tilt(shapes, pipeline, run.read_record()["dataset"]["fingerprint"]))
+    _say_what_differs(figures, own, describe_sampler(pipeline))
     work = partial_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -176,6 +181,18 @@ def read_figures(run: RunFolder, step: int) -> Figures:
     return Figures(picture, caption, averages, evaluated, report.notices, results, report_file)
 
 
+def _say_what_differs(figures: Figures, own: dict[str, Any], published: dict[str, Any]) -> None:
+    """Mark figures of jets that were sampled otherwise than the published model samples by itself."""
+    if published != own:
+        figures.caption += OTHER_SAMPLER
+    if figures.report is None:
+        return
+    judged = Report.load(figures.report).heading.get("sampling", {})
+    other = ", ".join(name for name, value in published.items() if judged.get(name) != value)
+    if other:
+        figures.notices.insert(0, f"not known to be of jets sampled as this model samples them: {other} differ")
+
+
 def _result(dataset: str, split: str, metric: str, name: str, value: float) -> EvalResult:
     return EvalResult(
         task_type="unconditional-image-generation",
@@ -216,6 +233,7 @@ def make_model_card(
             figures=figures,
             pt_range=_pt_range(pipeline),
             totals=_totals(pipeline),
+            tilted=pipeline.config.shape_tilt is not None,
             rows="" if pipeline.conditioner is None else f"{pipeline.conditioner.config.num_rows:,}",
             fingerprint=dataset["fingerprint"],
         )
@@ -237,21 +255,30 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
         ("jets seen", f"{state['step'] * config['batch_size']:,} ({state['step']:,} steps of {config['batch_size']})"),
         *([("begun with the weights of", Path(config["init_from"]).name)] if config.get("init_from") else []),
         ("weights", f"exponential moving average, decay {config['ema_decay']}"),
-        ("default sampler", f"{type(pipeline.scheduler).__name__}, {pipeline.config.default_steps} steps"),
+        ("default sampler", _sampler(pipeline)),
         *([("shape tilt", _strengths(pipeline.config.shape_tilt))] if pipeline.config.shape_tilt else []),
         ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
 
 
-def read_shape_tilt(file: Path) -> dict[str, Any]:
+def read_shape_tilt(file: Path, pipeline: JetImagePipeline, training_jets: str) -> dict[str, Any]:
     """The tilt of a file of `jet-diffusion fit-shapes`.
 
+    Args:
+        file: What the fit wrote.
+        pipeline: The model that is to have the tilt, with its sampler and without a tilt.
+        training_jets: Fingerprint of the jets it was trained on.
+
     Raises:
-        ValueError: If it is no such file.
+        ValueError: If it is no such file, or of other weights, another sampler or other jets.
     """
     written = json.loads(file.read_text())
     if not isinstance(written, dict) or not isinstance(written.get("shape_tilt"), dict):
         raise ValueError(f"{file} has no shape_tilt; it must be a file of jet-diffusion fit-shapes")
+    needed = {**describe_sampler(pipeline), "training_jets": training_jets}
+    for name, value in needed.items():
+        if name != "shape_tilt" and written.get(name) != value:
+            raise ValueError(f"the tilt of {file} was fitted with {name} {written.get(name)}, the model has {value}")
     tilt: dict[str, Any] = written["shape_tilt"]
     return tilt
 
@@ -270,13 +297,26 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     run = RunFolder.open(arguments.run)
     folder = arguments.folder or run.path / "published"
-    sampler: dict[str, Any] = {name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")}
-    if arguments.shape_tilt is not None:
-        sampler["shape_tilt"] = read_shape_tilt(arguments.shape_tilt)
-    stage(run, folder, arguments.repo, checkpoint=arguments.checkpoint, licence=arguments.licence, sampler=sampler)
+    stage(
+        run,
+        folder,
+        arguments.repo,
+        checkpoint=arguments.checkpoint,
+        licence=arguments.licence,
+        sampler={name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")},
+        shapes=arguments.shape_tilt,
+    )
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
         sys.stdout.write(f"published at {push(folder, arguments.repo, private=arguments.private)}\n")
+
+
+def _sampler(pipeline: JetImagePipeline) -> str:
+    """Solver, its variant, steps and where they lie, in words."""
+    sampler = describe_sampler(pipeline)
+    variant = json.loads(sampler["scheduler_config"]).get("algorithm_type")
+    solver = sampler["scheduler"] + (f" ({variant})" if variant else "")
+    return f"{solver}, {sampler['num_inference_steps']} steps, step_power {sampler['step_power']:g}"
 
 
 def _strengths(tilt: dict[str, Any]) -> str:

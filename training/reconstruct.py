@@ -117,6 +117,7 @@ def reconstruct(arguments: argparse.Namespace) -> Report:
     out: Path = arguments.out
     refuse_existing(out, overwrite=arguments.overwrite)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
+    steps = pipeline.config.default_steps if arguments.steps is None else arguments.steps
     last = len(pipeline.denoiser.alphas_cumprod) - 1
     if not all(0 <= timestep <= last for timestep in arguments.timesteps):
         raise ValueError(f"timesteps must be 0 to {last}, got {arguments.timesteps}")
@@ -124,20 +125,20 @@ def reconstruct(arguments: argparse.Namespace) -> Report:
     pipeline.set_progress_bar_config(disable=True)
     jets = load_jets(arguments.real, arguments.num_jets, np.random.default_rng(arguments.seed), split=arguments.split)
     leak = refuse_training_jets(jets, find_training_hashes(arguments.model), arguments.allow_training_jets)
-    report = Report(_heading(arguments, jets))
+    report = Report(_heading(arguments, jets, steps))
     report.notices += [
         text for text in (leak, jets.simulated and f"the real jets are simulated: {jets.simulated}") if text
     ]
     (out / PICTURES).mkdir(parents=True, exist_ok=True)
     rows = report.tables["reconstruction"] = []
     for timestep in tqdm(arguments.timesteps, desc="reconstructing", unit="timestep"):
-        candidates = reconstruct_at(pipeline, jets, timestep, steps=arguments.steps, seed=arguments.seed)
+        candidates = reconstruct_at(pipeline, jets, timestep, steps=steps, seed=arguments.seed)
         rows += [{"timestep": timestep, **row} for row in score_rows(jets.energies(), candidates)]
         _draw_pairs(report, out, jets, candidates, timestep)
     save_drawing(reconstruction_chart(rows), out, "curves")
     report.pictures.insert(0, _picture("curves", "Scores over the noise; bars are standard errors (wide)", "Curves"))
     if arguments.draws:
-        imputed = impute_hcal(pipeline, jets, arguments.draws, steps=arguments.steps, seed=arguments.seed)
+        imputed = impute_hcal(pipeline, jets, arguments.draws, steps=steps, seed=arguments.seed)
         report.tables["imputation"] = imputed.rows()
         save_drawing(imputation_chart(imputed.truth, imputed.draws), out, "imputation")
         caption = "HCAL energy drawn for given tracks and ECAL: median and 68 % interval against the truth"
@@ -165,13 +166,13 @@ def _picture(name: str, caption: str, section: str) -> dict[str, str]:
     return {"file": f"{PICTURES}/{name}", "caption": caption, "section": section}
 
 
-def _heading(arguments: argparse.Namespace, jets: JetSample) -> dict[str, Any]:
+def _heading(arguments: argparse.Namespace, jets: JetSample, steps: int) -> dict[str, Any]:
     return {
         "title": f"Reconstruction by {Path(arguments.model).name}",
         "command": shlex.join(["jet-diffusion", "reconstruct", *arguments.argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": arguments.seed,
-        "steps": arguments.steps,
+        "steps": steps,
         "real": describe(jets),
         "versions": versions(),
     }
@@ -197,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", help="split of a dataset (default test)")
     parser.add_argument("--num-jets", type=int, default=64, help="jets to reconstruct (default 64)")
     parser.add_argument("--timesteps", type=int, nargs="+", default=list(TIMESTEPS), help="training timesteps t*")
-    parser.add_argument("--steps", type=int, default=25, help="solver steps of a whole schedule (default 25)")
+    parser.add_argument("--steps", type=int, help="solver steps of a whole schedule (default: the model's own)")
     parser.add_argument("--draws", type=int, default=0, help="draws of the HCAL a jet; 0 for none (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +35,7 @@ class SampledJets:
         jets: the jets, labelled by what they were asked for; an unconditional model's labels are -1.
         seconds: wall time of sampling, all jets together.
         evaluations: network evaluations a jet.
-        settings: scheduler, steps, batch size, seed, device.
+        settings: what `describe_sampler` says, batch size, seed, device.
     """
 
     jets: JetSample
@@ -69,6 +72,29 @@ def set_sampler(
             raise ValueError(f"{type(pipeline.scheduler).__name__} draws x_0, which a shape tilt does not change")
         pipeline.register_to_config(shape_tilt=shape_tilt)
         pipeline.check_shape_tilt()
+
+
+def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> dict[str, Any]:
+    """What decides the jets of a seed: for files of jets, reports and fits, which must agree on it.
+
+    Args:
+        pipeline: The model.
+        steps: Of the solver; by default the model's own number.
+    """
+    weights = hashlib.sha256()
+    for _, tensor in sorted(pipeline.unet.state_dict().items()):
+        weights.update(tensor.float().cpu().numpy().tobytes())
+    tilt = None if draws_x_0(pipeline.scheduler) else pipeline.config.shape_tilt
+    own = inspect.signature(type(pipeline.scheduler)).parameters  # it also keeps others' settings, for `from_config`
+    config = {name: value for name, value in pipeline.scheduler.config.items() if name in own}
+    return {
+        "weights": weights.hexdigest()[:16],
+        "scheduler": type(pipeline.scheduler).__name__,
+        "scheduler_config": json.dumps(config, default=str, sort_keys=True),
+        "num_inference_steps": pipeline.config.default_steps if steps is None else steps,
+        "step_power": pipeline.config.step_power,
+        "shape_tilt": json.dumps(tilt, sort_keys=True),
+    }
 
 
 def sample_like(
@@ -123,9 +149,7 @@ def sample_like(
     labels, pt, m0 = (np.concatenate(column) for column in zip(*columns, strict=True))
     jets = replace(sampled, labels=labels, pt=pt, m0=m0)
     settings = {
-        "scheduler": type(pipeline.scheduler).__name__,
-        "steps": steps,
-        "shape_tilt": pipeline.config.shape_tilt,
+        **describe_sampler(pipeline, steps),
         "batch_size": batch_size,
         "seed": seed,
         "device": _device_name(pipeline),

@@ -19,6 +19,7 @@ import torch
 
 from jet_diffusion.cli import run_command
 from jet_diffusion.evaluation import SIZE, Evaluation, evaluate_jets
+from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.jet_sample import JetSample
 from jet_diffusion.jet_sources import HDF5_SUFFIXES, load_jets
@@ -86,7 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> Evaluation:
             pipeline,
             real,
             steps,
-            arguments.schedulers,
+            arguments.schedulers or [None],
             size=min(arguments.sweep_size, len(real) // 2),
             seed=arguments.seed,
             batch_size=arguments.batch_size,
@@ -109,8 +110,9 @@ def split_conditions(real: JetSample, size: int, rng: np.random.Generator) -> tu
 
 def _load_model(arguments: argparse.Namespace) -> JetImagePipeline:
     pipeline = load_pipeline(arguments.generated, checkpoint=arguments.checkpoint)
-    set_sampler(pipeline, arguments.scheduler)
-    pipeline.check_inputs(arguments.size, None, None, None, arguments.steps, arguments.batch_size, "np")
+    set_sampler(pipeline, arguments.scheduler, arguments.steps)
+    steps = pipeline.config.default_steps
+    pipeline.check_inputs(arguments.size, None, None, None, steps, arguments.batch_size, "np")
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     return pipeline
 
@@ -119,7 +121,7 @@ def _sample(pipeline: JetImagePipeline, asked: JetSample, arguments: argparse.Na
     return sample_like(
         pipeline,
         asked,
-        steps=arguments.steps,
+        steps=pipeline.config.default_steps,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         source=str(arguments.generated),
@@ -145,9 +147,15 @@ def _heading(arguments: argparse.Namespace, sampled: SampledJets | None) -> dict
         "title": f"Evaluation of {Path(arguments.generated).name}",
         "command": shlex.join(["jet-diffusion", "evaluate", *arguments.argv]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **({"sampling": sampled.settings} if sampled else {}),
+        "sampling": _own_words(arguments.generated) if sampled is None else sampled.settings,
         "versions": versions(),
     }
+
+
+def _own_words(file: str) -> dict[str, Any]:
+    """What a file of generated jets says of how they were made."""
+    with QuarkGluonFile(file) as jets:
+        return {name: value for name, value in jets.attrs.items() if name != "simulated"}
 
 
 def _add_cost(report: Report, sampled: SampledJets) -> None:
@@ -213,12 +221,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--training-hashes", type=Path, help="content hashes of the training jets (.npy)")
     group.add_argument("--allow-training-jets", action="store_true", help="evaluate even on jets trained on")
     group = parser.add_argument_group("sampling a model")
-    group.add_argument("--steps", type=_count, default=25, help="solver steps (default 25)")
+    group.add_argument("--steps", type=_count, help="solver steps (default: the model's own number)")
     group.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     group.add_argument("--batch-size", type=_count, default=64, help="jets denoised at once (default 64)")
     group.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
     group.add_argument("--sweep", metavar="steps=5,10,25", help="table of quality and time against steps")
-    group.add_argument("--schedulers", nargs="+", choices=list(SCHEDULERS), default=["dpm++"], help="of the sweep")
+    group.add_argument("--schedulers", nargs="+", choices=list(SCHEDULERS), help="of the sweep (default: the model's)")
     group.add_argument("--sweep-size", type=_count, default=1000, help="jets of each sweep row (default 1000)")
     return parser
 

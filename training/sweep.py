@@ -40,7 +40,7 @@ def run_sweep(
     pipeline: JetImagePipeline,
     real: JetSample,
     steps: Sequence[int],
-    schedulers: Sequence[str],
+    schedulers: Sequence[str | None],
     *,
     size: int,
     seed: int,
@@ -52,7 +52,7 @@ def run_sweep(
         pipeline: the model.
         real: real jets, twice `size` of them.
         steps: numbers of solver steps.
-        schedulers: names from `SCHEDULERS`.
+        schedulers: names from `SCHEDULERS`; None for the pipeline's own.
         size: jets of each row.
         seed: of the sampling and the draws.
         batch_size: jets denoised at once.
@@ -69,10 +69,10 @@ def run_sweep(
     rows = []
     try:
         for name, number in tqdm(combinations, desc="sweep", unit="setting"):
-            pipeline.scheduler = make_scheduler(name, own.config)
+            pipeline.scheduler = own if name is None else make_scheduler(name, own.config)
             sampled = sample_like(pipeline, reference, steps=number, seed=seed, batch_size=batch_size)
             quality = _quality(real, reference, sampled, seed)
-            rows.append({"scheduler": name, "steps": number, **quality, **floor})
+            rows.append({"scheduler": name or type(own).__name__, "steps": number, **quality, **floor})
     finally:
         pipeline.scheduler = own
     return rows
