@@ -48,9 +48,9 @@ def shape_moments(hits: torch.Tensor, energies: torch.Tensor, positions: torch.T
 class ShapeTilt:
     """Denoises towards the density p exp(sum_k strength_k |m_k|^2 / (2 variance_k)) in place of a network's p.
 
-    A network that has seen few jets knows too little of what pixels say of one another, and its jets are too alike:
-    their moments m_k (`shape_moments`) are too small. Of all densities in which the mean squares are other ones, the
-    tilted one is nearest to p (E. T. Jaynes, Phys. Rev. 106 (1957) 620). By Tweedie's formula the tilt adds
+    A network that has seen few jets underestimates the correlations of pixels, and the moments m_k (`shape_moments`) of
+    its jets are too small. Of all densities with given mean squares of the moments, the tilted one has the smallest
+    relative entropy to p (E. T. Jaynes, Phys. Rev. 106 (1957) 620). By Tweedie's formula the tilt adds
     sigma^2 / alpha times the gradient in x_t of log E[exp(...) | x_t] to the mean of x_0. The expectation is taken at
     the moments of the expected jet, as in guidance by a likelihood (Chung et al., arXiv:2209.14687), so that strengths
     are fitted by what they do to jets (`jet-diffusion fit-shapes`).
