@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from models import small_pipeline
 
+from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.training import allocator
 from jet_diffusion.training.build import build_unet
 from jet_diffusion.training.settings import UNetSettings
@@ -48,6 +52,23 @@ def test_operations_are_counted_once(benchmarks):
     assert count_flops(lambda: layer(image)) == 2 * products
     # Backward: one such product for the weights and one for the image.
     assert count_flops(lambda: layer(image).sum().backward()) == 3 * 2 * products
+
+
+def test_a_tilted_model_is_timed_without_its_tilt_too(benchmarks, converted_folder):
+    from sampling import NO_TILT, our_ddpm, untilted
+
+    model = small_pipeline(converted_folder)
+    tilt = {"strengths": dict.fromkeys(MOMENTS, 0.5), "variances": dict.fromkeys(MOMENTS, 0.003), "ratios": [1.0, 20.0]}
+    tilted = JetImagePipeline(**model.components, step_power=1.5, shape_tilt=tilt)
+    plain = untilted(tilted)
+    assert plain.config.shape_tilt is None
+    assert plain.config.step_power == 1.5
+    assert tilted.config.shape_tilt == tilt
+    solver = tilted.scheduler
+    slow = our_ddpm(tilted, 1, 2, nullcontext)
+    assert slow.name.endswith(NO_TILT)
+    assert slow.work() == pytest.approx(0.002)
+    assert tilted.scheduler is solver
 
 
 def test_contenders_take_turns_and_ratios_are_of_rounds(benchmarks):

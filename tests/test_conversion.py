@@ -100,10 +100,12 @@ def test_the_card_decodes_a_row_in_five_lines_of_numpy(tmp_path, odd_jets, write
     convert(write_file(odd_jets), tmp_path / "out")
     blocks = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1:]
     code = next(block.split("```")[0] for block in blocks if "np.zeros" in block)
-    assert len(code.strip().splitlines()) == 5
+    given, five_lines = code.strip().split("\n\n")
+    assert given == "import numpy as np"
+    assert len(five_lines.splitlines()) == 5
     for split in SPLITS:
         for row in load_dataset(str(tmp_path / "out"), split=split):
-            scope = {"np": np, "row": row}
+            scope = {"row": row}
             exec(code, scope)
             assert same_bits(scope["energies"], odd_jets.energies[row["row"]])
 

@@ -21,6 +21,7 @@ from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.sample import sample_path
 from jet_diffusion.training.fit_shapes import main as fit_shapes
+from jet_diffusion.training.generate import generate
 from jet_diffusion.training.publish import main, stage
 from jet_diffusion.training.score import main as evaluate
 from jet_diffusion.training.train import train
@@ -302,14 +303,23 @@ def test_a_shape_tilt_of_something_else_is_refused(run, shapes, tmp_path):
 def test_a_card_says_whose_jets_were_evaluated(run, tmp_path):
     copy = RunFolder.open(shutil.copytree(run.path, tmp_path / "run"))
     sample, options = str(sample_path()), ["--size", "100", "--classifiers", "--no-pictures", "--allow-training-jets"]
-    evaluate([str(copy.path), sample, *options, "--steps", "2", "--out", str(copy.evaluation)])
     doubt = "not known to be of jets sampled as this model samples them"
 
     def card(**sampler):
-        return (stage(copy, tmp_path / "model", "user/jets", sampler=sampler) / "README.md").read_text()
+        return ModelCard.load(stage(copy, tmp_path / "model", "user/jets", sampler=sampler) / "README.md")
 
-    assert doubt not in card(steps=2)
-    assert f"{doubt}: num_inference_steps differ" in card(steps=3)
+    def splits(card):
+        return {result.dataset_split for result in card.data.eval_results or []}
+
+    own = load_pipeline(copy.path).config.default_steps
+    generate(load_pipeline(copy.path), tmp_path / "jets.hdf5", 100, steps=own)
+    for judged, steps in ((str(copy.path), own), (str(tmp_path / "jets.hdf5"), own), (str(copy.path), own + 1)):
+        evaluate([judged, sample, *options, "--steps", str(steps), "--overwrite", "--out", str(copy.evaluation)])
+        for published in (own, own + 1):
+            found = card(steps=published)
+            assert (f"{doubt}: num_inference_steps differ" in found.text) is (published != steps)
+            assert ("test" in splits(found)) is (published == steps)
+            assert ("validation" in splits(found)) is (published == own)
 
 
 def test_published_settings_hold_no_local_paths(staged, run):

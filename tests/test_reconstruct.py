@@ -89,9 +89,10 @@ def test_too_few_jets_or_draws_are_refused(pipeline, few):
 def test_the_command_writes_curves_and_pictures(pipeline, tmp_path):
     model, out = tmp_path / "model", tmp_path / "report"
     pipeline.save_pretrained(model)
-    options = ["--num-jets", "4", "--timesteps", "100", "600", "--steps", "4", "--draws", "2"]
+    options = ["--num-jets", "4", "--timesteps", "100", "600", "--draws", "2"]
     main([str(model), str(sample_path()), "--out", str(out), *options])
     report = Report.load(out)
+    assert report.heading["steps"] == pipeline.config.default_steps
     assert {row["timestep"] for row in report.tables["reconstruction"]} == {100, 600}
     assert len(report.tables["imputation"]) == 2
     names = {path.name for path in (out / "pictures").iterdir()}

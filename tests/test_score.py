@@ -80,6 +80,7 @@ def test_a_file_is_evaluated(tmp_path, capsys):
     assert report.notices[1].startswith("the real jets are simulated")
     assert report.heading["command"].startswith("jet-diffusion evaluate ")
     assert report.heading["seed"] == 0 and len(report.heading["real"]["fingerprint"]) == 32
+    assert report.heading["sampling"]["simulation_seed"] == 1
     assert "simulated" not in report.heading["sampling"]
     assert report.figure("memorisation_pixels").size == 200
     with pytest.raises(SystemExit) as stopped:
@@ -96,7 +97,7 @@ def test_a_model_is_sampled_and_swept(model, tmp_path):
     report = Report.load(out)
     assert report.figure("evaluations").value == 2
     assert report.figure("ms_per_jet").goal is None  # the goal is for a GPU
-    own = report.heading["sampling"]["scheduler"]
+    own = "DPMSolverMultistepScheduler (sde-dpmsolver++)"
     assert [(row["scheduler"], row["steps"]) for row in report.tables["sweep"]] == [(own, 1), (own, 2)]
     assert report.heading["sampling"]["num_inference_steps"] == 2
     assert all(row["auc_floor"] < 0.6 < row["auc"] for row in report.tables["sweep"])

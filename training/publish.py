@@ -25,7 +25,7 @@ from jet_diffusion.report_tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.monitor import widths
-from jet_diffusion.training.sampling import describe_sampler, set_sampler
+from jet_diffusion.training.sampling import describe_sampler, set_sampler, solver_name
 
 PICTURE = "jets.png"
 OTHER_SAMPLER = " These jets, and those of the picture, were made with the run's own sampler, not with this model's."
@@ -182,15 +182,17 @@ def read_figures(run: RunFolder, step: int) -> Figures:
 
 
 def _say_what_differs(figures: Figures, own: dict[str, Any], published: dict[str, Any]) -> None:
-    """Mark figures of jets that were sampled otherwise than the published model samples by itself."""
+    """Mark figures of jets sampled otherwise than the published model samples; the card's metadata leave them out."""
     if published != own:
         figures.caption += OTHER_SAMPLER
+        figures.results = [result for result in figures.results if result.dataset_split != "validation"]
     if figures.report is None:
         return
     judged = Report.load(figures.report).heading.get("sampling", {})
     other = ", ".join(name for name, value in published.items() if judged.get(name) != value)
     if other:
         figures.notices.insert(0, f"not known to be of jets sampled as this model samples them: {other} differ")
+        figures.results = [result for result in figures.results if result.dataset_split != "test"]
 
 
 def _result(dataset: str, split: str, metric: str, name: str, value: float) -> EvalResult:
@@ -313,10 +315,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _sampler(pipeline: JetImagePipeline) -> str:
     """Solver, its variant, steps and where they lie, in words."""
-    sampler = describe_sampler(pipeline)
-    variant = json.loads(sampler["scheduler_config"]).get("algorithm_type")
-    solver = sampler["scheduler"] + (f" ({variant})" if variant else "")
-    return f"{solver}, {sampler['num_inference_steps']} steps, step_power {sampler['step_power']:g}"
+    settings = pipeline.config
+    return f"{solver_name(pipeline.scheduler)}, {settings.default_steps} steps, step_power {settings.step_power:g}"
 
 
 def _strengths(tilt: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from tqdm import tqdm
 
 from jet_diffusion.jet_sample import JetSample
@@ -75,7 +76,7 @@ def set_sampler(
 
 
 def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> dict[str, Any]:
-    """What decides the jets of a seed: for files of jets, reports and fits, which must agree on it.
+    """The network's weights and how it is sampled: for files of jets, reports and fits, which must agree on both.
 
     Args:
         pipeline: The model.
@@ -85,16 +86,20 @@ def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> di
     for _, tensor in sorted(pipeline.unet.state_dict().items()):
         weights.update(tensor.float().cpu().numpy().tobytes())
     tilt = None if draws_x_0(pipeline.scheduler) else pipeline.config.shape_tilt
-    own = inspect.signature(type(pipeline.scheduler)).parameters  # it also keeps others' settings, for `from_config`
-    config = {name: value for name, value in pipeline.scheduler.config.items() if name in own}
     return {
         "weights": weights.hexdigest()[:16],
         "scheduler": type(pipeline.scheduler).__name__,
-        "scheduler_config": json.dumps(config, default=str, sort_keys=True),
+        "scheduler_config": json.dumps(_own_settings(pipeline.scheduler), default=str, sort_keys=True),
         "num_inference_steps": pipeline.config.default_steps if steps is None else steps,
         "step_power": pipeline.config.step_power,
         "shape_tilt": json.dumps(tilt, sort_keys=True),
     }
+
+
+def solver_name(scheduler: SchedulerMixin) -> str:
+    """A scheduler's class, and its variant where it has one."""
+    variant = _own_settings(scheduler).get("algorithm_type")
+    return type(scheduler).__name__ + (f" ({variant})" if variant else "")
 
 
 def sample_like(
@@ -166,6 +171,12 @@ def conditions_of(pipeline: JetImagePipeline, jets: Conditioned, rows: slice | n
         "pt": jets.pt[rows].astype(np.float64),
         "m0": jets.m0[rows].astype(np.float64),
     }
+
+
+def _own_settings(scheduler: SchedulerMixin) -> dict[str, Any]:
+    """A scheduler's configuration without what it keeps of others' for `from_config`."""
+    own = inspect.signature(type(scheduler)).parameters
+    return {name: value for name, value in scheduler.config.items() if name in own}
 
 
 def _device_name(pipeline: JetImagePipeline) -> str:

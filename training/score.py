@@ -153,9 +153,11 @@ def _heading(arguments: argparse.Namespace, sampled: SampledJets | None) -> dict
 
 
 def _own_words(file: str) -> dict[str, Any]:
-    """What a file of generated jets says of how they were made."""
+    """What a file of generated jets says, in words and numbers, of how they were made."""
     with QuarkGluonFile(file) as jets:
-        return {name: value for name, value in jets.attrs.items() if name != "simulated"}
+        told = {name: value for name, value in jets.attrs.items() if isinstance(value, str | int | float)}
+    told.pop("simulated", None)  # which the report says of the sample
+    return told
 
 
 def _add_cost(report: Report, sampled: SampledJets) -> None:

@@ -15,7 +15,7 @@ from jet_diffusion.metrics.headline import HEADLINE
 from jet_diffusion.metrics.two_sample import two_sample_test
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import make_scheduler
-from jet_diffusion.training.sampling import SampledJets, sample_like
+from jet_diffusion.training.sampling import SampledJets, sample_like, solver_name
 
 Row = dict[str, Any]
 
@@ -72,7 +72,7 @@ def run_sweep(
             pipeline.scheduler = own if name is None else make_scheduler(name, own.config)
             sampled = sample_like(pipeline, reference, steps=number, seed=seed, batch_size=batch_size)
             quality = _quality(real, reference, sampled, seed)
-            rows.append({"scheduler": name or type(own).__name__, "steps": number, **quality, **floor})
+            rows.append({"scheduler": name or solver_name(own), "steps": number, **quality, **floor})
     finally:
         pipeline.scheduler = own
     return rows
