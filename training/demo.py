@@ -16,7 +16,7 @@ from jet_diffusion.evaluation import LEAST_JETS
 from jet_diffusion.hdf5 import QuarkGluonFile
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.plots import plot_side_by_side, save_figure
-from jet_diffusion.runs import RunFolder
+from jet_diffusion.runs import TRAINING_JETS, RunFolder
 from jet_diffusion.sample import sample_path
 from jet_diffusion.training import score
 from jet_diffusion.training.generate import generate
@@ -63,7 +63,9 @@ def run_demo(out: Path, max_steps: int | None, num_jets: int, reference: str | N
     stage(RunFolder.open(run_folder), out / "published", "user/jet-diffusion-demo")
     if reference is not None:
         reference_file, report = out / "reference.hdf5", out / "reference_report"
-        make_and_judge(reference, reference_file, num_jets, test, [f"--out={report}", "--overwrite"])
+        hashes = Path(reference) / TRAINING_JETS  # travels with a model; one on the Hub is not asked for it
+        known = [f"--training-hashes={hashes}"] if hashes.is_file() else []
+        make_and_judge(reference, reference_file, num_jets, test, [f"--out={report}", "--overwrite", *known])
         picture = draw(out / "reference.png", reference_file, test)
     return picture
 
