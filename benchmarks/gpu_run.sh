@@ -52,7 +52,8 @@ RUN=$WORK/run JETS=${DATA:-$WORK/jets} LOG=$WORK/log.txt
 export HF_HOME=$WORK/hf HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 export TORCHINDUCTOR_CACHE_DIR=$WORK/inductor PYTHONUNBUFFERED=1
 [ -d "$WORK/site" ] && export PYTHONPATH=$WORK/site${PYTHONPATH:+:$PYTHONPATH}
-jet() { "$PYTHON" -m jet_diffusion.cli "$@"; }
+# -P: the package as installed, not the folder of its name that this is run in.
+jet() { "$PYTHON" -P -m jet_diffusion.cli "$@"; }
 cores() { nproc 2>/dev/null || echo 2; }
 
 # One command with its time; its output goes to the log, without the steps of progress bars, and its end to the screen.
@@ -93,14 +94,14 @@ jets() {
     simulate train "$NUM_JETS" 101 || return 1
   else
     test=0.3 # of so few, enough to evaluate on
-    source=$("$PYTHON" -c 'from jet_diffusion.sample import sample_path; print(sample_path())')
+    source=$("$PYTHON" -P -c 'from jet_diffusion.sample import sample_path; print(sample_path())')
   fi
   step "convert" jet convert "$source" "$JETS" --test "$test" --workers "$(cores)"
 }
 
 train() {
   SHOW=12 step "train for $TRAIN_SECONDS s" timeout --kill-after=20 "$TRAIN_SECONDS" \
-    "$PYTHON" -m jet_diffusion.cli train --config "$CONFIG" --data "$JETS" --run_dir "$RUN" \
+    "$PYTHON" -P -m jet_diffusion.cli train --config "$CONFIG" --data "$JETS" --run_dir "$RUN" \
     ${INIT_FROM:+--init_from "$INIT_FROM"} "${TRAINING[@]}"
   local status=$?
   [ $status = 0 ] || [ $status = 124 ] || [ $status = 137 ] # the time was up: the next call goes on

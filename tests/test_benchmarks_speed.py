@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from contextlib import nullcontext
 from pathlib import Path
@@ -101,6 +102,17 @@ def gpu_run(tmp_path, *stages):
     environment = {**os.environ, "SCALE": "tiny", "WORK": str(tmp_path / "work"), "OUT": str(tmp_path / "out")}
     command = ["bash", str(ROOT / "benchmarks" / "gpu_run.sh"), *stages]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.mark.slow
+def test_the_gpu_script_does_all_it_is_for_at_tiny_size_on_a_cpu(tmp_path):
+    done = gpu_run(tmp_path, "jets", "train", "bench", "evaluate", "keep")
+    assert done.returncode == 0, done.stdout
+    log = (tmp_path / "out" / "log.txt").read_text()
+    for step in ("convert", "train for", "training speed", "sampling speed", "memory", "loader", "evaluate"):
+        assert re.search(rf"== {step}.*: exit 0 after", log), step
+    kept = {path.name for path in (tmp_path / "out").iterdir()}
+    assert kept == {"log.txt", "records.tar.gz", "model.tar.part-0", "weights.tar.part-0"}
 
 
 def test_the_gpu_script_knows_its_stages_and_always_keeps_the_log(tmp_path):
