@@ -53,7 +53,8 @@ export HF_HOME=$WORK/hf HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} T
 export TORCHINDUCTOR_CACHE_DIR=$WORK/inductor PYTHONUNBUFFERED=1
 [ -d "$WORK/site" ] && export PYTHONPATH=$WORK/site${PYTHONPATH:+:$PYTHONPATH}
 # -P: the package as installed, not the folder of its name that this is run in.
-jet() { "$PYTHON" -P -m jet_diffusion.cli "$@"; }
+JET=("$PYTHON" -P -m jet_diffusion.cli)
+jet() { "${JET[@]}" "$@"; }
 cores() { nproc 2>/dev/null || echo 2; }
 
 # One command with its time; its output goes to the log, without the steps of progress bars, and its end to the screen.
@@ -101,7 +102,7 @@ jets() {
 
 train() {
   SHOW=12 step "train for $TRAIN_SECONDS s" timeout --kill-after=20 "$TRAIN_SECONDS" \
-    "$PYTHON" -P -m jet_diffusion.cli train --config "$CONFIG" --data "$JETS" --run_dir "$RUN" \
+    "${JET[@]}" train --config "$CONFIG" --data "$JETS" --run_dir "$RUN" \
     ${INIT_FROM:+--init_from "$INIT_FROM"} "${TRAINING[@]}"
   local status=$?
   [ $status = 0 ] || [ $status = 124 ] || [ $status = 137 ] # the time was up: the next call goes on

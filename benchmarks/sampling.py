@@ -138,8 +138,8 @@ def main() -> None:
         print(f"batch {batch}:")
         for contender in field:
             print(f"  {contender.name:<60}{spread([1 / rate for rate in contender.rates], 1000)} ms a jet")
-        for one in fast:
-            for other in [*fast[: fast.index(one)], *slow]:
+        for place, one in enumerate(fast):
+            for other in [*fast[:place], *slow]:
                 print(f"  {one.name} / {other.name}: {ratio(one, other)} times the jets a second")
 
 

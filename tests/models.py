@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from jet_diffusion.dataset import JetDataset
+from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings
 
@@ -14,6 +15,14 @@ SMALL_UNET = [
     "--representation.fit_jets=200",
     "--denoiser.fit_jets=200",
 ]
+
+
+VARIANCES = dict.fromkeys(MOMENTS, 0.003)
+
+
+def tilt(strength, **others):
+    """Settings of a shape tilt of the same strength for all moments but those named."""
+    return {"strengths": {**dict.fromkeys(MOMENTS, strength), **others}, "variances": VARIANCES, "ratios": [0.5, 20.0]}
 
 
 def small_settings(folder, run, *options):

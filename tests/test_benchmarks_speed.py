@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from models import small_pipeline
+from models import small_pipeline, tilt
 
 from jet_diffusion.pipelines.jet_image import JetImagePipeline
-from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.training import allocator
 from jet_diffusion.training.build import build_unet
 from jet_diffusion.training.settings import UNetSettings
@@ -59,12 +58,11 @@ def test_a_tilted_model_is_timed_without_its_tilt_too(benchmarks, converted_fold
     from sampling import NO_TILT, our_ddpm, untilted
 
     model = small_pipeline(converted_folder)
-    tilt = {"strengths": dict.fromkeys(MOMENTS, 0.5), "variances": dict.fromkeys(MOMENTS, 0.003), "ratios": [1.0, 20.0]}
-    tilted = JetImagePipeline(**model.components, step_power=1.5, shape_tilt=tilt)
+    tilted = JetImagePipeline(**model.components, step_power=1.5, shape_tilt=tilt(0.5))
     plain = untilted(tilted)
     assert plain.config.shape_tilt is None
     assert plain.config.step_power == 1.5
-    assert tilted.config.shape_tilt == tilt
+    assert tilted.config.shape_tilt == tilt(0.5)
     solver = tilted.scheduler
     slow = our_ddpm(tilted, 1, 2, nullcontext)
     assert slow.name.endswith(NO_TILT)

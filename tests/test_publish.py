@@ -12,12 +12,11 @@ import torch
 from accelerate.state import AcceleratorState
 from fakehub import FakeHub
 from huggingface_hub import ModelCard
-from models import small_settings
+from models import small_settings, tilt
 
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
 from jet_diffusion.pipelines.schedulers import make_scheduler
-from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.sample import sample_path
 from jet_diffusion.training.fit_shapes import main as fit_shapes
@@ -267,9 +266,8 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
 
 @pytest.mark.integration
 def test_a_shape_tilt_is_published_and_works_without_our_package(run, shapes, tmp_path):
-    tilt = {"strengths": dict.fromkeys(MOMENTS, 0.5), "variances": dict.fromkeys(MOMENTS, 0.003), "ratios": [0.1, 99.0]}
     fitted = json.loads(shapes.read_text())
-    (tmp_path / "shapes.json").write_text(json.dumps({**fitted, "shape_tilt": tilt}))
+    (tmp_path / "shapes.json").write_text(json.dumps({**fitted, "shape_tilt": {**tilt(0.5), "ratios": [0.1, 99.0]}}))
     folder, choice = tmp_path / "model", ["--shape-tilt", str(tmp_path / "shapes.json")]
     main([str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
     card = (folder / "README.md").read_text()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from models import small_pipeline
+from models import VARIANCES, small_pipeline, tilt
 
 from jet_diffusion.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
@@ -17,12 +17,6 @@ from jet_diffusion.training.fit_shapes import DAMPING, as_table, fit_shape_tilt,
 from jet_diffusion.training.sampling import set_sampler
 
 CRYSTAL = 2 * np.pi / 360
-VARIANCES = dict.fromkeys(MOMENTS, 0.003)
-
-
-def tilt(strength, **others):
-    """Settings of the same strength for all moments but those named."""
-    return {"strengths": {**dict.fromkeys(MOMENTS, strength), **others}, "variances": VARIANCES, "ratios": [0.5, 20.0]}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Figures:
         notices: What the report says before any number.
         results: The same for the card's metadata.
         report: The evaluation report, if the run has one.
+        sampling: What the report says of how its jets were sampled.
     """
 
     picture: Path
@@ -53,6 +54,7 @@ class Figures:
     notices: list[str]
     results: list[EvalResult]
     report: Path | None
+    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 def stage(
@@ -178,7 +180,8 @@ def read_figures(run: RunFolder, step: int) -> Figures:
         }
         for figure in report.figures
     ]
-    return Figures(picture, caption, averages, evaluated, report.notices, results, report_file)
+    sampling = report.heading.get("sampling", {})
+    return Figures(picture, caption, averages, evaluated, report.notices, results, report_file, sampling)
 
 
 def _say_what_differs(figures: Figures, own: dict[str, Any], published: dict[str, Any]) -> None:
@@ -186,11 +189,8 @@ def _say_what_differs(figures: Figures, own: dict[str, Any], published: dict[str
     if published != own:
         figures.caption += OTHER_SAMPLER
         figures.results = [result for result in figures.results if result.dataset_split != "validation"]
-    if figures.report is None:
-        return
-    judged = Report.load(figures.report).heading.get("sampling", {})
-    other = ", ".join(name for name, value in published.items() if judged.get(name) != value)
-    if other:
+    other = ", ".join(name for name, value in published.items() if figures.sampling.get(name) != value)
+    if figures.report is not None and other:
         figures.notices.insert(0, f"not known to be of jets sampled as this model samples them: {other} differ")
         figures.results = [result for result in figures.results if result.dataset_split != "test"]
 

@@ -33,6 +33,7 @@ from jet_diffusion.report_curves import imputation_chart, reconstruction_chart
 from jet_diffusion.report_files import PICTURES, save_drawing, write_texts
 from jet_diffusion.runs import versions
 from jet_diffusion.training.impute import impute_hcal
+from jet_diffusion.training.sampling import set_sampler
 
 TIMESTEPS = (100, 250, 400, 550, 700, 850)
 EMD_JETS = 8
@@ -117,7 +118,8 @@ def reconstruct(arguments: argparse.Namespace) -> Report:
     out: Path = arguments.out
     refuse_existing(out, overwrite=arguments.overwrite)
     pipeline = load_pipeline(arguments.model, checkpoint=arguments.checkpoint)
-    steps = pipeline.config.default_steps if arguments.steps is None else arguments.steps
+    set_sampler(pipeline, steps=arguments.steps)
+    steps = pipeline.config.default_steps
     last = len(pipeline.denoiser.alphas_cumprod) - 1
     if not all(0 <= timestep <= last for timestep in arguments.timesteps):
         raise ValueError(f"timesteps must be 0 to {last}, got {arguments.timesteps}")
