@@ -52,8 +52,7 @@ RUN=$WORK/run JETS=${DATA:-$WORK/jets} LOG=$WORK/log.txt
 export HF_HOME=$WORK/hf HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
 export TORCHINDUCTOR_CACHE_DIR=$WORK/inductor PYTHONUNBUFFERED=1
 [ -d "$WORK/site" ] && export PYTHONPATH=$WORK/site${PYTHONPATH:+:$PYTHONPATH}
-# -P: the package as installed, not the folder of its name that this is run in.
-JET=("$PYTHON" -P -m jet_diffusion.cli)
+JET=("$PYTHON" -m jet_diffusion)
 jet() { "${JET[@]}" "$@"; }
 cores() { nproc 2>/dev/null || echo 2; }
 
@@ -95,7 +94,7 @@ jets() {
     simulate train "$NUM_JETS" 101 || return 1
   else
     test=0.3 # of so few, enough to evaluate on
-    source=$("$PYTHON" -P -c 'from jet_diffusion.sample import sample_path; print(sample_path())')
+    source=$("$PYTHON" -c 'from jet_diffusion.data.bundled import sample_path; print(sample_path())')
   fi
   step "convert" jet convert "$source" "$JETS" --test "$test" --workers "$(cores)"
 }
@@ -116,17 +115,17 @@ bench() {
     [ "$variant" != plain ] && flags=(--compile)
     if [ "$variant" != graphs ]; then
       for batch in "${TRAIN_BATCHES[@]}"; do
-        step "training speed, $variant, batch $batch" "$PYTHON" benchmarks/training.py "${common[@]}" "${flags[@]}" \
+        step "training speed, $variant, batch $batch" "$PYTHON" -m benchmarks.speed.training "${common[@]}" "${flags[@]}" \
           --batch-size "$batch" --recipe-batch "$RECIPE_BATCH" --profile
       done
     fi
     [ "$variant" = graphs ] && flags=(--graphs --no-peer)
-    step "sampling speed, $variant" "$PYTHON" benchmarks/sampling.py "${common[@]}" "${flags[@]}" \
+    step "sampling speed, $variant" "$PYTHON" -m benchmarks.speed.sampling "${common[@]}" "${flags[@]}" \
       --batch "${BATCHES[@]}" --evaluations "$EVALUATIONS"
   done
-  step "memory" "$PYTHON" benchmarks/memory.py --data "$JETS" --config "$BENCH_CONFIG" --batch "${MEMORY_BATCHES[@]}" \
+  step "memory" "$PYTHON" -m benchmarks.speed.memory --data "$JETS" --config "$BENCH_CONFIG" --batch "${MEMORY_BATCHES[@]}" \
     $([ "$SCALE" = tiny ] && echo --cpu)
-  step "loader" "$PYTHON" benchmarks/loader.py "${common[@]}"
+  step "loader" "$PYTHON" -m benchmarks.speed.loader "${common[@]}"
   unset SHOW
 }
 

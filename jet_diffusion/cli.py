@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+
+from jet_diffusion.errors import run_command
 
 COMMANDS = {
-    "inspect": ("jet_diffusion.inspection", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
-    "convert": ("jet_diffusion.conversion", "turn the HDF5 file into a Hugging Face dataset"),
+    "inspect": ("jet_diffusion.commands.inspect", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
+    "convert": ("jet_diffusion.commands.convert", "turn the HDF5 file into a Hugging Face dataset"),
     "train": ("jet_diffusion.training.train", "train a diffusion model (processes: `accelerate launch`)"),
-    "fit-shapes": ("jet_diffusion.training.fit_shapes", "make a model's jets differ in shape as training jets do"),
-    "generate": ("jet_diffusion.training.generate", "sample jets into an HDF5 file of the original schema"),
-    "evaluate": ("jet_diffusion.training.score", "judge generated jets: a report with every figure's error and floor"),
-    "reconstruct": ("jet_diffusion.training.reconstruct", "noise real jets, denoise them, and score the pairs"),
-    "train-tagger": ("jet_diffusion.training.train_tagger", "train a quark/gluon image classifier"),
-    "plot-steps": ("jet_diffusion.training.plot_steps", "draw the noising and denoising of jets as strips"),
-    "publish": ("jet_diffusion.training.publish", "stage a run for the Hub and push it"),
-    "simulate": ("jet_diffusion.simulation.command", "make jets from physics: Pythia 8 and a fast detector"),
-    "quantum-report": ("jet_diffusion.training.quantum_report", "quantum models and their controls in one table"),
-    "demo": ("jet_diffusion.training.demo", "the whole line on the bundled sample"),
+    "fit-shapes": ("jet_diffusion.commands.fit_guidance", "make a model's jets differ in shape as training jets do"),
+    "generate": ("jet_diffusion.commands.generate", "sample jets into an HDF5 file of the original schema"),
+    "evaluate": (
+        "jet_diffusion.commands.evaluate",
+        "judge generated jets: a report with errors and baselines",
+    ),
+    "reconstruct": ("jet_diffusion.commands.reconstruct", "noise real jets, denoise them, and score the pairs"),
+    "train-tagger": ("jet_diffusion.commands.train_tagger", "train a quark/gluon image classifier"),
+    "plot-steps": ("jet_diffusion.commands.plot_steps", "draw the noising and denoising of jets as strips"),
+    "publish": ("jet_diffusion.commands.publish", "stage a run for the Hub and push it"),
+    "simulate": ("jet_diffusion.commands.simulate", "make jets from physics: Pythia 8 and a fast detector"),
+    "notebook-artefacts": ("jet_diffusion.commands.notebook_artefacts", "the pictures that the notebooks made"),
+    "quantum-report": ("jet_diffusion.commands.quantum_report", "quantum models and their controls in one table"),
+    "demo": ("jet_diffusion.commands.demo", "the whole line on the bundled sample"),
 }
 """Subcommand -> (module with `main(argv) -> None`, one line of help)."""
 
@@ -41,16 +46,3 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.write(f"jet-diffusion: no command {name!r}; there are {', '.join(COMMANDS)}\n")
         raise SystemExit(2)
     run_command(name, importlib.import_module(COMMANDS[name][0]).main, rest)
-
-
-def run_command(name: str, command: Callable[[list[str]], object], argv: list[str]) -> None:
-    """Run one command's `main`, here or as a script by its path."""
-    try:
-        command(argv)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"jet-diffusion {name}: {error}\n")
-        raise SystemExit(2) from error
-
-
-if __name__ == "__main__":
-    main()

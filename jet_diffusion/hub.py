@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from jet_diffusion.pipelines.baselines import BASELINES
-from jet_diffusion.pipelines.conditioning import Conditioner
+from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
-from jet_diffusion.pipelines.native_representations import NATIVE_REPRESENTATIONS
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.resized_representations import RESIZED_REPRESENTATIONS
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.quantum.class_conditioning import ClassConditioner
 from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
 from jet_diffusion.quantum.filter_denoiser import QuantumFilterDenoiser

@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from jet_diffusion.files import write_text_atomically
+from jet_diffusion.io import write_text_atomically
 
 PACKAGES = ("torch", "diffusers", "accelerate", "datasets", "transformers", "numpy", "safetensors")
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 CHANNELS = ("tracks", "ecal", "hcal")
 """The three calorimeter channels, in the order of the file's last axis."""
 
@@ -37,3 +40,52 @@ CRYSTAL_PITCH = math.pi / 180
 
 GEV_PER_UNIT = 100.0
 """GeV in one unit of `energies`. Observables and plots multiply by it; nothing else does."""
+
+PIXELS_SHAPE = (NUM_CRYSTALS, NUM_CRYSTALS, len(CHANNELS))
+"""One jet at the channels-last edges: eta row, phi column, channel."""
+
+_INFINITY_BITS = np.uint32(0x7F800000)
+_MINUS_ZERO_BITS = np.uint32(0x80000000)
+
+
+def check_energies(energies: NDArray[np.float32], origin: str = "", first_jet: int = 0) -> None:
+    """Refuse energies of a wrong shape or dtype, negative or not finite; -0.0 passes.
+
+    Args:
+        energies: Should be (N, 3, 125, 125) float32.
+        origin: Opens the message: where the energies come from.
+        first_jet: Number of the first jet in that origin.
+
+    Raises:
+        ValueError: Says what was seen; for a value, names its jet, channel and place.
+    """
+    if energies.ndim != 4 or energies.shape[1:] != IMAGE_SHAPE or energies.dtype != np.float32:
+        seen = f"{energies.dtype} of shape {energies.shape}"
+        raise ValueError(f"{origin}energies must be float32 of shape (N, 3, 125, 125), not {seen}")
+    bits = energies.view(np.uint32)
+    # Without its sign bit a float orders as its bits do, so one pass over the bits clears a good slice.
+    if bits.size == 0 or bits.max() < _INFINITY_BITS:
+        return
+    bad = (bits >= _INFINITY_BITS) & (bits != _MINUS_ZERO_BITS)
+    if not bad.any():
+        return
+    jet, channel, row, column = np.argwhere(bad)[0]
+    raise ValueError(
+        f"{origin}jet {first_jet + jet}, channel {CHANNELS[channel]}, row {row}, column {column} holds "
+        f"{energies[jet, channel, row, column]}; energies must be finite and not negative"
+    )
+
+
+def hcal_is_constant_in_towers(energies: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which jets' HCAL values are the same, bit for bit, within every 5x5 tower.
+
+    Args:
+        energies: (N, 3, 125, 125) float32.
+
+    Returns:
+        (N,) bool.
+    """
+    bits = np.ascontiguousarray(energies[:, HCAL]).view(np.uint32)
+    blocks = bits.reshape(-1, NUM_TOWERS, CRYSTALS_PER_TOWER, NUM_TOWERS, CRYSTALS_PER_TOWER)
+    constant: NDArray[np.bool_] = (blocks == blocks[:, :, :1, :, :1]).all(axis=(1, 2, 3, 4))
+    return constant

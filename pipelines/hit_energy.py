@@ -1,6 +1,6 @@
 """The energies that values of hits in x stand for, and what they are on average where a value is known with an error.
 
-This file needs `slab.py` beside it; to the Hub they travel as one file.
+This file needs `pixel_prior.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from .slab import SlabPosterior  # noqa: TID251 - on the Hub they are one file
+from .pixel_prior import SlabPosterior  # noqa: TID251 - on the Hub they are one file
 
 Expected = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 """Of values moved by (N, C, H, W): mean energy, its covariance with x, and its derivative, each (N, C, H, W)."""

@@ -1,14 +1,14 @@
 """Bayes' rule for a single pixel: a spike where there is no energy and a slab of hits, before and given x_t.
 
-This file needs `regions.py`, `denoiser.py` and `slab.py` beside it; to the Hub they travel as one file.
+This file needs `sum_constraints.py`, `denoiser.py` and `pixel_prior.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
 
 import torch
 
-from .regions import RegionSums  # noqa: TID251 - on the Hub they are one file
-from .slab import SlabPosterior, tilted_mixture  # noqa: TID251
+from .pixel_prior import SlabPosterior, tilted_mixture  # noqa: TID251
+from .sum_constraints import RegionSums  # noqa: TID251 - on the Hub they are one file
 
 
 class PixelBayes(RegionSums):

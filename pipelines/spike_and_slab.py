@@ -1,7 +1,7 @@
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py`, `regions.py`, `pixel_bayes.py`, `hit_energy.py`, `slab.py` and `crystal_network.py`
-beside it; to the Hub they travel as one file.
+This file needs `denoiser.py`, `sum_constraints.py`, `pixel_bayes.py`, `hit_energy.py`, `pixel_prior.py` and
+`crystal_refiner.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
-from .crystal_network import CrystalNetwork  # noqa: TID251 - on the Hub they are one file
+from .crystal_refiner import CrystalNetwork  # noqa: TID251 - on the Hub they are one file
 from .denoiser import DenoiserOutput, Network, call_unet, float_bits  # noqa: TID251
 from .hit_energy import HIT_ENERGIES  # noqa: TID251
 from .pixel_bayes import PixelBayes  # noqa: TID251
-from .slab import Hits, SlabPosterior, fit_mixture  # noqa: TID251
+from .pixel_prior import Hits, SlabPosterior, fit_mixture  # noqa: TID251
 
 INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy")
 

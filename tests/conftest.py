@@ -23,10 +23,10 @@ import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from jet_diffusion.conversion import convert  # noqa: E402
-from jet_diffusion.hdf5 import QuarkGluonFile  # noqa: E402
-from jet_diffusion.jet_sources import load_jets  # noqa: E402
-from jet_diffusion.sample import sample_path  # noqa: E402
+from jet_diffusion.data.bundled import sample_path  # noqa: E402
+from jet_diffusion.data.convert import convert  # noqa: E402
+from jet_diffusion.data.hdf5 import QuarkGluonFile  # noqa: E402
+from jet_diffusion.data.load import load_jets  # noqa: E402
 
 hypothesis.settings.register_profile("jets", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("jets")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from jet_diffusion.dataset import JetDataset
+from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.pipelines.shape_tilt import MOMENTS
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings

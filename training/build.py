@@ -12,17 +12,17 @@ from diffusers import UNet2DModel
 from torch import nn
 from tqdm import tqdm
 
-from jet_diffusion.dataset import JetDataset
+from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import LOADABLE, training_scheduler
 from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
-from jet_diffusion.pipelines.conditioning import Conditioner
+from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
 from jet_diffusion.pipelines.hit_values import HitValueMap
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
-from jet_diffusion.training.build_quantum import build_quantum_pipeline
+from jet_diffusion.training.quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
 SIGNAL_LIMIT = 1e-3

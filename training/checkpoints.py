@@ -16,8 +16,8 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from jet_diffusion.files import sync
 from jet_diffusion.hub import trained_tensors
+from jet_diffusion.io import sync
 from jet_diffusion.runs import STATE, RunFolder, file_digest, read_state
 
 WEIGHTS, AVERAGED, OPTIMIZER = (

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from accelerate import Accelerator
 
-from jet_diffusion.dataset import JetDataset
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
 from jet_diffusion.training.checkpoints import TrainingState

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from jet_diffusion.dataset import JetDataset
-from jet_diffusion.observables import quick_table
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
-from jet_diffusion.plots import plot_side_by_side, save_figure
+from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.observables.table import quick_table
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
+from jet_diffusion.plotting.training import plot_history
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.settings import TrainSettings, flatten
-from jet_diffusion.training_plots import plot_history
 
 if TYPE_CHECKING:
     from tqdm import tqdm

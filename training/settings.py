@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from jet_diffusion.pipelines.native_representations import NATIVE_REPRESENTATIONS
+from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.quantum_settings import QuantumSettings
 

@@ -17,19 +17,18 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
-from jet_diffusion.cli import run_command
-from jet_diffusion.dataset import JetDataset
+from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.errors import run_command
 from jet_diffusion.hub import load_folder, load_pipeline
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
-from jet_diffusion.training.allocator import keep_freed_memory
 from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.muon import MuonAdamW, parameter_groups
-from jet_diffusion.training.processes import make_accelerator
+from jet_diffusion.training.runtime import keep_freed_memory, make_accelerator
 from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
 from jet_diffusion.training.warm_start import start_from
 

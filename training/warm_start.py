@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from jet_diffusion.hub import trained_tensors
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.checkpoints import load_tensors
 

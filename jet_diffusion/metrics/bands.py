@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jet_diffusion.hits import Array
 from jet_diffusion.metrics.distances import check_features
 from jet_diffusion.metrics.scaling import central_width
+from jet_diffusion.observables.hits import Array
 
 REPLICAS = 200
 LEVEL = 0.95

@@ -11,8 +11,7 @@ from scipy.sparse import csr_array, vstack
 from sklearn.ensemble import HistGradientBoostingClassifier
 from transformers import PreTrainedConfig
 
-from jet_diffusion.hits import Array
-from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.metrics.networks import (
     ClassifierLogit,
     TowerPerceptron,
@@ -25,6 +24,7 @@ from jet_diffusion.metrics.networks import (
     train_binary,
 )
 from jet_diffusion.metrics.two_sample import Classifier, Labelled
+from jet_diffusion.observables.hits import Array
 
 
 @dataclass

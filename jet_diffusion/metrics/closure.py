@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jet_diffusion.hits import Array
-from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.observables.hits import Array
 from jet_diffusion.schema import CLASS_NAMES
 
 BINS = 5

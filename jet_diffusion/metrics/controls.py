@@ -9,8 +9,8 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.sparse import csr_array, vstack
 
-from jet_diffusion.hits import PIXELS, Array
-from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.observables.hits import PIXELS, Array
 from jet_diffusion.schema import CHANNELS, CLASS_NAMES, IMAGE_SHAPE
 
 Control = Callable[[JetSample, np.random.Generator], JetSample]

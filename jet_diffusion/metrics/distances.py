@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 
 KERNEL_DEGREE = 4
 SLICES = 64

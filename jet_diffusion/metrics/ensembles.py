@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 
 
 def crps(draws: Array, truth: Array) -> Array:

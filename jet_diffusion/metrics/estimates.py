@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 
 Metric = Callable[[Array, Array, np.random.Generator], float]
 """(real features (N, K), generated features (N, K), random generator) -> value."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from jet_diffusion.hits import Array
 from jet_diffusion.metrics.classifiers import ObservableClassifier
 from jet_diffusion.metrics.distances import frechet_distance, kernel_distance, sliced_wasserstein, wasserstein
 from jet_diffusion.metrics.neighbours import precision_recall
 from jet_diffusion.metrics.scaling import FeatureScale, Whitening, central_width
 from jet_diffusion.metrics.two_sample import Labelled, thirds
+from jet_diffusion.observables.hits import Array
 
 Compute = Callable[[Array, Array, np.random.Generator], float]
 """(real observables (N, K), generated ones (N, K), random generator) -> value, larger is worse."""

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from jet_diffusion.hits import Array
-from jet_diffusion.jet_sample import VOXELS, JetSample
+from jet_diffusion.data.jet_set import VOXELS, JetSample
+from jet_diffusion.observables.hits import Array
 from jet_diffusion.schema import CHANNELS, CRYSTALS_PER_TOWER, GEV_PER_UNIT, HCAL, NUM_TOWERS
 
 TOWER_TOLERANCE = 1e-4

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import curve_fit
 
-from jet_diffusion.hits import Array
 from jet_diffusion.metrics.distances import check_features, frechet_distance, kernel_distance, wasserstein
+from jet_diffusion.observables.hits import Array
 
 FPD_SAMPLES = (20_000, 50_000)
 """JetNet's smallest and largest sample; `fpd_samples` lowers them where there are fewer jets."""

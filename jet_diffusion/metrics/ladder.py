@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 from jet_diffusion.schema import CRYSTALS_PER_TOWER, HCAL, NUM_TOWERS
 
 Change = Callable[[Array, np.random.Generator], Array]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from jet_diffusion.hits import Array, divide
-from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.metrics.neighbours import nearest_neighbours
 from jet_diffusion.metrics.scaling import Whitening
+from jet_diffusion.observables.hits import Array, divide
 
 LEAST_JETS = 100
 EXCHANGES = 200

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from jet_diffusion.hits import Array
 from jet_diffusion.metrics.distances import BLOCK, check_features
+from jet_diffusion.observables.hits import Array
 
 NEIGHBOURS = 5
 

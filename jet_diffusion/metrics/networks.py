@@ -17,8 +17,8 @@ from transformers import (
     ResNetConfig,
 )
 
-from jet_diffusion.hits import TOWERS, Array
-from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.observables.hits import TOWERS, Array
 from jet_diffusion.schema import CHANNELS, CRYSTALS_PER_TOWER, IMAGE_SHAPE, NUM_TOWERS
 
 TYPICAL_HIT = (3e-3, 1e-3, 3e-4)

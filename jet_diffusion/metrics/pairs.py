@@ -12,9 +12,9 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
-from jet_diffusion.hits import TOWER_CENTRES, TOWER_PITCH, Array, Hits, check_image_shape, divide
+from jet_diffusion.observables.hits import TOWER_CENTRES, TOWER_PITCH, Array, Hits, check_image_shape, divide
+from jet_diffusion.observables.substructure import Substructure
 from jet_diffusion.schema import GEV_PER_UNIT, NUM_TOWERS
-from jet_diffusion.substructure import Substructure
 
 PairScore = Callable[[Array, Array], Array]
 """(original energies (N, 3, 125, 125), others) -> (N,) scores."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 
 SCALE_QUANTILE = 0.95
 """High enough to be a feature's usual range, low enough to lie below its outliers.

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from jet_diffusion.hits import Array
-from jet_diffusion.jet_sample import JetSample
+from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.metrics.ladder import LADDER
+from jet_diffusion.observables.hits import Array
 
 SEEDS = 5
 LEAST_JETS = 300

@@ -8,7 +8,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from jet_diffusion.pipelines.conditioning import Conditioner
+from jet_diffusion.pipelines.conditioner import Conditioner
 
 
 class ClassConditioner(Conditioner):

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 from jet_diffusion.quantum.states import to_images, to_states
 
 

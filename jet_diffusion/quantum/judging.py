@@ -1,7 +1,7 @@
 """How jets of 16x16 cells are judged: the main evaluation's observables, and what only states have.
 
-The cells' energies are put on the crystals at their centres, so that `jet_diffusion.observables` can be computed of
-them. Figures at this resolution must not be mixed with those of full images.
+The cells' energies are put on the crystals at their centres, so that `jet_diffusion.observables.table` can be
+computed of them. Figures at this resolution must not be mixed with those of full images.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from jet_diffusion.hits import Array
 from jet_diffusion.metrics.distances import wasserstein
-from jet_diffusion.observables import compute_observables
+from jet_diffusion.observables.hits import Array
+from jet_diffusion.observables.table import compute_observables
 from jet_diffusion.schema import ECAL, IMAGE_SHAPE
 
 OBSERVABLES = (
@@ -19,7 +19,8 @@ OBSERVABLES = (
     "ring_0", "ring_1", "ring_2", "ring_3", "ring_4", "tau1", "tau2", "tau3", "tau21", "tau32",
     "flow_path1", "flow_path2", "flow_path3", "flow_cycle2", "flow_cycle3",
 )  # fmt: skip
-"""Rows of `jet_diffusion.observables.OBSERVABLES` that mean something of cells; `leading_ecal` is the leading cell."""
+"""Rows of `OBSERVABLES` (jet_diffusion.observables.table) that mean something of cells; `leading_ecal` is the leading
+cell."""
 
 BATCH = 256
 

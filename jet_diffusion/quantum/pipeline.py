@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from jet_diffusion.pipelines.jet_image import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
 
 

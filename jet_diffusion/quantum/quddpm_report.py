@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from jet_diffusion.files import write_text_atomically
-from jet_diffusion.hits import Array
+from jet_diffusion.io import write_text_atomically
+from jet_diffusion.observables.hits import Array
 from jet_diffusion.quantum.judging import fidelity_mmd, profile_distance
 from jet_diffusion.quantum.quddpm import (
     QuDDPM,

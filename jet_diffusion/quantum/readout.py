@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jet_diffusion.hits import Array
+from jet_diffusion.observables.hits import Array
 from jet_diffusion.quantum.judging import judge
 from jet_diffusion.quantum.states import fidelity, to_states
 

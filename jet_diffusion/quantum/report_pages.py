@@ -12,12 +12,12 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from jet_diffusion.files import write_text_atomically
-from jet_diffusion.hits import Array
-from jet_diffusion.plots import jet_colours, save_figure
+from jet_diffusion.io import write_text_atomically
+from jet_diffusion.observables.hits import Array
+from jet_diffusion.plotting.jets import jet_colours, save_figure
+from jet_diffusion.plotting.style import LINE_COLOURS, styled
 from jet_diffusion.quantum.readout import TIMESTEPS
-from jet_diffusion.report_style import LINE_COLOURS, styled
-from jet_diffusion.report_tables import number
+from jet_diffusion.report.tables import number
 
 COLUMNS = {
     "F500": "F500",
@@ -46,7 +46,7 @@ LABEL_WIDTH = 32
 
 
 def write_pages(content: dict[str, Any], folder: Path, real: Array) -> None:
-    """Write the report of `jet_diffusion.training.quantum_report.report` with its pictures.
+    """Write the report of `jet_diffusion.commands.quantum_report.report` with its pictures.
 
     Args:
         content: What report.json holds.

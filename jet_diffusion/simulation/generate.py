@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jet_diffusion import __version__
-from jet_diffusion.hdf5 import JetWriter
+from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.simulation import libraries
 from jet_diffusion.simulation.block import BLOCKS_PER_POOL, JETS_PER_BLOCK, PackedBlock, make_block
 from jet_diffusion.simulation.compiled import source_digest

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jet_diffusion.files import write_atomically
+from jet_diffusion.io import write_atomically
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.compiled import compiled
 from jet_diffusion.simulation.detector import Maps, clear, empty_maps, fill

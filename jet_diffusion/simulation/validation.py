@@ -11,9 +11,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from jet_diffusion.hdf5 import QuarkGluonFile
-from jet_diffusion.inspection import EnergyTally
-from jet_diffusion.observables import compute_observables
+from jet_diffusion.data.hdf5 import QuarkGluonFile
+from jet_diffusion.data.inspect import EnergyTally
+from jet_diffusion.observables.table import compute_observables
 from jet_diffusion.schema import CHANNELS, CLASS_NAMES, CRYSTALS_PER_TOWER, NUM_CRYSTALS, TRACKS
 from jet_diffusion.simulation import facts
 from jet_diffusion.simulation.facts import FREE, TUNED, Fact

@@ -14,8 +14,8 @@ from jet_diffusion.metrics.scaling import FeatureScale
 _DESCRIPTION = """Squared Frechet distance of Gaussians with the means and covariances of the features, after division
 by the 95 % quantile of their magnitude in the real sample.
 
-Rows are jets, columns are features (such as `jet_diffusion.observables.compute_observables` gives) in one order for
-both samples. Two finite samples of the same jets do not give 0 exactly: compute the same number between two
+Rows are jets, columns are features (such as those of `jet_diffusion.observables.table.compute_observables`) in one
+order for both samples. Two finite samples of the same jets do not give 0 exactly: compute the same number between two
 disjoint real samples of the same size and judge by the difference.
 """
 

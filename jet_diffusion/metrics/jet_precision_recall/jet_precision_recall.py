@@ -16,8 +16,8 @@ from jet_diffusion.metrics.scaling import Whitening
 _DESCRIPTION = """Precision and recall of Kynkaanniemi et al., density and coverage of Naeem et al., among whitened
 features.
 
-Rows are jets, columns are features (such as `jet_diffusion.observables.compute_observables` gives) in one order for
-both samples. Two finite samples of the same jets do not give 1 exactly: compute the same number between two
+Rows are jets, columns are features (such as those of `jet_diffusion.observables.table.compute_observables`) in one
+order for both samples. Two finite samples of the same jets do not give 1 exactly: compute the same number between two
 disjoint real samples of the same size and judge by the difference.
 """
 

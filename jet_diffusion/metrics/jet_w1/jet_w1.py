@@ -14,8 +14,8 @@ from jet_diffusion.metrics.scaling import central_width
 _DESCRIPTION = """Wasserstein-1 distance of every feature in its own unit, and their mean in units of the real
 feature's half 16-84 % width.
 
-Rows are jets, columns are features (such as `jet_diffusion.observables.compute_observables` gives) in one order for
-both samples. Two finite samples of the same jets do not give 0 exactly: compute the same number between two
+Rows are jets, columns are features (such as those of `jet_diffusion.observables.table.compute_observables`) in one
+order for both samples. Two finite samples of the same jets do not give 0 exactly: compute the same number between two
 disjoint real samples of the same size and judge by the difference.
 """
 

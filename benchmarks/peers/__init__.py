@@ -1,0 +1,1 @@
+"""Other people's recipes, trained on the same jets: `python -m benchmarks.peers.NAME`."""

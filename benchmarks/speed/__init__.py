@@ -1,0 +1,1 @@
+"""Speed, ours beside the peer in one process run: `python -m benchmarks.speed.NAME`."""

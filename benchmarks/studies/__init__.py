@@ -1,0 +1,1 @@
+"""Quality of models and of metrics: `python -m benchmarks.studies.NAME`."""

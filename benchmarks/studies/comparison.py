@@ -1,0 +1,123 @@
+"""How a row of the comparison is judged: against real jets that went through the same reduction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.metrics.estimates import estimate
+from jet_diffusion.metrics.headline import HEADLINE
+from jet_diffusion.metrics.memorisation import memorisation
+from jet_diffusion.metrics.pairs import peak_signal_to_noise, structural_similarity
+from jet_diffusion.observables.hits import Array
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.schema import CHANNELS
+
+PAIRS = 64
+"""Jets compared one to one, unpaired as they are."""
+
+LEAST_FOR_AUC = 200
+"""Jets a side below which the classifier learns nothing, so that its AUC of .5 would praise the worst generator."""
+
+DISTANCES = ("fpd", "mean_w1", "auc_observables")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Jets that compete.
+
+    Attributes:
+        name: in the table.
+        jets: the jets.
+        cost: parameters, training_jets, training_seconds, jets_per_second, ms_per_jet, evaluations.
+        reducer: whose representation real jets go through before they are compared; None for none.
+        reduce_jets: whether the candidate's jets go through it too, being at full resolution.
+        excerpt: whether they are some of another candidate's through the same reducer, which a picture shows already.
+    """
+
+    name: str
+    jets: JetSample
+    cost: dict[str, Any]
+    reducer: JetImagePipeline | None = None
+    reduce_jets: bool = False
+    excerpt: bool = False
+
+
+def reduce_sample(jets: JetSample, pipeline: JetImagePipeline | None) -> JetSample:
+    """Jets as a representation leaves them."""
+    if pipeline is None:
+        return jets
+    representation = pipeline.representation
+    numbers = iter(range(len(jets)))
+
+    def through(energies: Array) -> Array:
+        generators = [torch.Generator().manual_seed(next(numbers)) for _ in energies]
+        return np.asarray(representation.decode(representation.encode(torch.from_numpy(energies)), generators).numpy())
+
+    return jets.map(through)
+
+
+class _Reduced:
+    """Real jets through each reduction, computed once."""
+
+    def __init__(self, jets: JetSample) -> None:
+        self.jets = jets
+        self.through = cache(lambda pipeline: reduce_sample(jets, pipeline))
+
+
+_REDUCED: dict[int, _Reduced] = {}
+
+
+def reduced_once(jets: JetSample, pipeline: JetImagePipeline | None) -> JetSample:
+    """As `reduce_sample`, remembered: several rows share real jets and reduction."""
+    return _REDUCED.setdefault(id(jets), _Reduced(jets)).through(pipeline)
+
+
+def judge(candidate: Candidate, real: JetSample, training: JetSample, *, draws: int, seed: int) -> dict[str, Any]:
+    """Every figure of a row; None where it cannot be computed.
+
+    Args:
+        candidate: the row's jets.
+        real: held-out jets at full resolution, at least twice as many.
+        training: as many training jets, for memorisation.
+        draws: draws of each distance.
+        seed: of the draws.
+    """
+    real, training = (reduced_once(jets, candidate.reducer) for jets in (real, training))
+    made = reduce_sample(candidate.jets, candidate.reducer) if candidate.reduce_jets else candidate.jets
+    size = min(len(made), len(real) // 2)
+    reducer = candidate.reducer
+    row: dict[str, Any] = {
+        "name": candidate.name,
+        "size": size,
+        "reduction": None if reducer is None else type(reducer.representation).__name__,
+        "grid": None if reducer is None else reducer.representation.grid[0],
+        **candidate.cost,
+    }
+    for quantity, name in (("energy", "energy"), ("hits", "occupancy")):
+        for channel in CHANNELS:
+            means = [sample.observable(f"{quantity}_{channel}").mean() for sample in (made, real)]
+            row[f"{name}_{channel}"] = float(means[0] / means[1])
+    finite = bool(np.isfinite(made.observables).all())
+    for name in DISTANCES if finite else ():
+        if name == "auc_observables" and size < LEAST_FOR_AUC:
+            continue
+        rng = np.random.default_rng(seed)
+        found = estimate(HEADLINE[name].compute, real.observables, made.observables, rng, size=size, draws=draws)
+        row |= {name: found.value, f"{name}_error": found.error, f"{name}_floor": found.floor}
+    if finite and row["fpd_floor"]:
+        row["fpd_over_floor"] = row["fpd"] / row["fpd_floor"]
+    try:
+        found_memory = memorisation(made, training, real, "observables", np.random.default_rng(seed))
+        row |= {"memorisation": found_memory.ratio, "memorisation_error": found_memory.error}
+    except ValueError as error:
+        row["memorisation_omitted"] = str(error)
+    number = min(PAIRS, size)
+    pairs = real.energies(slice(0, number)), made.energies(slice(0, number))
+    row |= {"ssim": float(structural_similarity(*pairs).mean()), "psnr": float(peak_signal_to_noise(*pairs).mean())}
+    return row

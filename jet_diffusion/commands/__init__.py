@@ -1,0 +1,1 @@
+"""The subcommands of `jet-diffusion`, one file each; nothing imports them."""

@@ -1,0 +1,62 @@
+"""What an evaluation has found so far: its report, the jets and what the pictures are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.metrics.bands import WassersteinBands
+from jet_diffusion.metrics.closure import ClosureBin
+from jet_diffusion.metrics.two_sample import TwoSampleTest
+from jet_diffusion.report.model import Report
+from jet_diffusion.schema import CLASS_NAMES
+
+
+@dataclass(frozen=True)
+class TwoSampleOutcome:
+    """A classifier's verdict and what it is worth.
+
+    Attributes:
+        description: model and budget.
+        test: generated against real.
+        ladder: "real halves" and each rung -> real against changed real jets.
+    """
+
+    description: str
+    test: TwoSampleTest
+    ladder: dict[str, TwoSampleTest]
+
+
+@dataclass
+class Evaluation:
+    """A report and what its pictures are drawn from.
+
+    Attributes:
+        report: the figures.
+        reference: real jets that all are compared with.
+        second: as many other real jets, for the floors.
+        generated: as many generated jets.
+        bands: W1 of the observables, if computed.
+        two_sample: outcome of each classifier.
+        closure: bins of the condition closure.
+    """
+
+    report: Report
+    reference: JetSample
+    second: JetSample
+    generated: JetSample
+    bands: WassersteinBands | None = None
+    two_sample: dict[str, TwoSampleOutcome] = field(default_factory=dict)
+    closure: list[ClosureBin] = field(default_factory=list)
+
+
+def describe(sample: JetSample) -> dict[str, Any]:
+    """What the report's heading says of a sample."""
+    return {
+        "source": sample.source,
+        "jets": len(sample),
+        "fingerprint": sample.fingerprint,
+        "simulated": sample.simulated,
+        **{f"{name}s": int((sample.labels == label).sum()) for label, name in enumerate(CLASS_NAMES)},
+    }

@@ -1,0 +1,91 @@
+"""Judge generated jets against real ones: all metrics in their order, collected in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.evaluation import sections
+from jet_diffusion.evaluation.result import Evaluation, describe
+from jet_diffusion.evaluation.tagger import add_tagger
+from jet_diffusion.evaluation.two_sample import add_two_sample_tests
+from jet_diffusion.metrics.integrity import check_units
+from jet_diffusion.report.model import Report
+
+SIZE = 5_000
+LEAST_JETS = 100
+
+
+def evaluate_jets(
+    real: JetSample,
+    generated: JetSample,
+    *,
+    training: JetSample | None = None,
+    size: int = SIZE,
+    seed: int = 0,
+    classifiers: Sequence[str] = ("observables", "voxels"),
+    jobs: int = 1,
+    tagger: bool = False,
+    heading: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Compute everything that the jets at hand allow; what they do not allow is left out with its reason.
+
+    Args:
+        real: held-out real jets, twice `size` of them for floors at full size.
+        generated: generated jets.
+        training: jets the generator was trained on, for memorisation; without them it is left out.
+        size: jets a side; lowered to what there is.
+        seed: of all draws.
+        classifiers: names from `jet_diffusion.metrics.classifiers.CLASSIFIERS`.
+        jobs: processes for the classifiers.
+        tagger: whether to train quark/gluon taggers on real and on generated jets.
+        heading: further entries of the report's heading.
+        progress: whether to show bars.
+
+    Raises:
+        ValueError: if there are fewer than 100 jets a side, or jets are in another unit.
+    """
+    rng = np.random.default_rng(seed)
+    size = min(size, len(generated), len(real) // 2)
+    if size < LEAST_JETS:
+        raise ValueError(
+            f"evaluation needs {2 * LEAST_JETS} real and {LEAST_JETS} generated jets at least, "
+            f"got {len(real)} and {len(generated)}"
+        )
+    check_units(real, generated)
+    reference, second = real.split([size, size], rng)
+    (generated,) = generated.split([size], rng)
+    report = Report({"size": size, "seed": seed, **(heading or {})})
+    result = Evaluation(report, reference, second, generated)
+    report.heading["real"] = describe(real)
+    report.heading["generated"] = describe(generated)
+    if training is not None:
+        report.heading["training"] = describe(training)
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("integrity", lambda: sections.add_integrity(result)),
+        ("observables", lambda: _compute_observables(reference, second, generated)),
+        ("headline metrics", lambda: sections.add_headline(result, rng)),
+        ("classes", lambda: sections.add_classes(result, rng)),
+        ("W1", lambda: sections.add_wasserstein(result, rng)),
+        ("neighbours", lambda: sections.add_neighbours(result)),
+        ("JetNet's variants", lambda: sections.add_jetnet(result)),
+        ("closure", lambda: sections.add_closure(result, rng)),
+        ("memorisation", lambda: sections.add_memorisation(result, training, rng)),
+        ("classifiers", lambda: add_two_sample_tests(result, classifiers, seed, jobs)),
+    ]
+    if tagger:
+        steps.append(("taggers", lambda: add_tagger(result, seed, jobs)))
+    for name, step in (bar := tqdm(steps, disable=not progress, unit="step")):
+        bar.set_description(name)
+        step()
+    return result
+
+
+def _compute_observables(*samples: JetSample) -> None:
+    for sample in samples:
+        _ = sample.observables

@@ -1,0 +1,143 @@
+"""Write a report into its folder: report.json, report.md, report.html and the pictures as PNG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure as Drawing
+from tqdm import tqdm
+
+from jet_diffusion.evaluation import curves, images, plots
+from jet_diffusion.evaluation.result import Evaluation
+from jet_diffusion.io import write_text_atomically
+from jet_diffusion.plotting.jets import plot_mean_images, plot_side_by_side, save_figure
+from jet_diffusion.plotting.style import RC
+from jet_diffusion.report.html import to_html
+from jet_diffusion.report.model import Report
+from jet_diffusion.report.tables import tables
+from jet_diffusion.schema import CLASS_NAMES
+
+JETS_SHOWN = 3
+"""Jets of each class in the side-by-side picture."""
+
+FORMATS = ("png", "pdf")
+PICTURES = "pictures"
+
+
+def write_report(evaluation: Evaluation, folder: Path, *, pictures: bool = True, progress: bool = False) -> None:
+    """Draw the pictures and write the report's files.
+
+    Args:
+        evaluation: what was found.
+        folder: where to; made if it does not exist.
+        pictures: whether to draw; it takes as long as the distances of a few thousand jets.
+        progress: whether to show a bar.
+    """
+    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    drawings = _drawings(evaluation) if pictures else iter(())
+    for name, caption, section, drawing in tqdm(drawings, desc="pictures", unit="picture", disable=not progress):
+        save_drawing(drawing, folder, name)
+        evaluation.report.pictures.append({"file": f"{PICTURES}/{name}", "caption": caption, "section": section})
+    write_texts(evaluation.report, folder)
+
+
+def save_drawing(drawing: Drawing, folder: Path, name: str) -> None:
+    """Save one picture in all formats, in the reports' style."""
+    with rc_context(RC):
+        if drawing.get_layout_engine() is not None:
+            drawing.draw_without_rendering()
+            drawing.set_layout_engine("none")  # what was laid out once need not be for each format
+        for suffix in FORMATS:
+            save_figure(drawing, folder / PICTURES / f"{name}.{suffix}")
+
+
+def write_texts(report: Report, folder: Path) -> None:
+    """Write report.json, report.md and report.html."""
+    report.save(folder)
+    write_text_atomically(folder / "report.md", to_markdown(report))
+    write_text_atomically(folder / "report.html", to_html(report, folder))
+
+
+def to_markdown(report: Report) -> str:
+    """The report as Markdown tables, notices first."""
+    lines = [f"> **{notice}**\n" for notice in report.notices]
+    lines.append(f"# {report.heading.get('title', 'Evaluation of generated jets')}\n")
+    for table in tables(report):
+        lines.append(f"## {table.title}\n")
+        if table.text:
+            lines.append(f"{table.text}\n")
+        lines.append("| " + " | ".join(table.columns) + " |")
+        lines.append("| " + " | ".join("---" for _ in table.columns) + " |")
+        lines.extend("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows)
+        lines.append("")
+    if report.pictures:
+        lines.append("## Pictures\n")
+        lines.extend(f"![{entry['caption']}]({entry['file']}.png)\n" for entry in report.pictures)
+    return "\n".join(lines)
+
+
+def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
+    """(file name, caption, section, figure) of every picture the evaluation allows."""
+    finite = bool(np.isfinite(evaluation.generated.observables).all())
+    yield from _jet_drawings(evaluation)
+    if evaluation.bands is not None:
+        chart = plots.wasserstein_chart(evaluation.bands)
+        yield "wasserstein", "W1 of every observable, in units of its own band", "Observables", chart
+    for name, page in plots.observable_pages(evaluation):
+        caption = "Observables; grey bands: standard error of the real jets"
+        yield name, caption, "Observables", page
+    if finite:
+        drawing = plots.correlation_matrices(evaluation)
+        yield "correlations", "Correlations of the observables (wide)", "Observables", drawing
+    if evaluation.two_sample:
+        roc = plots.roc_curves(evaluation.two_sample)
+        yield "roc", "ROC curves of the two-sample tests", "Classifiers", roc
+        ladder = plots.ladder_chart(evaluation.two_sample)
+        yield "ladder", "The power ladder; a classifier counts if it reaches .9 somewhere", "Classifiers", ladder
+    if evaluation.report.tables.get("sweep"):
+        sweep = curves.sweep_chart(evaluation.report.tables["sweep"])
+        yield "sweep", "Quality against cost", "Speed against quality", sweep
+    if evaluation.closure:
+        closure = plots.closure_chart(evaluation.closure)
+        yield "closure", "Response to the asked pT and mass", "Condition closure", closure
+
+
+def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
+    report, note = evaluation.report, evaluation.reference.simulated
+    samples = {"Real": evaluation.reference, "Generated": evaluation.generated}
+    present = [n for n in range(len(CLASS_NAMES)) if all((s.labels == n).any() for s in samples.values())]
+    if present:
+        number = min(JETS_SHOWN, *(int((s.labels == n).sum()) for s in samples.values() for n in present))
+        rows = {
+            name: np.concatenate([np.flatnonzero(sample.labels == label)[:number] for label in present])
+            for name, sample in samples.items()
+        }
+        try:
+            energies = [sample.energies(rows[name]) for name, sample in samples.items()]
+            labels = evaluation.reference.labels[rows["Real"]]
+            drawing = plot_side_by_side(*energies, labels, note=note)
+            yield "jets", "Jets by channel, real and generated (wide)", "Jets", drawing
+            sets = {
+                f"{name} {CLASS_NAMES[label]}": sample.of_class(label).energies(slice(0, 500))
+                for label in present
+                for name, sample in samples.items()
+            }
+            yield "mean_images", "Mean images of up to 500 jets", "Jets", plot_mean_images(sets, note)
+        except ValueError as error:
+            report.omit("pictures of jets", error)
+    yield (
+        "mean_image_ratios",
+        "Ratio of the mean images by tower; blank where real jets do not fix it to 20 %",
+        "Jets",
+        images.mean_image_ratios(evaluation),
+    )
+    yield (
+        "radial_profiles",
+        "Mean energy against the distance from the centre (wide)",
+        "Jets",
+        images.radial_profiles(evaluation),
+    )
+    yield "hit_spectra", "Energies of single hits (wide)", "Jets", images.hit_spectra(evaluation)

@@ -1,0 +1,1 @@
+"""Jet observables: hits, substructure and the table of what jets are judged by."""

@@ -1,0 +1,1 @@
+"""Pictures of jets and of training, on shared scales and colours."""

@@ -1,0 +1,1 @@
+"""The report: results with errors and baselines, as tables, Markdown and HTML."""

@@ -1,0 +1,1 @@
+"""Sample a pipeline for evaluation: batches, sweeps over solvers and steps, imputation."""

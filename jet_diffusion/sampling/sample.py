@@ -1,0 +1,186 @@
+"""Sample a pipeline for evaluation: jets for the conditions of given real jets, timed."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import SchedulerMixin
+from tqdm import tqdm
+
+from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import draws_x_0, make_scheduler
+
+
+class Conditioned(Protocol):
+    """Jets that conditions can be taken from: labels, pT and mass in GeV, each (N,)."""
+
+    labels: np.ndarray
+    pt: np.ndarray
+    m0: np.ndarray
+
+
+@dataclass(frozen=True)
+class SampledJets:
+    """Generated jets and what they cost.
+
+    Attributes:
+        jets: the jets, labelled by what they were asked for; an unconditional model's labels are -1.
+        seconds: wall time of sampling, all jets together.
+        evaluations: network evaluations a jet.
+        settings: what `describe_sampler` says, batch size, seed, device.
+    """
+
+    jets: JetSample
+    seconds: float
+    evaluations: int
+    settings: dict[str, Any]
+
+    @property
+    def ms_per_jet(self) -> float:
+        """Milliseconds a jet."""
+        return 1000 * self.seconds / len(self.jets)
+
+
+def set_sampler(
+    pipeline: JetImagePipeline,
+    scheduler: str | None = None,
+    steps: int | None = None,
+    step_power: float | None = None,
+    shape_tilt: dict[str, Any] | None = None,
+) -> None:
+    """Make a solver, its number of steps, where they lie and a shape tilt the pipeline's own; None leaves what is.
+
+    Raises:
+        ValueError: If the model cannot be tilted like that, or the solver is given a drawn x_0, which no tilt reaches.
+    """
+    if scheduler is not None:
+        pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
+    if steps is not None:
+        pipeline.register_to_config(default_steps=steps)
+    if step_power is not None:
+        pipeline.register_to_config(step_power=step_power)
+    if shape_tilt is not None:
+        if draws_x_0(pipeline.scheduler):
+            raise ValueError(f"{type(pipeline.scheduler).__name__} draws x_0, which a shape tilt does not change")
+        pipeline.register_to_config(shape_tilt=shape_tilt)
+        pipeline.check_shape_tilt()
+
+
+def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> dict[str, Any]:
+    """The network's weights and how it is sampled: for files of jets, reports and fits, which must agree on both.
+
+    Args:
+        pipeline: The model.
+        steps: Of the solver; by default the model's own number.
+    """
+    weights = hashlib.sha256()
+    for _, tensor in sorted(pipeline.unet.state_dict().items()):
+        weights.update(tensor.float().cpu().numpy().tobytes())
+    tilt = None if draws_x_0(pipeline.scheduler) else pipeline.config.shape_tilt
+    return {
+        "weights": weights.hexdigest()[:16],
+        "scheduler": type(pipeline.scheduler).__name__,
+        "scheduler_config": json.dumps(_own_settings(pipeline.scheduler), default=str, sort_keys=True),
+        "num_inference_steps": pipeline.config.default_steps if steps is None else steps,
+        "step_power": pipeline.config.step_power,
+        "shape_tilt": json.dumps(tilt, sort_keys=True),
+    }
+
+
+def solver_name(scheduler: SchedulerMixin) -> str:
+    """A scheduler's class, and its variant where it has one."""
+    variant = _own_settings(scheduler).get("algorithm_type")
+    return type(scheduler).__name__ + (f" ({variant})" if variant else "")
+
+
+def sample_like(
+    pipeline: JetImagePipeline,
+    conditions: JetSample,
+    *,
+    steps: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    source: str = "",
+    progress: bool = False,
+) -> SampledJets:
+    """Generate one jet for the class, pT and mass of each given jet.
+
+    Args:
+        pipeline: the model, on the device it shall run on.
+        conditions: jets whose conditions are asked for.
+        steps: solver steps.
+        seed: jet i of a seed is always the same.
+        batch_size: jets denoised at once.
+        source: name of the model for reports.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: from the pipeline, for bad arguments.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    columns: list[tuple[np.ndarray, ...]] = []
+    seconds = 0.0
+
+    def batches() -> Iterator[np.ndarray]:
+        nonlocal seconds
+        for first in tqdm(range(0, len(conditions), batch_size), desc="sampling", disable=not progress):
+            rows = slice(first, min(first + batch_size, len(conditions)))
+            begun = time.perf_counter()
+            output = pipeline(
+                rows.stop - rows.start,
+                **conditions_of(pipeline, conditions, rows),
+                num_inference_steps=steps,
+                generator=torch.Generator().manual_seed(seed),
+                first_jet=first,
+                batch_size=batch_size,
+            )
+            seconds += time.perf_counter() - begun
+            columns.append((output.labels, output.pt, output.m0))
+            yield np.ascontiguousarray(np.moveaxis(output.images, -1, 1))
+
+    sampled = JetSample.from_batches(
+        batches(), conditions.labels, conditions.pt, conditions.m0, source=source, simulated=f"generated by {source}"
+    )
+    # What the pipeline says it was asked for; an unconditional one says nothing.
+    labels, pt, m0 = (np.concatenate(column) for column in zip(*columns, strict=True))
+    jets = replace(sampled, labels=labels, pt=pt, m0=m0)
+    settings = {
+        **describe_sampler(pipeline, steps),
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": _device_name(pipeline),
+    }
+    return SampledJets(jets, seconds, len(pipeline.scheduler.timesteps), settings)
+
+
+def conditions_of(pipeline: JetImagePipeline, jets: Conditioned, rows: slice | np.ndarray) -> dict[str, Any]:
+    """Class, pT and mass of jets as arguments of the pipeline; none for an unconditional one."""
+    if pipeline.conditioner is None:
+        return {}
+    return {
+        "labels": jets.labels[rows],
+        "pt": jets.pt[rows].astype(np.float64),
+        "m0": jets.m0[rows].astype(np.float64),
+    }
+
+
+def _own_settings(scheduler: SchedulerMixin) -> dict[str, Any]:
+    """A scheduler's configuration without what it keeps of others' for `from_config`."""
+    own = inspect.signature(type(scheduler)).parameters
+    return {name: value for name, value in scheduler.config.items() if name in own}
+
+
+def _device_name(pipeline: JetImagePipeline) -> str:
+    device = pipeline.device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,434 @@
+"""JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
+
+On the Hub this file is `pipeline.py`, with all it imports from beside it in it. The
+representation, the denoiser and the conditioner are components that save themselves, and the pipeline knows them by
+their methods alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DModel
+from diffusers.utils import logging
+from diffusers.utils.torch_utils import randn_tensor
+
+from .hub_sources import OwnSourcesMixin  # noqa: TID251
+from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, match_energies  # noqa: TID251
+from .schedulers import check_scheduler, draws_x_0  # noqa: TID251 - on the Hub they are one file
+from .shape_tilt import ShapeTilt  # noqa: TID251
+
+logger = logging.get_logger(__name__)
+
+
+def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
+    """One CPU generator a jet, keyed by (seed, index): a jet is the same in whatever batch it is made."""
+    keys = (
+        hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest() for index in range(first, first + count)
+    )
+    return [torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1) for key in keys]
+
+
+class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
+    """Samples 3-channel jet images (tracks, ECAL, HCAL) at native resolution.
+
+    Args:
+        unet: The network.
+        scheduler: Any scheduler whose alphas are the training ones, with `prediction_type="sample"`.
+        representation: Decodes model space into energies.
+        denoiser: Turns x_t and the network's output into x_0; knows the training noise schedule.
+        conditioner: Embeds class, pT and mass and draws those that are not given; None if unconditional.
+        provenance: One line on the jets it was trained on, repeated wherever the model is shown.
+        step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
+            lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
+        default_steps: Solver steps of a call that does not name their number.
+        shape_tilt: Strengths, variances and ratios of a `ShapeTilt`, by which jets differ in shape as much as real ones
+            do; none by default. Schedulers that are given a drawn x_0 go without.
+    """
+
+    _optional_components = ["conditioner"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        representation: SchedulerMixin,
+        denoiser: ModelMixin,
+        conditioner: ModelMixin | None,
+        provenance: str = "",
+        step_power: float = 1.0,
+        default_steps: int = 25,
+        shape_tilt: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            scheduler=scheduler,
+            representation=representation,
+            denoiser=denoiser,
+            conditioner=conditioner,
+        )
+        self.register_to_config(
+            provenance=provenance, step_power=step_power, default_steps=default_steps, shape_tilt=shape_tilt
+        )
+        self.check_shape_tilt()
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913
+        self,
+        num_jets: int | None = None,
+        labels: int | str | Sequence[int | str] | None = None,
+        pt: float | Sequence[float] | None = None,
+        m0: float | Sequence[float] | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        *,
+        totals: torch.Tensor | None = None,
+        timesteps: list[int] | None = None,
+        first_jet: int = 0,
+        batch_size: int = 64,
+        hold: bool = True,
+        guidance_scale: float = 1.0,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> JetImagePipelineOutput:
+        """Generate jets.
+
+        Args:
+            num_jets: How many; by default as many as conditions are given, or one.
+            labels: 0 or "gluon", 1 or "quark": one for all or one a jet. What is left out of labels, pt and m0 is
+                drawn jointly from the training jets that are like what is given.
+            pt, m0: Transverse momentum and mass in GeV, one for all or one a jet.
+            num_inference_steps: Solver steps, one network evaluation each; by default the model's own number.
+            generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
+                the jets beside it, nor on the batch size but for rounding, which may flip a hit. A list gives each
+                jet its own.
+            totals: For models conditioned on them: (N, T) hits of tracks, ECAL and HCAL (towers), or of the rings of
+                each, and their energies in GeV, as `representation.totals` gives them; NaN, or by default all, for
+                what is to be drawn.
+            timesteps: Training timesteps to step through, for schedulers that accept them.
+            first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
+            batch_size: Jets denoised at once; a last smaller batch is padded to it.
+            hold: Hold predicted x_0 to the range seen in training before each step, and the hits of the last one to
+                no less than the smallest seen, before their energies are scaled to those asked for.
+            guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none.
+            output_type: "np", "pt" or "pil".
+            return_dict: Return a `JetImagePipelineOutput`; otherwise its fields as a tuple.
+            callback_on_step_end: Called as (pipeline, step, timestep, {"x", "x0"}) after each step of each batch;
+                an "x" in the dictionary it returns replaces the state.
+
+        Raises:
+            ValueError: For any argument out of range, before any work.
+        """
+        num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
+        self.check_scheduler()
+        self.check_shape_tilt()
+        generators = self._generators(generator, first_jet, count)
+        self._check_guidance(guidance_scale)
+        self._check_timesteps(timesteps)
+        conditions = self._conditions(generators, given, totals)
+        batch_size = min(batch_size, count)
+        energies, held = [], []
+        with self.progress_bar(total=-(-count // batch_size) * num_inference_steps) as progress:
+            for start in range(0, count, batch_size):
+                rows = torch.arange(start, start + batch_size).clamp(max=count - 1)
+                self._set_timesteps(num_inference_steps, timesteps)
+                batch_generators = [generators[row] for row in rows[: count - start]]
+                spare = torch.Generator(batch_generators[0].device)
+                batch_generators += [spare] * (batch_size - len(batch_generators))
+                x = self._noise(batch_generators) * self.scheduler.init_noise_sigma
+                x, batch_held = self._denoise(  # a padded batch's last jets are nobody's
+                    x,
+                    self._embed(conditions, rows),
+                    self._totals(conditions, rows),
+                    batch_generators,
+                    self.scheduler.timesteps,
+                    hold=hold,
+                    guidance_scale=guidance_scale,
+                    callback=callback_on_step_end,
+                    progress=progress,
+                )
+                held.append(batch_held[: count - start])
+                batch_energies = self.representation.decode(x, batch_generators)[: count - start].cpu()
+                energies.append(match_energies(batch_energies, conditions[3][rows][: count - start]))
+        output = JetImagePipelineOutput(
+            images=as_images(torch.cat(energies), output_type),
+            labels=conditions[0].numpy().astype(np.int64),
+            pt=conditions[1].numpy().astype(np.float32),
+            m0=conditions[2].numpy().astype(np.float32),
+            held_fraction=float(torch.cat(held).mean()),
+        )
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        energies: torch.Tensor,
+        timestep: int,
+        labels: torch.Tensor | None = None,
+        pt: torch.Tensor | None = None,
+        m0: torch.Tensor | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 64,
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise given jets to a training timestep and denoise them again.
+
+        Args:
+            energies: (N, 3, 125, 125) in GeV/100.
+            timestep: How far to noise, 0 to T - 1. Schedulers that choose their own timesteps (DDIM, UniPC) start
+                from their highest one at or below it, or from their lowest.
+            labels, pt, m0: (N,) conditions; what is left out is drawn. A model conditioned on totals is given those
+                of the jets.
+            num_inference_steps: Steps of the whole schedule, by default the model's own number; those above
+                `timestep` are skipped.
+            generator: Seeds the noise, jet by jet.
+            batch_size: Jets at once.
+            callback_on_step_end: As in `__call__`.
+
+        Returns:
+            Denoised energies and the noisy x decoded as it stands, each (N, 3, 125, 125).
+        """
+        total = len(self.denoiser.alphas_cumprod)
+        if not 0 <= timestep < total:
+            raise ValueError(f"timestep must be 0 to {total - 1}, got {timestep}")
+        self.check_scheduler()
+        num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
+        generators = self._generators(generator, 0, len(energies))
+        conditions = self._conditions(generators, (labels, pt, m0), self._totals_of(energies))
+        clean, noisy = [], []
+        for start in range(0, len(energies), batch_size):
+            rows = torch.arange(start, min(start + batch_size, len(energies)))
+            self._set_timesteps(num_inference_steps, None, highest=timestep)
+            begin = int((self.scheduler.timesteps > timestep).sum())
+            begin = min(begin, len(self.scheduler.timesteps) - 1)
+            x_0 = self.representation.encode(energies[rows].to(self.unet.device))
+            noise = self._noise([generators[row] for row in rows])
+            noised_to = self.scheduler.timesteps[begin].expand(len(rows)).to(x_0.device)
+            x_t = self.denoiser.add_noise(x_0, noise, noised_to)
+            noisy.append(self.representation.decode(x_t).cpu())
+            if hasattr(self.scheduler, "set_begin_index"):
+                self.scheduler.set_begin_index(begin)
+            # Schedulers in sigma's own scaling (Euler) hold x_t / alpha.
+            scale = self.scheduler.scale_model_input(torch.ones(1), self.scheduler.timesteps[begin])
+            state = x_t / scale.to(x_t.device)
+            x, _ = self._denoise(
+                state,
+                self._embed(conditions, rows),
+                self._totals(conditions, rows),
+                [generators[row] for row in rows],
+                self.scheduler.timesteps[begin:],
+                callback=callback_on_step_end,
+            )
+            clean.append(self.representation.decode(x).cpu())
+        return torch.cat(clean), torch.cat(noisy)
+
+    def check_inputs(
+        self,
+        num_jets: int | None,
+        labels: Any,
+        pt: Any,
+        m0: Any,
+        num_inference_steps: int,
+        batch_size: int,
+        output_type: str,
+    ) -> tuple[int, tuple[torch.Tensor | None, ...]]:
+        """The number of jets and the given conditions as (N,) tensors; raises ValueError for any bad argument."""
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, got {output_type!r}")
+        for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+        if num_inference_steps > len(self.denoiser.alphas_cumprod):
+            raise ValueError(
+                f"num_inference_steps must be at most the {len(self.denoiser.alphas_cumprod)} training timesteps, "
+                f"got {num_inference_steps}"
+            )
+        if num_jets is not None and (not isinstance(num_jets, int) or num_jets < 1):
+            raise ValueError(f"num_jets must be a positive whole number, got {num_jets!r}")
+        if self.conditioner is None and any(value is not None for value in (labels, pt, m0)):
+            raise ValueError("this model is unconditional: labels, pt and m0 cannot be chosen")
+        given = (None, None, None) if self.conditioner is None else self.conditioner.parse(labels, pt, m0)
+        lengths = {
+            name: len(v) for name, v in zip(("labels", "pt", "m0"), given, strict=True) if v is not None and v.ndim
+        }
+        if num_jets is not None:
+            lengths["num_jets"] = num_jets
+        if len(set(lengths.values())) > 1:
+            raise ValueError("lengths differ: " + ", ".join(f"{name} {n}" for name, n in lengths.items()))
+        count = next(iter(lengths.values()), 1)
+        if count < 1:
+            raise ValueError("no jets asked for: the conditions given are empty")
+        return count, tuple(None if v is None else v.expand(count) for v in given)
+
+    def check_scheduler(self) -> None:
+        """Refuse a scheduler whose alphas are not the training ones, or that asks for what the denoiser does not know.
+
+        Raises:
+            ValueError: Saying what is wrong.
+        """
+        check_scheduler(self.scheduler, self.denoiser)
+
+    def _check_guidance(self, guidance_scale: float) -> None:
+        if guidance_scale == 1:
+            return
+        if self.conditioner is None or not self.conditioner.dropped.any():
+            raise ValueError(
+                f"guidance_scale {guidance_scale} needs a model trained with conditions dropped now and then "
+                "(optimizer.condition_drop); this one was not"
+            )
+        if not math.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
+
+    def _check_timesteps(self, timesteps: list[int] | None) -> None:
+        if timesteps is None:
+            return
+        last = len(self.denoiser.alphas_cumprod) - 1
+        falling = all(later < earlier for earlier, later in itertools.pairwise(timesteps))
+        if not timesteps or not falling or timesteps[0] > last or timesteps[-1] < 0:
+            raise ValueError(f"timesteps must fall from at most {last} to at least 0, got {timesteps!r:.100}")
+
+    def _generators(
+        self, generator: torch.Generator | list[torch.Generator] | None, first_jet: int, count: int
+    ) -> list[torch.Generator]:
+        if isinstance(generator, list):
+            if len(generator) != count:
+                raise ValueError(f"{len(generator)} generators were given for {count} jets")
+            return generator
+        device = "cpu" if generator is None else generator.device
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+        return jet_generators(seed, first_jet, count)
+
+    def _conditions(
+        self,
+        generators: list[torch.Generator],
+        given: tuple[torch.Tensor | None, ...],
+        totals: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        count = len(generators)
+        known = 0 if self.conditioner is None else self.conditioner.num_totals
+        if totals is not None and (not known or tuple(totals.shape) != (count, known)):
+            raise ValueError(
+                f"totals must be ({count}, {known}), got {tuple(totals.shape)}"
+                if known
+                else "this model is not conditioned on totals: they cannot be chosen"
+            )
+        if self.conditioner is None:
+            unknown = torch.full((count,), float("nan"))
+            return torch.full((count,), -1), unknown, unknown, torch.zeros(count, 0)
+        return self.conditioner.draw(generators, *given, totals)
+
+    def _totals_of(self, energies: torch.Tensor) -> torch.Tensor | None:
+        if self.conditioner is None or not self.conditioner.num_totals:
+            return None
+        return self.representation.totals(energies)
+
+    def _totals(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
+        totals = conditions[3][rows].to(self.unet.device)
+        return totals if totals.shape[1] else None
+
+    def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
+        if self.conditioner is None:
+            return None
+        return self.conditioner(*(values[rows].to(self.unet.device) for values in conditions))
+
+    def _noise(self, generators: list[torch.Generator]) -> torch.Tensor:
+        shape = (len(generators), *self.representation.shape)
+        return randn_tensor(shape, generator=generators, device=self.unet.device, dtype=torch.float32)
+
+    def _set_timesteps(self, steps: int, timesteps: list[int] | None, highest: int | None = None) -> None:
+        accepts = "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters
+        if timesteps is not None and not accepts:
+            raise ValueError(f"{type(self.scheduler).__name__} takes no timesteps; give num_inference_steps")
+        if accepts and timesteps is None and self.config.step_power != 1:
+            timesteps = self.denoiser.power_timesteps(steps, self.config.step_power)
+        if accepts and timesteps is None and highest is not None:
+            self.scheduler.set_timesteps(steps)
+            timesteps = sorted({int(timestep) for timestep in self.scheduler.timesteps}, reverse=True)
+        if accepts and timesteps is not None:
+            if highest is not None:
+                timesteps = [highest, *(t for t in timesteps if t < highest)]
+            self.scheduler.set_timesteps(timesteps=timesteps, device=self.unet.device)
+        else:
+            self.scheduler.set_timesteps(steps, device=self.unet.device)
+
+    def check_shape_tilt(self) -> None:
+        """Refuse a shape tilt that is none, or that the model does not know the hits and energies for.
+
+        Raises:
+            ValueError: Saying what is wrong.
+        """
+        settings = self.config.shape_tilt
+        if settings is None:
+            return
+        if not isinstance(settings, dict) or set(settings) != {"strengths", "variances", "ratios"}:
+            raise ValueError(f"a shape tilt has strengths, variances and ratios, got {settings!r:.100}")
+        if self.denoiser.config.get("energy_line") is None:
+            raise ValueError("a shape tilt needs a spike-and-slab denoiser and a value map that gives hits an energy")
+        self._make_shape_tilt()
+
+    def _make_shape_tilt(self) -> ShapeTilt:
+        positions = self.representation.positions().to(torch.float32).to(self.unet.device)
+        return ShapeTilt(positions, **self.config.shape_tilt)
+
+    def _denoise(
+        self,
+        x: torch.Tensor,
+        embedding: torch.Tensor | None,
+        totals: torch.Tensor | None,
+        generators: list[torch.Generator],
+        timesteps: torch.Tensor,
+        *,
+        hold: bool = True,
+        guidance_scale: float = 1.0,
+        callback: Callable[..., dict[str, Any]] | None = None,
+        progress: Any = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Step from x at the first timestep down to x_0; also (N,) the share of each jet's values that were held."""
+        extra = {"generator": generators} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
+        low, high = (limit.view(-1, 1, 1) for limit in self.representation.limits(x.device))
+        mask = self.representation.mask(x.device)
+        held = torch.zeros(len(x), device=x.device)
+        # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
+        noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
+        timesteps = timesteps[noisy.to(timesteps.device)]
+        previous = None
+        tilted = self.config.shape_tilt is not None and not draws_x_0(self.scheduler)
+        tilt = self._make_shape_tilt() if tilted else None
+        for step, timestep in enumerate(timesteps):
+            x_t = self.scheduler.scale_model_input(x, timestep)
+            batch_timesteps = timestep.expand(len(x)).to(x.device)
+            asked = (self.unet, x_t, batch_timesteps, embedding, totals, previous)
+            output, shift = (self.denoiser(*asked), 0.0) if tilt is None else tilt(self.denoiser, *asked)
+            seen, previous = previous, output.x0 + shift
+            if guidance_scale != 1:
+                dropped = self.conditioner.dropped.expand_as(embedding)
+                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen)
+                output = self.denoiser.guided(output, blind, guidance_scale)
+            x_0 = output.x0 + shift
+            if hold:
+                # Of the model's own x_0: a tilt takes many a pixel below zero by a millionth of a hit.
+                outside = output.x0 != output.x0.clamp(low, high)
+                held += (outside & output.x0.isfinite() & mask).sum((1, 2, 3))
+                x_0 = x_0.clamp(low, high)
+            toward = x_0
+            if draws_x_0(self.scheduler) and step < len(timesteps) - 1:
+                toward = self.denoiser.draw(output, generators)
+                toward = toward.clamp(low, high) if hold else toward
+            x = self.scheduler.step(toward, timestep, x, return_dict=False, **extra)[0]
+            if callback is not None:
+                x = (callback(self, step, timestep, {"x": x, "x0": x_0}) or {}).get("x", x)
+            if progress is not None:
+                progress.update()
+        x = self.representation.settle(x) if hold else x
+        return x, (held / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()

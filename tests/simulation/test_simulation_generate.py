@@ -1,0 +1,146 @@
+"""Files of simulated jets: the schema, reproducibility, going on, and the command."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numba")
+pytest.importorskip("pythia8mc")
+pytest.importorskip("fastjet")
+
+from jet_diffusion.cli import main
+from jet_diffusion.data.hdf5 import QuarkGluonFile
+from jet_diffusion.simulation import block as block_module
+from jet_diffusion.simulation import generate
+from jet_diffusion.simulation.block import Block, PackedBlock, make_block
+from jet_diffusion.simulation.generate import simulate
+from jet_diffusion.simulation.pileup import empty_pool, make_pool
+from jet_diffusion.simulation.settings import SimulationSettings
+
+FEW = 10
+"""Jets of a block in these tests."""
+
+
+@pytest.fixture(scope="module")
+def small_blocks():
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (block_module, generate):
+            patch.setattr(module, "JETS_PER_BLOCK", FEW)
+        yield
+
+
+@pytest.fixture(scope="module")
+def file(small_blocks, tmp_path_factory):
+    """Two blocks, the second cut."""
+    path = tmp_path_factory.mktemp("simulated") / "jets.hdf5"
+    simulate(settings(), path)
+    return path
+
+
+def settings(num_jets=15, seed=4, **others):
+    return SimulationSettings(num_jets, seed, **{"pileup": 0.0, **others})
+
+
+def read(path):
+    with QuarkGluonFile(path) as file:
+        return file.energies(0, file.num_jets), file.labels, file.pt, file.m0, file.attrs, file.simulated
+
+
+@given(st.integers(0, 4), st.integers(0, 2**32 - 1))
+def test_a_packed_block_is_unpacked_bit_for_bit(number, seed):
+    rng = np.random.default_rng(seed)
+    energies = np.where(rng.random((number, 3, 125, 125)) < 0.01, rng.random((number, 3, 125, 125)), 0)
+    columns = rng.random((3, number)).astype(np.float32)
+    block = Block(energies.astype(np.float32), *columns)
+    for written, again in zip(block, PackedBlock.pack(block).unpack(), strict=True):
+        assert same_bits(written, again)
+
+
+def test_a_file_has_the_schema_says_it_is_simulated_and_holds_both_classes(file):
+    energies, labels, pt, m0, attrs, simulated = read(file)
+    assert energies.shape == (15, 3, 125, 125)
+    assert np.bincount(labels[:FEW]).tolist() == [5, 5]
+    assert pt.min() > 70
+    assert np.all((m0 > 0) & (m0 < pt))
+    assert np.all(energies.reshape(15, -1).max(axis=1) > 0.01)
+    blocks = energies[:, 2].reshape(15, 25, 5, 25, 5)
+    assert np.all(blocks == blocks[:, :, :1, :, :1])
+    assert simulated.startswith("Simulated stand-in jets, not CMS data: Pythia 8")
+    assert "pythia8mc 8.317" in simulated
+    assert (attrs["simulation_seed"], attrs["simulation_process"]) == (4, "qg")
+    assert [path.name for path in file.parent.iterdir()] == ["jets.hdf5"]
+
+
+def test_a_block_does_not_depend_on_what_else_is_made(file, small_blocks):
+    alone = make_block(settings(), 1, empty_pool())
+    assert same_bits(alone.energies[:5], read(file)[0][FEW:])
+    other = make_block(settings(seed=5), 1, empty_pool())
+    assert not np.array_equal(alone.energies, other.energies)
+
+
+@pytest.mark.integration
+def test_a_stopped_run_goes_on_where_it_was(file, tmp_path, monkeypatch):
+    make, made = generate.make_block, []
+
+    def stopping(chosen, number, pool):
+        if number == 1 and len(made) < 2:
+            made.append("stopped")
+            raise KeyboardInterrupt
+        made.append(number)
+        return make(chosen, number, pool)
+
+    monkeypatch.setattr(generate, "make_block", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(settings(), tmp_path / "stopped.hdf5")
+    assert not (tmp_path / "stopped.hdf5").exists()
+    with pytest.raises(ValueError, match="simulation_seed was 4 and is now 9"):
+        simulate(settings(seed=9), tmp_path / "stopped.hdf5")
+    simulate(settings(), tmp_path / "stopped.hdf5")
+    assert made == [0, "stopped", 1]
+    assert (tmp_path / "stopped.hdf5").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.integration
+def test_every_qcd_scatter_can_be_had(tmp_path, small_blocks):
+    simulate(settings(20, process="dijet"), tmp_path / "jets.hdf5")
+    assert set(read(tmp_path / "jets.hdf5")[1]) == {0, 1}
+
+
+@pytest.mark.integration
+def test_other_thresholds_move_the_jets(tmp_path, small_blocks):
+    simulate(settings(10, pt_min=200.0), tmp_path / "jets.hdf5")
+    assert read(tmp_path / "jets.hdf5")[2].min() > 200
+
+
+@pytest.mark.integration
+def test_pileup_adds_tracks_everywhere():
+    pool = make_pool(1, 0, 40)
+    with_pileup, without = make_block(settings(pileup=22.0), 0, pool), make_block(settings(), 0, empty_pool())
+    corner = np.s_[:, 0, :30, :30]
+    assert np.count_nonzero(with_pileup.energies[corner]) > 5 * np.count_nonzero(without.energies[corner])
+    assert with_pileup.pt.min() > 70
+
+
+@pytest.mark.integration
+def test_the_command_makes_a_file_and_tells_its_size(tmp_path, small_blocks, capsys):
+    path = tmp_path / "jets.hdf5"
+    main(["simulate", str(path), "--num-jets", "10", "--seed", "2", "--pileup", "0"])
+    assert "10 jets" in capsys.readouterr().out
+    assert len(read(path)[1]) == 10
+    with pytest.raises(SystemExit):
+        main(["simulate", str(path), "--num-jets", "10", "--seed", "2", "--pileup", "0"])
+    assert "exists" in capsys.readouterr().err
+
+
+def test_the_fault_of_a_missing_library_is_told_with_its_cure(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastjet", None)
+    with pytest.raises(SystemExit):
+        main(["simulate", str(tmp_path / "jets.hdf5"), "--num-jets", "10"])
+    message = capsys.readouterr().err
+    assert "fastjet" in message
+    assert 'pip install "jet-diffusion[simulation]"' in message
+    assert list(tmp_path.iterdir()) == []

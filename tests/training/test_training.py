@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from models import SMALL_UNET, small_pipeline, small_settings
+from safetensors.torch import load_file
+
+from jet_diffusion.commands.publish import model_facts
+from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.hub import load_folder, load_pipeline
+from jet_diffusion.pipelines.denoiser import DenoiserOutput
+from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.batches import NoisyJets, Position
+from jet_diffusion.training.build import TrainedModule
+from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.train import train
+from jet_diffusion.training.warm_start import start_from
+
+TRAIN = Path(__file__).parents[2] / "training" / "train.py"
+TENSORS = ("weights.safetensors", "averaged.safetensors", "optimizer.safetensors")
+
+
+def run_here(*arguments, **settings):
+    """Train in this process; accelerate keeps global state, which is reset."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return train(small_settings(*arguments, **settings))
+
+
+def options(folder, run, *more):
+    settings = small_settings(folder, run)
+    fixed = ["--batch_size=8", "--precision=no", "--cpu=true", "--trackers=[]", "--num_workers=1", "--warmup_steps=1"]
+    fixed += ["--validation_jets=8", "--sample_jets=2", "--log_every=1"]
+    return [f"--data={settings.data}", f"--run_dir={run}", *SMALL_UNET, *fixed, *more]
+
+
+def launch(processes, arguments):
+    command = [sys.executable, str(TRAIN)]
+    if processes > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [str(TRAIN)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [*command, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_at(process, checkpoint):
+    """SIGKILL the launcher and all its processes as soon as the checkpoint exists."""
+    deadline = time.monotonic() + 900
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    launcher = psutil.Process(process.pid)
+    for victim in [launcher, *launcher.children(recursive=True)]:
+        victim.kill()
+    process.communicate()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
+    # 320 training jets: 40 steps an epoch; start close to the epoch's end by making epochs of 20 jets.
+    more = ["--max_steps=7", "--checkpoint_every=1", "--keep_checkpoints=9", "--max_jets=20", "--unet.dropout=0.2"]
+    if processes == 1:
+        more += ["--accumulation=2", "--memory_format=channels_last"]
+    else:
+        more += ["--denoiser.inputs=[x_t,estimate,previous]", "--denoiser.crystal_channels=[4]"]
+        more += ["--optimizer.name=muon"]
+    whole = launch(processes, options(converted_folder, tmp_path / "whole", *more))
+    assert f"{processes} process(es) take part" in finish(whole)
+    broken = launch(processes, options(converted_folder, tmp_path / "broken", *more))
+    kill_at(broken, tmp_path / "broken" / "checkpoints" / "step-00000003")
+    left = RunFolder.open(tmp_path / "broken").checkpoint_steps()
+    assert left[-1] < 7, "it was killed too late to test anything"
+    output = finish(launch(processes, options(converted_folder, tmp_path / "broken", *more)))
+    assert f"going on from step {left[-1]} of 7" in output
+    for step in (left[-1] + 1, 7):
+        for file in TENSORS:
+            one, two = (tmp_path / name / "checkpoints" / f"step-{step:08d}" / file for name in ("whole", "broken"))
+            assert one.read_bytes() == two.read_bytes(), (step, file)
+    one, two = (RunFolder.open(tmp_path / name).read_metrics("train") for name in ("whole", "broken"))
+    assert [line["step"] for line in two] == list(range(1, 8))
+    assert [line["loss"] for line in one] == [line["loss"] for line in two]
+    assert len(RunFolder.open(tmp_path / "broken").read_record()["sessions"]) == 2
+
+
+@pytest.mark.integration
+def test_one_and_two_processes_agree(converted_folder, tmp_path):
+    more = ["--max_steps=4", "--checkpoint_every=4", "--learning_rate=0.01"]
+    for processes in (1, 2):
+        finish(launch(processes, options(converted_folder, tmp_path / str(processes), *more)))
+    one, two = (
+        load_file(tmp_path / str(processes) / "checkpoints" / "step-00000004" / TENSORS[0]) for processes in (1, 2)
+    )
+    start = dict(load_pipeline(tmp_path / "1").unet.named_parameters())
+    moved = 0.0
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-4)
+        if name.startswith("unet."):
+            moved = max(moved, (tensor - start[name.removeprefix("unet.")]).abs().max().item())
+    assert moved > 1e-3, "agreement means nothing if nothing was learnt"
+    losses = [[line["loss"] for line in RunFolder(tmp_path / name).read_metrics("train")] for name in ("1", "2")]
+    assert np.allclose(*losses, rtol=1e-5)
+    validations = [RunFolder(tmp_path / name).read_metrics("validation")[-1]["loss"] for name in ("1", "2")]
+    assert np.allclose(*validations, rtol=1e-5)
+
+
+@pytest.mark.integration
+def test_a_launch_that_lost_processes_is_refused(converted_folder, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    command += ["--mixed_precision=no", "--dynamo_backend=no", str(TRAIN)]
+    done = subprocess.run(
+        [*command, *options(converted_folder, tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "asked for several processes but started one" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(converted_folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    more = ["--max_steps=40", "--checkpoint_every=10", "--validate_every=10", "--learning_rate=0.005"]
+    return run_here(converted_folder, run, *more)
+
+
+def test_training_learns_context(trained):
+    ratios = [line["loss_ratio"] for line in trained.read_metrics("train")]
+    validation = [line["loss_ratio"] for line in trained.read_metrics("validation")]
+    assert ratios[0] == pytest.approx(1.0, abs=1e-5)  # the first step is the marginal denoiser
+    assert len(ratios) == 40
+    assert len(validation) == 4
+    assert validation[-1] < 0.998
+
+
+def test_the_run_folder_holds_what_is_needed_to_repeat_and_judge_it(trained, converted_folder):
+    record = trained.read_record()
+    jets = JetDataset.load(converted_folder, "train")
+    assert record["dataset"]["fingerprint"] == jets.fingerprint
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["dataset"]["simulated"]
+    assert np.array_equal(np.load(trained.training_jets), np.sort(jets.content_hash))
+    assert trained.read_config()["seed"] == 0
+    assert trained.history.is_file()
+    assert len(list(trained.samples.glob("*.png"))) == 1
+    table = trained.read_metrics("sample")[-1]["table"]
+    assert {(row["quantity"], row["channel"]) for row in table} == {
+        (quantity, channel) for quantity in ("energy", "occupancy") for channel in ("tracks", "ecal", "hcal")
+    }
+
+
+def test_gradient_checkpointing_changes_memory_not_results(converted_folder, tmp_path, monkeypatch):
+    used = []
+    checkpoint = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", lambda *a, **k: (used.append(1), checkpoint(*a, **k))[1])
+    losses = []
+    for flag in ("false", "true"):
+        assert not used
+        run = run_here(converted_folder, tmp_path / flag, "--max_steps=2", f"--unet.gradient_checkpointing={flag}")
+        losses.append([line["loss"] for line in run.read_metrics("train")])
+    assert used
+    assert np.allclose(*losses, rtol=1e-6)
+
+
+def test_the_best_is_the_lowest_ever_validated(trained):
+    validated = {line["step"]: line["loss"] for line in trained.read_metrics("validation")}
+    assert {10, 20, 30, 40} <= set(validated)
+    assert trained.checkpoint("best").name == f"step-{min(validated, key=validated.get):08d}"
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(trained):
+    steps = trained.checkpoint_steps()
+    states = {step: json.loads((trained.checkpoint(step) / "state.json").read_text()) for step in steps}
+    assert steps[-2:] == [30, 40]
+    assert trained.checkpoint("best").name == f"step-{min(states, key=lambda s: states[s]['validation_loss']):08d}"
+    with pytest.raises(FileNotFoundError, match="no checkpoint at step 7; there are"):
+        trained.checkpoint(7)
+
+
+def test_the_loaded_pipeline_has_the_averaged_weights(trained):
+    averaged = load_file(trained.checkpoint("last") / "averaged.safetensors")
+    raw = load_file(trained.checkpoint("last") / "weights.safetensors")
+    pipeline = load_pipeline(trained.path)
+    loaded = pipeline.unet.conv_out.weight
+    assert torch.equal(loaded, averaged["unet.conv_out.weight"])
+    assert not torch.equal(loaded, raw["unet.conv_out.weight"])
+
+
+def test_going_on_with_other_settings_or_jets_is_refused(trained, converted_folder):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate, seed\)"):
+        run_here(converted_folder, trained.path, "--max_steps=50", "--seed=1")
+    same = ["--validate_every=10", "--learning_rate=0.005"]
+    with pytest.raises(ValueError, match=r"begun with other settings .max_jets."):
+        run_here(converted_folder, trained.path, "--max_steps=50", "--max_jets=100", *same)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(converted_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"only \[\] are installed"), pytest.warns(UserWarning, match="wandb"):
+        run_here(converted_folder, tmp_path / "run", "--trackers=[wandb]")
+
+
+def test_a_damaged_checkpoint_is_refused(converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=1")
+    weights = run.checkpoint("last") / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"damaged: weights\.safetensors"):
+        run_here(converted_folder, tmp_path / "run", "--max_steps=2")
+    averaged = run.checkpoint("last") / "averaged.safetensors"
+    averaged.write_bytes(averaged.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        load_pipeline(run.path)
+
+
+def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "warm", "--max_steps=1", f"--init_from={trained.path}", "--seed=9")
+    first = run.read_metrics("train")[0]["loss_ratio"]
+    assert first < 0.999
+    assert ("begun with the weights of", trained.path.name) in model_facts(
+        run, load_pipeline(run.path), "step-00000001"
+    )
+    wider = ["--max_steps=1", f"--init_from={trained.path}", "--noise.min_ratio=0.3"]
+    assert load_pipeline(run_here(converted_folder, tmp_path / "wider", *wider).path).denoiser.config.min_ratio == 0.3
+    mixture = [*wider, "--denoiser.prior=mixture", "--denoiser.components=2"]
+    assert load_pipeline(run_here(converted_folder, tmp_path / "slab", *mixture).path).denoiser.slab()[0].shape[0] == 2
+    for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--representation.gap=2"):
+        with pytest.raises(ValueError, match="trained with another"):
+            run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", other)
+    with pytest.raises(ValueError, match="another model"):
+        run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", "--unet.layers_per_block=2")
+    assert not RunFolder(tmp_path / "other").begun
+
+
+def test_a_warm_start_may_show_the_network_more(converted_folder):
+    """What it sees in addition has no weight at first."""
+    crystals = "--denoiser.crystal_channels=[4]"
+    trained = small_pipeline(converted_folder, crystals, "--denoiser.inputs=[x_t,estimate]")
+    torch.nn.init.normal_(trained.denoiser.crystal_network.layers[-1].weight, std=0.1)
+    inputs = "--denoiser.inputs=[energy,x_t,previous,estimate,missing_energy]"
+    wider = small_pipeline(converted_folder, crystals, inputs)
+    start_from(wider, trained)
+    assert wider.unet.conv_in.in_channels == 5 * 51
+    x_t = torch.randn(2, *trained.representation.shape, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.tensor([200, 600])
+    embedding = trained.conditioner(torch.tensor([0, 1]), torch.tensor([100.0, 90.0]), torch.tensor([9.0, 20.0]))
+    with torch.no_grad():
+        first, second = (p.denoiser(p.unet, x_t, timesteps, embedding).x0 for p in (trained, wider))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"trained with inputs \['energy', .*\], not \['x_t', 'estimate'\]"):
+        start_from(trained, wider)
+
+
+def test_channel_groups_count_by_their_weights(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder)
+    group = torch.tensor(pipeline.representation.channel_group)
+    error = torch.rand(2, *pipeline.representation.shape, generator=torch.Generator().manual_seed(0))
+    inside = pipeline.representation.mask()
+
+    def mean_of(*options):
+        settings = small_settings(converted_folder, tmp_path, *options)
+        loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
+        return loss_of._mean(error, torch.ones(2))
+
+    means = torch.stack([error[:, group == g][..., inside].mean() for g in range(3)])
+    weighted = mean_of("--optimizer.balance=group", "--optimizer.group_weights=[1,2,5]")
+    torch.testing.assert_close(weighted, (means * torch.tensor([1, 2, 5]) / 8).sum())
+    shares = torch.tensor([25, 50, 5]) / 80
+    torch.testing.assert_close(mean_of("--optimizer.group_weights=[1,2,5]"), (means * shares).sum())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--denoiser.kind=v_prediction", "--denoiser.snr_gamma=5", "--optimizer.condition_drop=0.5"],
+        ["--denoiser.kind=epsilon", "--optimizer.loss=l1", "--unet.conditional=false"],
+        ["--representation.name=PixelGrid", "--representation.pool=8", "--optimizer.balance=group"],
+        ["--precision=bf16", "--memory_format=channels_last", "--unet.gradient_checkpointing=true"],
+        ["--optimizer.name=muon", "--denoiser.crystal_channels=[4]"],
+        ["--optimizer.lr_schedule=constant_with_warmup", "--trackers=[tensorboard]", "--unet.attention=true"],
+    ],
+)
+def test_every_kind_of_training_runs(converted_folder, tmp_path, more):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=2", *more)
+    assert run.checkpoint_steps() == [2]
+    assert all(np.isfinite(line["loss"]) for line in run.read_metrics("train"))
+    weights = load_file(run.checkpoint("last") / "weights.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_plain_denoiser_is_compared_with_the_one_pixel_one(converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=2", "--denoiser.kind=v_prediction")
+    ratios = [line["loss_ratio"] for line in run.read_metrics("train") + run.read_metrics("validation")]
+    assert len(ratios) == 3
+    assert all(ratio > 1.5 for ratio in ratios)  # an untrained network is far worse than Bayes' rule
+
+
+def test_dry_run_writes_nothing(converted_folder, tmp_path, capsys):
+    run_here(converted_folder, tmp_path / "run", "--dry-run")
+    printed = capsys.readouterr().out
+    assert "parameters" in printed
+    assert "10000 of 8 jets" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_schedule_with_signal_left_is_refused_before_training(converted_folder, tmp_path):
+    with pytest.raises(ValueError, match="signal's amplitude"):
+        run_here(converted_folder, tmp_path / "run", "--noise.num_train_timesteps=50")
+    assert not RunFolder(tmp_path / "run").begun
+
+
+@pytest.mark.parametrize(("asked", "computed"), [("auto", "bf16"), ("no", "no")])
+def test_the_precision_of_the_device_is_trained_in_and_recorded(
+    converted_folder, tmp_path, monkeypatch, asked, computed
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    run = run_here(converted_folder, tmp_path, "--max_steps=1", f"--precision={asked}")
+    assert run.read_record()["sessions"][0]["precision"] == computed
+    assert run.read_config()["precision"] == asked
+
+
+def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_path):
+    likelihood = ["--max_steps=1", "--optimizer.loss=likelihood", "--validate_every=1"]
+    plain = run_here(converted_folder, tmp_path / "plain", *likelihood)
+    weighted = run_here(converted_folder, tmp_path / "weighted", *likelihood, "--optimizer.energy_weight=1")
+    losses = [run.read_metrics("train")[0]["loss"] for run in (plain, weighted)]
+    assert losses[0] < losses[1] < 10 * losses[0]
+
+
+@pytest.mark.parametrize("value_map", ["fourth_root", "quantile"])
+def test_other_value_maps_are_trained_with_and_loaded(converted_folder, tmp_path, value_map):
+    totals = ["--unet.conditional=true", "--unet.totals=true", f"--denoiser.hold_energies={value_map == 'fourth_root'}"]
+    run = run_here(converted_folder, tmp_path, "--max_steps=1", f"--representation.value_map={value_map}", *totals)
+    pipeline = load_pipeline(run.path)
+    assert pipeline.representation.config.value_map == value_map
+    line = pipeline.representation.energy_line()
+    assert (line is None) == (value_map == "quantile")
+    assert pipeline.denoiser.config.energy_map == (None if line is None else value_map)
+    assert line is None or torch.equal(torch.tensor(pipeline.denoiser.config.energy_line), line)
+    jets = pipeline(2, generator=torch.Generator().manual_seed(0), num_inference_steps=2).images
+    assert np.isfinite(jets).all()
+    assert jets.sum() > 0
+
+
+def test_a_crystal_network_is_trained_and_loaded(converted_folder, tmp_path):
+    run = run_here(converted_folder, tmp_path / "run", "--max_steps=3", "--denoiser.crystal_channels=[4]")
+    begun = load_folder(run.initial).denoiser.crystal_network
+    trained = load_pipeline(run.path).denoiser.crystal_network
+    averaged = load_file(run.checkpoint("last") / "averaged.safetensors")
+    for name, parameter in trained.named_parameters():
+        assert torch.equal(parameter, averaged[f"denoiser.crystal_network.{name}"])
+    assert not torch.equal(trained.layers[-1].weight, begun.layers[-1].weight)
+
+
+def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_folder, tmp_path):
+    pipeline = small_pipeline(converted_folder, "--denoiser.inputs=[x_t,estimate,previous]")
+    settings = small_settings(converted_folder, tmp_path)
+    jets = JetDataset.load(converted_folder, "train")
+    noisy_jets = NoisyJets(jets, pipeline.representation, pipeline.denoiser, batch_size=8, seed=0)
+    batch = noisy_jets.__getitems__([Position(0, place, place) for place in range(8)])
+    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
+    model, x_t = TrainedModule(pipeline), loss_of.noisy(batch)
+    assert batch.refined.tolist() == [False, True] * 4
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x_t, *batch[2:])
+        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.totals, batch.dropped)
+        first = model.denoiser(model.unet, x_t, batch.timesteps, embedding).x0
+        previous = torch.where(batch.refined[:, None, None, None], first, torch.nan).detach()
+        expected = model.denoiser(model.unet, x_t, batch.timesteps, embedding, None, previous).x0
+    torch.testing.assert_close(output.x0, expected, rtol=1e-3, atol=1e-3)
+    loss_of(output, batch).loss.backward()
+    found = {name: parameter.grad for name, parameter in model.unet.named_parameters()}
+    model.zero_grad()
+    loss_of(DenoiserOutput(expected, expected, output.marginal), batch).loss.backward()
+    for name, parameter in model.unet.named_parameters():
+        assert parameter.grad.abs().sum() > 0
+        torch.testing.assert_close(found[name], parameter.grad, rtol=0.05, atol=1e-4, msg=name)

@@ -1,0 +1,122 @@
+"""From settings to the pipeline of a run on quantum states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+
+from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.pipelines.schedulers import make_scheduler
+from jet_diffusion.quantum.class_conditioning import ClassConditioner
+from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
+from jet_diffusion.quantum.filter_denoiser import QuantumFilterDenoiser
+from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
+from jet_diffusion.quantum.pipeline import QuantumJetPipeline
+from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
+from jet_diffusion.quantum.state_denoiser import StateDenoiser
+from jet_diffusion.training.settings import TrainSettings
+
+NETWORKS = ("quantum_filter", "quantum_hybrid", "quantum_cnn")
+
+
+def build_quantum_pipeline(
+    settings: TrainSettings, jets: JetDataset, noise: dict[str, Any], batches: Iterator[torch.Tensor]
+) -> QuantumJetPipeline:
+    """The pipeline before the first step; the filter starts from the training jets' mean images.
+
+    Args:
+        settings: Of the run.
+        jets: The training split.
+        noise: Configuration of the noise schedule.
+        batches: Energies of jets to fit the encoder on.
+
+    Raises:
+        ValueError: If the settings do not go together, or the scheduler needs more of the denoiser than it knows.
+    """
+    check_quantum_settings(settings)
+    options = settings.quantum
+    names = ("grid", "layout", "channels")
+    encoder = JetAmplitudeEncoder.fit(batches, **{name: getattr(options, name) for name in names})
+    totals, images = totals_and_mean_images(jets, encoder)
+    torch.manual_seed(settings.seed)
+    network = build_network(settings, encoder, noise)
+    if isinstance(network, QuantumFilterDenoiser):
+        network.initialise(images)
+    conditioner = None
+    if settings.unet.conditional:
+        columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
+        conditioner = ClassConditioner.fit(*columns, totals, embedding_dim=1)
+    # The prediction type is named, or other schedulers' from_config would take their own default.
+    scheduler = QuantumChannelScheduler(
+        **noise, unravelling=options.unravelling, eta=options.eta, prediction_type="sample"
+    )
+    if settings.sampling.scheduler != "quantum":
+        scheduler = make_scheduler(settings.sampling.scheduler, scheduler.config)
+    pipeline = QuantumJetPipeline(
+        unet=network,
+        scheduler=scheduler,
+        representation=encoder,
+        denoiser=StateDenoiser(noise_schedule=noise, unravelling=options.unravelling),
+        conditioner=conditioner,
+        provenance=jets.simulated or "",
+        step_power=1.0,
+        default_steps=settings.sampling.steps,
+    )
+    pipeline.check_scheduler()
+    return pipeline
+
+
+def check_quantum_settings(settings: TrainSettings) -> None:
+    """Refuse what quantum states have no use for.
+
+    Raises:
+        ValueError: Saying what was asked and what is accepted.
+    """
+    wanted = {
+        "unet.network": (settings.unet.network, NETWORKS),
+        "optimizer.loss": (settings.optimizer.loss, ("infidelity", "l2", "l1")),
+        "precision": (settings.precision, ("no",)),
+        "unet.totals": (settings.unet.totals, (False,)),
+    }
+    wrong = [f"{name} {value!r} (accepted: {ok})" for name, (value, ok) in wanted.items() if value not in ok]
+    if wrong:
+        raise ValueError(f"representation JetAmplitudeEncoder does not go with {'; '.join(wrong)}")
+
+
+def build_network(settings: TrainSettings, encoder: JetAmplitudeEncoder, noise: dict[str, Any]) -> ModelMixin:
+    """The network of the settings, for the encoder's states."""
+    options, classes = settings.quantum, int(settings.unet.conditional)
+    if settings.unet.network == "quantum_filter":
+        return QuantumFilterDenoiser(encoder.num_qubits, noise, order=options.order, layers=options.layers)
+    if settings.unet.network == "quantum_cnn":
+        return AmplitudeCNN(encoder.side, options.width or 9, settings.noise.num_train_timesteps)
+    return HybridUNet2DModel(
+        encoder.side,
+        options.width or 16,
+        bottleneck=options.bottleneck,
+        layers=options.layers or 8,
+        skip=options.skip,
+        class_dim=classes,
+    )
+
+
+def totals_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Totals (N, 6) of all jets, and the mean probabilities (2, 2^n) of gluon and quark jets.
+
+    Raises:
+        ValueError: If a class has no jets.
+    """
+    sums, totals = torch.zeros(2, 2**encoder.num_qubits), []
+    for start in range(0, len(jets), 256):
+        rows = slice(start, min(start + 256, len(jets)))
+        energies = torch.from_numpy(jets.energies(rows))
+        psi, _ = encoder.encode_states(energies)
+        sums.index_add_(0, torch.tensor(jets.labels[rows]), psi.abs().square())
+        totals.append(encoder.totals(energies))
+    counts = torch.bincount(torch.tensor(jets.labels), minlength=2)
+    if not (counts > 0).all():
+        raise ValueError(f"the filter needs jets of both classes; there are {counts.tolist()} gluon and quark jets")
+    return torch.cat(totals), sums / counts[:, None]
