@@ -118,7 +118,7 @@ def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawi
         try:
             energies = [sample.energies(rows[name]) for name, sample in samples.items()]
             labels = evaluation.reference.labels[rows["Real"]]
-            drawing = plot_side_by_side(*energies, labels, note=note)
+            drawing = plot_side_by_side(energies[0], energies[1], labels, note=note)
             yield "jets", "Jets by channel, real and generated (wide)", "Jets", drawing
             sets = {
                 f"{name} {CLASS_NAMES[label]}": sample.of_class(label).energies(slice(0, 500))
