@@ -1,48 +1,62 @@
-# Two commands on a fresh machine with Python (>= 3.11) and make:
+# On a fresh machine with Python (>= 3.11) and make:
 #   make demo   the whole line on the bundled sample, ending with where the picture is
+#   make dev    the package as links to this tree, and all that its tests and checks need
 #   make test   lint, types and tests
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
-export OMP_NUM_THREADS ?= 1
+PIP_INSTALL := -m pip install --quiet
+PYTEST := $(BIN)/python -m pytest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit suite slow install clean
+.PHONY: demo dev test lint types unit suite slow test-lowest clean
 
-demo: install
+demo: dev
 	$(BIN)/jet-diffusion demo --out outputs/demo --reference reference/model
-
-test: lint types suite
 
 # torch comes first and pinned, so that nothing else chooses another build of it.
 $(VENV)/.ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[test]"
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt torch setuptools
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# The package itself is installed anew each time: types and tests see what is installed, mapped folders included.
-install: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
-	rm -rf build *.egg-info
+# Editable: an edit is seen at once, by Python, the tests, the type checker and editors.
+dev: $(VENV)/.ready
 
-lint: install
+test: lint types suite
+
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
-	cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml -p jet_diffusion
+types: dev
+	$(BIN)/mypy
 
-unit: install
-	$(BIN)/pytest -m "not integration and not slow" -n 2
+unit: dev
+	$(PYTEST) -m "not integration and not slow" -n 2
 
-suite: install
-	$(BIN)/pytest -m "not slow" -n 2
+suite: dev
+	$(PYTEST) -m "not slow" -n 2
 
-slow: install
-	$(BIN)/pytest -m slow
+slow: dev
+	$(PYTEST) -m slow
+
+# The lowest releases that pyproject.toml admits, torch aside: that is the pinned one. Old libraries warn of what the
+# newest of their own dependencies deprecate, so that warnings are no errors there.
+$(LOWEST)/.ready: constraints.txt pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python $(PIP_INSTALL) --constraint constraints.txt torch
+	$(PYTHON) .ci/lowest.py test > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) --requirement $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -W default -m "not integration and not slow" -n 2
 
 clean:
-	rm -rf $(VENV) build *.egg-info outputs
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info outputs

@@ -74,11 +74,10 @@ class Monitor:
             noisy.__getitems__(mine[start : start + size]) for start in range(0, len(mine), size)
         ]
         accelerator.init_trackers("jet-diffusion", config=_tracker_config(settings))
-        if len(accelerator.trackers) < len(settings.trackers) and accelerator.is_main_process:
-            raise ValueError(
-                f"of the trackers {settings.trackers} only {[tracker.name for tracker in accelerator.trackers]} are "
-                "installed; wandb and trackio are extras: pip install 'jet-diffusion[wandb,trackio]'"
-            )
+        started = [tracker.name for tracker in accelerator.trackers]
+        missing = ",".join(name for name in settings.trackers if name not in started)
+        if missing and accelerator.is_main_process:
+            raise ValueError(f"no tracker {missing} is installed: run `pip install 'jet-diffusion[{missing}]'`")
 
     def log(self, sums: torch.Tensor, clock: Clock, progress: tqdm) -> None:
         """One training line: loss as a share of the marginal denoiser's, learning rate, speed, waiting."""

@@ -216,7 +216,7 @@ class TrainSettings:
         validate_every, validation_jets: Steps between validations (0: every epoch), and jets in them.
         sample_every, sample_jets: Steps between pictures of sampled jets (0: none until the end), and jets in them.
         log_every: Steps between log lines.
-        trackers: accelerate's trackers by name (tensorboard, wandb, trackio).
+        trackers: accelerate's trackers by name (tensorboard, wandb, trackio); each is an extra of this package.
         expect_processes: Refuse to run with any other number of processes.
         init_from: A run or published model whose weights to start from.
         cpu: Stay on the CPU even if there is a GPU.
@@ -244,7 +244,7 @@ class TrainSettings:
     sample_every: int = 0
     sample_jets: int = 64
     log_every: int = 20
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    trackers: list[str] = field(default_factory=list)
     expect_processes: int | None = None
     init_from: str | None = None
     cpu: bool = False

@@ -14,19 +14,21 @@ import sys
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from transformers import PreTrainedModel
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.load import HDF5_SUFFIXES, load_jets
 from jet_diffusion.evaluation.result import describe
 from jet_diffusion.io import partial_folder
+from jet_diffusion.metrics.networks import load_transformers
 from jet_diffusion.metrics.tagger import ARCHITECTURES, STEPS, TaggerScores, score_tagger, train_tagger
-from jet_diffusion.pipelines.jet_image_processor import JetImageProcessor
 from jet_diffusion.runs import versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SHARES = (0.8, 0.1, 0.1)
 SCORES_FILE = "scores.json"
@@ -63,6 +65,8 @@ def save_tagger(model: PreTrainedModel, scores: dict[str, Any], out: Path, name:
     Raises:
         FileExistsError: there is such a folder.
     """
+    from jet_diffusion.pipelines.jet_image_processor import JetImageProcessor
+
     if out.exists():
         raise FileExistsError(f"{out} exists; choose another folder")
     work = partial_folder(out)
@@ -97,6 +101,7 @@ def run(arguments: argparse.Namespace) -> TaggerScores:
     """
     if arguments.out.exists():
         raise FileExistsError(f"{arguments.out} exists; choose another folder")
+    load_transformers()  # where it is missing, say so before the jets are read
     train, validation, test = load_splits(arguments.data, arguments.num_jets, arguments.seed)
     model = train_tagger(
         train,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 from sklearn.ensemble import HistGradientBoostingClassifier
-from transformers import PreTrainedConfig
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.metrics.networks import (
@@ -25,6 +25,9 @@ from jet_diffusion.metrics.networks import (
 )
 from jet_diffusion.metrics.two_sample import Classifier, Labelled
 from jet_diffusion.observables.hits import Array
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass
@@ -107,7 +110,7 @@ class ImageClassifier(_TowerClassifier):
 
     name: str = "resnet"
     description: str = "transformers ResNet (basic, 3 stages) on 75x25x25 tower images, best state of 1,250 steps"
-    config: Callable[[], PreTrainedConfig] = resnet_config
+    config: Callable[[], PretrainedConfig] = resnet_config
     steps: int = 1250
     least_epochs: int = 6
     batch_size: int = 32

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import nn
-from transformers import (
-    AutoModelForImageClassification,
-    ConvNextV2Config,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ResNetConfig,
-)
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.extras import require
 from jet_diffusion.observables.hits import TOWERS, Array
 from jet_diffusion.schema import CHANNELS, CRYSTALS_PER_TOWER, IMAGE_SHAPE, NUM_TOWERS
+
+if TYPE_CHECKING:
+    from transformers import ConvNextV2Config, PretrainedConfig, PreTrainedModel, ResNetConfig
 
 TYPICAL_HIT = (3e-3, 1e-3, 3e-4)
 """Energy (GeV/100) of an ordinary hit in each channel, where inputs turn from linear to logarithmic."""
@@ -39,6 +37,11 @@ _VOXEL_ORDER = (
 """Voxels tower by tower: eta, phi of the tower, then channel, eta, phi within it."""
 
 _EVALUATION_BATCH = 256
+
+
+def load_transformers() -> ModuleType:
+    """The library of the image classifiers; ValueError names the extra where it is missing."""
+    return require("transformers", "tagger", "an image classifier")
 
 
 def tower_inputs(sample: JetSample) -> csr_array:
@@ -125,7 +128,7 @@ class TowerPerceptron(nn.Module):
 
 def resnet_config() -> ResNetConfig:
     """A small ResNet on tower images of 75 channels."""
-    return ResNetConfig(
+    return load_transformers().ResNetConfig(
         num_channels=TOWER_VOXELS,
         embedding_size=32,
         hidden_sizes=[32, 64, 128],
@@ -136,7 +139,7 @@ def resnet_config() -> ResNetConfig:
 
 def convnext_config() -> ConvNextV2Config:
     """A small ConvNeXtV2 on tower images of 75 channels."""
-    return ConvNextV2Config(
+    return load_transformers().ConvNextV2Config(
         num_channels=TOWER_VOXELS,
         patch_size=1,
         num_stages=3,
@@ -156,10 +159,11 @@ class ClassifierLogit(nn.Module):
         model: the transformers model.
     """
 
-    def __init__(self, model: PreTrainedModel | PreTrainedConfig) -> None:
+    def __init__(self, model: PreTrainedModel | PretrainedConfig) -> None:
         super().__init__()
-        fresh = isinstance(model, PreTrainedConfig)
-        self.model = AutoModelForImageClassification.from_config(model) if fresh else model
+        transformers = load_transformers()
+        fresh = isinstance(model, transformers.PretrainedConfig)
+        self.model = transformers.AutoModelForImageClassification.from_config(model) if fresh else model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 75, 25, 25) -> (N,) log odds of the second label."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.metrics.networks import (
@@ -23,7 +23,10 @@ from jet_diffusion.metrics.networks import (
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.schema import CLASS_NAMES
 
-ARCHITECTURES: dict[str, Callable[[], PreTrainedConfig]] = {"resnet": resnet_config, "convnextv2": convnext_config}
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+ARCHITECTURES: dict[str, Callable[[], PretrainedConfig]] = {"resnet": resnet_config, "convnextv2": convnext_config}
 """Name -> configuration, all for 75 channels of 25x25 towers."""
 
 STEPS = 1250

@@ -1,4 +1,4 @@
-"""The parameterised circuit as a Qiskit circuit, for those who want to run it elsewhere (extra `quantum-qiskit`)."""
+"""The parameterised circuit as a Qiskit circuit, for those who want to run it elsewhere (extra `quantum`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from jet_diffusion.extras import require
 from jet_diffusion.quantum.simulator import ring_pairs
 
 
@@ -21,16 +22,12 @@ def export_qiskit(depth: int, qubits: int, name: str = "theta") -> tuple[Any, An
         The QuantumCircuit, and its ParameterVector of depth * n * 2 angles: layer by layer, qubit by qubit, ry then rz.
 
     Raises:
-        ImportError: If Qiskit is not installed.
-        ValueError: If there is no layer or no qubit.
+        ValueError: If there is no layer or no qubit, or Qiskit is not installed.
     """
     if depth < 1 or qubits < 1:
         raise ValueError(f"depth and qubits must be at least 1, got {depth} and {qubits}")
-    try:
-        from qiskit.circuit import ParameterVector, QuantumCircuit
-    except ImportError as error:
-        raise ImportError("the export needs Qiskit: pip install 'jet-diffusion[quantum-qiskit]'") from error
-    parameters, circuit = ParameterVector(name, depth * qubits * 2), QuantumCircuit(qubits)
+    qiskit = require("qiskit.circuit", "quantum", "the export")
+    parameters, circuit = qiskit.ParameterVector(name, depth * qubits * 2), qiskit.QuantumCircuit(qubits)
     for layer in range(depth):
         for qubit in range(qubits):
             first = (layer * qubits + qubit) * 2

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import version
 from types import ModuleType
+
+from jet_diffusion import extras
 
 NEEDED = ("awkward", "fastjet", "numba", "pythia8mc")
 """Modules of the extra, named like their distributions."""
 
 
 def _load(module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the simulation needs {error.name}, which is not installed: "
-            'run `pip install "jet-diffusion[simulation]"` and try again'
-        ) from error
+    return extras.require(module, "simulation", "the simulation")
 
 
 def load_pythia() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The simulator against PennyLane and Qiskit, where they are installed (extras quantum and quantum-qiskit)."""
+"""The simulator against PennyLane and Qiskit, where they are installed (extra quantum)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def qml():
 
 @pytest.fixture(scope="module")
 def qiskit():
-    return pytest.importorskip("qiskit", reason="Qiskit is not installed (extra quantum-qiskit)")
+    return pytest.importorskip("qiskit", reason="Qiskit is not installed (extra quantum)")
 
 
 def random_states(count, qubits, dtype=torch.complex64):

@@ -142,5 +142,5 @@ def test_the_fault_of_a_missing_library_is_told_with_its_cure(tmp_path, capsys, 
         main(["simulate", str(tmp_path / "jets.hdf5"), "--num-jets", "10"])
     message = capsys.readouterr().err
     assert "fastjet" in message
-    assert 'pip install "jet-diffusion[simulation]"' in message
+    assert "pip install 'jet-diffusion[simulation]'" in message
     assert list(tmp_path.iterdir()) == []

@@ -220,7 +220,7 @@ def test_going_on_with_other_settings_or_jets_is_refused(trained, converted_fold
 
 
 def test_a_tracker_that_is_not_installed_is_refused(converted_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"only \[\] are installed"), pytest.warns(UserWarning, match="wandb"):
+    with pytest.raises(ValueError, match=r"jet-diffusion\[wandb\]"), pytest.warns(UserWarning, match="wandb"):
         run_here(converted_folder, tmp_path / "run", "--trackers=[wandb]")
 
 
