@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
-from jet_diffusion.observables.hits import TOWER_CENTRES, TOWER_PITCH, Array, Hits, check_image_shape, divide
+from jet_diffusion.observables.hits import TOWER_CENTRES, TOWER_PITCH, Array, Hits, divide
 from jet_diffusion.observables.substructure import Substructure
 from jet_diffusion.schema import GEV_PER_UNIT, NUM_TOWERS
 
@@ -73,7 +73,7 @@ def energy_movers_distance(original: Array, other: Array) -> Array:
     Komiske, Metodiev, Thaler (arXiv:1902.02346) with R half the image's diagonal, on the 25x25 towers of all
     channels together; negative energies count as none.
     """
-    towers = [np.clip(Hits(check_image_shape(image)).tower_energy.sum(axis=1), 0, None) for image in (original, other)]
+    towers = [np.clip(Hits(image).tower_energy.sum(axis=1), 0, None) for image in (original, other)]
     return np.array([_move(first, second) for first, second in zip(*towers, strict=True)])
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jet_diffusion.observables.hits import PIXELS, Array, Hits, check_image_shape, divide
+from jet_diffusion.observables.hits import PIXELS, Array, Hits, divide
 from jet_diffusion.observables.substructure import Substructure, ring_labels
-from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, ECAL, HCAL, TRACKS
+from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, ECAL, HCAL, TRACKS, check_energies
 
 BATCH_SIZE = 256
 
@@ -238,7 +238,7 @@ def compute_observables(
     Raises:
         ValueError: for a wrong shape or type, or a name that is not in the table.
     """
-    energies = check_image_shape(energies)
+    check_energies(energies, physical=False)
     names = list(OBSERVABLES if names is None else names)
     unknown = [name for name in names if name not in OBSERVABLES]
     if unknown:
