@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from jet_diffusion.evaluation import curves, images, plots
 from jet_diffusion.evaluation.result import Evaluation
-from jet_diffusion.io import write_text_atomically
 from jet_diffusion.plotting.jets import plot_mean_images, plot_side_by_side, save_figure
 from jet_diffusion.plotting.style import RC
-from jet_diffusion.report.html import to_html
-from jet_diffusion.report.model import Report
-from jet_diffusion.report.tables import tables
+from jet_diffusion.report.render import write_texts
 from jet_diffusion.schema import CLASS_NAMES
 
 JETS_SHOWN = 3
@@ -44,7 +41,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, pictures: bool = True,
     write_texts(evaluation.report, folder)
 
 
-def save_drawing(drawing: Drawing, folder: Path, name: str) -> None:
+def save_drawing(drawing: Figure, folder: Path, name: str) -> None:
     """Save one picture in all formats, in the reports' style."""
     with rc_context(RC):
         if drawing.get_layout_engine() is not None:
@@ -54,32 +51,7 @@ def save_drawing(drawing: Drawing, folder: Path, name: str) -> None:
             save_figure(drawing, folder / PICTURES / f"{name}.{suffix}")
 
 
-def write_texts(report: Report, folder: Path) -> None:
-    """Write report.json, report.md and report.html."""
-    report.save(folder)
-    write_text_atomically(folder / "report.md", to_markdown(report))
-    write_text_atomically(folder / "report.html", to_html(report, folder))
-
-
-def to_markdown(report: Report) -> str:
-    """The report as Markdown tables, notices first."""
-    lines = [f"> **{notice}**\n" for notice in report.notices]
-    lines.append(f"# {report.heading.get('title', 'Evaluation of generated jets')}\n")
-    for table in tables(report):
-        lines.append(f"## {table.title}\n")
-        if table.text:
-            lines.append(f"{table.text}\n")
-        lines.append("| " + " | ".join(table.columns) + " |")
-        lines.append("| " + " | ".join("---" for _ in table.columns) + " |")
-        lines.extend("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows)
-        lines.append("")
-    if report.pictures:
-        lines.append("## Pictures\n")
-        lines.extend(f"![{entry['caption']}]({entry['file']}.png)\n" for entry in report.pictures)
-    return "\n".join(lines)
-
-
-def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
+def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figure]]:
     """(file name, caption, section, figure) of every picture the evaluation allows."""
     finite = bool(np.isfinite(evaluation.generated.observables).all())
     yield from _jet_drawings(evaluation)
@@ -95,8 +67,9 @@ def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]
     if evaluation.two_sample:
         roc = plots.roc_curves(evaluation.two_sample)
         yield "roc", "ROC curves of the two-sample tests", "Classifiers", roc
-        ladder = plots.ladder_chart(evaluation.two_sample)
-        yield "ladder", "The power ladder; a classifier counts if it reaches .9 somewhere", "Classifiers", ladder
+        known = plots.perturbation_chart(evaluation.two_sample)
+        caption = "Real jets with known perturbations; a classifier has power if it reaches .9 for one of them"
+        yield "perturbations", caption, "Classifiers", known
     if evaluation.report.tables.get("sweep"):
         sweep = curves.sweep_chart(evaluation.report.tables["sweep"])
         yield "sweep", "Quality against cost", "Speed against quality", sweep
@@ -105,7 +78,7 @@ def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]
         yield "closure", "Response to the asked pT and mass", "Condition closure", closure
 
 
-def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
+def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figure]]:
     report, note = evaluation.report, evaluation.reference.simulated
     samples = {"Real": evaluation.reference, "Generated": evaluation.generated}
     present = [n for n in range(len(CLASS_NAMES)) if all((s.labels == n).any() for s in samples.values())]
