@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.studies.comparison import Candidate, reduce_sample, reduced_once
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.io import write_text_atomically
-from jet_diffusion.plotting.jets import BACKGROUND, ENERGY_RANGE_GEV, jet_colours, save_figure
+from jet_diffusion.plotting.jets import BACKGROUND, ENERGY_RANGE_GEV, enlarge_hits, jet_colours, save_figure
 from jet_diffusion.schema import CHANNELS, GEV_PER_UNIT
 
 PANEL_JETS = 6
@@ -163,7 +163,7 @@ def panel(candidates: Sequence[Candidate], real: JetSample) -> Figure:
         for axis in line:
             axis.set(xticks=[], yticks=[], facecolor=BACKGROUND)
         for axis, image in zip(line, energies.sum(axis=1) * GEV_PER_UNIT, strict=False):
-            masked = np.ma.masked_less_equal(image, 0)
+            masked = np.ma.masked_less_equal(enlarge_hits(image), 0)
             norm = LogNorm(*ENERGY_RANGE_GEV)
             shown = axis.imshow(masked, norm=norm, cmap=jet_colours(), origin="lower", interpolation="nearest")
     figure.colorbar(shown, ax=axes, shrink=0.3, label="energy per crystal, all channels [GeV]", extend="both")

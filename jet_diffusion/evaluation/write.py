@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation import curves, images, plots
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.plotting.jets import plot_mean_images, plot_side_by_side, save_figure
@@ -17,7 +18,7 @@ from jet_diffusion.plotting.style import RC
 from jet_diffusion.report.render import write_texts
 from jet_diffusion.schema import CLASS_NAMES
 
-JETS_SHOWN = 3
+JETS_SHOWN = 2
 """Jets of each class in the side-by-side picture."""
 
 FORMATS = ("png", "pdf")
@@ -83,22 +84,21 @@ def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figur
     samples = {"Real": evaluation.reference, "Generated": evaluation.generated}
     present = [n for n in range(len(CLASS_NAMES)) if all((s.labels == n).any() for s in samples.values())]
     if present:
-        number = min(JETS_SHOWN, *(int((s.labels == n).sum()) for s in samples.values() for n in present))
-        rows = {
-            name: np.concatenate([np.flatnonzero(sample.labels == label)[:number] for label in present])
-            for name, sample in samples.items()
-        }
+        real, generated = pairs_of_like_jets(evaluation.reference, evaluation.generated, present)
+        columns = zip(real.pt, real.m0, generated.pt, generated.m0, strict=True)
+        titles = [
+            f"real: pT {pt:.0f}, m {m0:.0f} GeV\nasked: pT {asked_pt:.0f}, m {asked_m0:.0f} GeV"
+            for pt, m0, asked_pt, asked_m0 in columns
+        ]
         try:
-            energies = [sample.energies(rows[name]) for name, sample in samples.items()]
-            labels = evaluation.reference.labels[rows["Real"]]
-            drawing = plot_side_by_side(energies[0], energies[1], labels, note=note)
-            yield "jets", "Jets by channel, real and generated (wide)", "Jets", drawing
+            drawing = plot_side_by_side(real.energies(), generated.energies(), real.labels, note=note, titles=titles)
+            yield "jets", "Real and generated jets for nearly the same class, pT and mass (wide)", "Jets", drawing
             sets = {
                 f"{name} {CLASS_NAMES[label]}": sample.of_class(label).energies(slice(0, 500))
                 for label in present
                 for name, sample in samples.items()
             }
-            yield "mean_images", "Mean images of up to 500 jets", "Jets", plot_mean_images(sets, note)
+            yield "mean_images", "Mean images of up to 500 jets (wide)", "Jets", plot_mean_images(sets, note)
         except ValueError as error:
             report.omit("pictures of jets", error)
     yield (
@@ -114,3 +114,29 @@ def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figur
         images.radial_profiles(evaluation),
     )
     yield "hit_spectra", "Energies of single hits (wide)", "Jets", images.hit_spectra(evaluation)
+
+
+def pairs_of_like_jets(
+    real: JetSample, generated: JetSample, labels: Sequence[int], number: int = JETS_SHOWN
+) -> tuple[JetSample, JetSample]:
+    """Pair generated jets with the real jets of their class whose pT and mass are nearest to those asked for.
+
+    Args:
+        real: real jets.
+        generated: generated jets, with the conditions they were asked for.
+        labels: classes to take jets of; both samples must have some.
+        number: jets of each class, at most.
+
+    Returns:
+        The real and the generated jets, row by row.
+    """
+    rows: list[tuple[int, int]] = []
+    for label in labels:
+        there = np.flatnonzero(real.labels == label)
+        known = np.stack([real.pt[there], real.m0[there]])
+        scale = np.maximum(known.std(axis=1), 1e-6)[:, None]
+        for row in np.flatnonzero(generated.labels == label)[:number]:
+            asked = np.array([[generated.pt[row]], [generated.m0[row]]])
+            rows.append((there[np.square((known - asked) / scale).sum(axis=0).argmin()], row))
+    ours, theirs = np.array(rows).T
+    return real.take(ours), generated.take(theirs)

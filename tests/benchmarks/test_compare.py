@@ -117,7 +117,7 @@ def test_a_table_is_made_and_gone_on_with(converted_folder, tmp_path):
         {"name": "cnn", "options": small, **cnn},
         {"name": "its rival", "options": [*small, "--seed=1"], **cnn},
         {"name": "blank at 32", "control": "blank image", "reduced_by": "cnn"},
-        {"name": "recipe", "peer": "peer_unconditional.py", "steps": 2,
+        {"name": "recipe", "peer": "unconditional", "steps": 2,
          "options": ["--widths", "8", "16", "--steps=1", "--batch-size=2"]},
     )  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.studies.compare", str(converted_folder), str(tmp_path / "out")]

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
+from jet_diffusion.quantum.report_pages import to_markdown as to_quantum_markdown
 from jet_diffusion.report.model import MetricResult, Report
 from jet_diffusion.report.render import code_text, markdown_text, one_line, render_markdown, to_html, to_markdown
 
@@ -29,6 +30,9 @@ HOSTILE = (
     "\r\n---\r\nkey: value",
     "{{ 7 * 7 }} {% raw %}",
 )
+
+
+STARTS = ("mmd", "w1_width", "w1_lead", "w1_n_eff", "profile")
 
 
 class Elements(HTMLParser):
@@ -103,6 +107,23 @@ def test_a_card_has_the_same_lines_whatever_a_file_says(text):
     assert lines_of(found.text) == lines_of(plain.text)
     assert found.text.count("```") == plain.text.count("```")
     assert "<script" not in prose(found.text) and "\x1b" not in found.text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_quantum_report_has_the_same_lines_whatever_a_file_says(text):
+    def written(words):
+        heading = {"title": words, "simulated": words, **dict.fromkeys(("train", "test", "generated", "steps"), 1)}
+        content = {
+            "heading": {**heading, "seeds": 1, "iterations": 1},
+            "rows": [{"name": "a", "label": words, "parameters": 5, "figures": {"mmd": {"mean": 0.1, "spread": 0.01}}}],
+            "readout": {"success": {"5": 0.5}, "shots": {"100": 0.9}},
+            "starts": [{"model": words, "start": words, "figures": dict.fromkeys(STARTS, 0.1)}],
+            "quddpm": None,
+        }
+        return to_quantum_markdown(content)
+
+    assert lines_of(written(text)) == lines_of(written("x"))
+    assert "<" not in written(text) and "\x1b" not in written(text)
 
 
 def test_ordinary_words_stay_readable():
