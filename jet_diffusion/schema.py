@@ -48,20 +48,35 @@ _INFINITY_BITS = np.uint32(0x7F800000)
 _MINUS_ZERO_BITS = np.uint32(0x80000000)
 
 
-def check_energies(energies: NDArray[np.float32], origin: str = "", first_jet: int = 0) -> None:
-    """Refuse energies of a wrong shape or dtype, negative or not finite; -0.0 passes.
+CRYSTAL_TO_TOWER = np.add.outer(
+    np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER * NUM_TOWERS, np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER
+).ravel()
+"""(15625,) int64: the tower, row * 25 + column, of each crystal, row * 125 + column."""
+
+
+def check_energies(
+    energies: NDArray[np.floating], origin: str = "", first_jet: int = 0, *, physical: bool = True
+) -> None:
+    """Refuse what is no batch of jet images: a wrong shape or type, or values that no jet has.
 
     Args:
-        energies: Should be (N, 3, 125, 125) float32.
+        energies: Should be (N, 3, 125, 125) in GeV/100.
         origin: Opens the message: where the energies come from.
         first_jet: Number of the first jet in that origin.
+        physical: Whether they must be float32, finite and not negative; -0.0 passes. An evaluation takes floats of any
+            precision and value, because it counts impossible values instead of refusing them.
 
     Raises:
         ValueError: Says what was seen; for a value, names its jet, channel and place.
     """
-    if energies.ndim != 4 or energies.shape[1:] != IMAGE_SHAPE or energies.dtype != np.float32:
+    right_type = energies.dtype == np.float32 if physical else np.issubdtype(energies.dtype, np.floating)
+    if energies.shape[1:] != IMAGE_SHAPE or not right_type:
+        accepted = "float32" if physical else "floating-point numbers"
+        hint = "; transpose channels-last images with (0, 3, 1, 2)" if energies.shape[1:] == PIXELS_SHAPE else ""
         seen = f"{energies.dtype} of shape {energies.shape}"
-        raise ValueError(f"{origin}energies must be float32 of shape (N, 3, 125, 125), not {seen}")
+        raise ValueError(f"{origin}energies must be {accepted} of shape (N, 3, 125, 125), not {seen}{hint}")
+    if not physical:
+        return
     bits = energies.view(np.uint32)
     # Without its sign bit a float orders as its bits do, so one pass over the bits clears a good slice.
     if bits.size == 0 or bits.max() < _INFINITY_BITS:

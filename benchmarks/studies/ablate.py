@@ -1,4 +1,4 @@
-"""One factor at a time: train and judge a base configuration with several seeds, then with each option changed.
+"""Train and judge a base configuration with several seeds, then with one option changed at a time.
 
     python -m benchmarks.studies.ablate DATA REAL OUT [--rows benchmarks/studies/ablations.yaml] [--size 300] [--jobs 2]
 
@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.studies.judged import read_judged
 from jet_diffusion.io import file_stem, write_text_atomically
 from jet_diffusion.precision import PRECISIONS
 from jet_diffusion.runs import RunFolder
@@ -32,7 +33,7 @@ from jet_diffusion.schema import CHANNELS
 
 ROOT = Path(__file__).parents[2]
 
-FIGURES = {"mean_w1": "mean W1", "fpd": "FPD", "auc_observables": "AUC", "validation": "validation loss"}
+METRICS = {"mean_w1": "mean W1", "fpd": "FPD", "auc_observables": "AUC", "validation": "validation loss"}
 """Columns with an error over the base's seeds; of all of them less is better."""
 
 LAST_WORDS = 500
@@ -120,13 +121,13 @@ class Workshop:
         logged([sys.executable, "-m", "benchmarks.studies.judge", str(run), *judge, f"--out={judged}"], log)
 
     def made(self) -> dict[str, dict[str, Any]]:
-        """Figures of the rows that have been judged, by name."""
-        return {row.name: self._figures(row) for row in self.ablation.rows if self._judged(row).is_file()}
+        """Results of the rows that have been judged, by name."""
+        return {row.name: self._results(row) for row in self.ablation.rows if self._judged(row).is_file()}
 
-    def _figures(self, row: Row) -> dict[str, Any]:
+    def _results(self, row: Row) -> dict[str, Any]:
         folder = RunFolder.open(self._run(row))
         steps, losses = folder.read_metrics("train"), folder.read_metrics("validation")
-        return json.loads(self._judged(row).read_text()) | {
+        return read_judged(self._judged(row)) | {
             "name": row.name,
             "options": row.options,
             "jets_per_second": statistics.median(line["jets_per_second"] for line in steps),
@@ -157,32 +158,32 @@ def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
     """The rows made so far, in the file's order; in brackets how many of the seeds' deviations from the base."""
     base = [made[row.name] for row in rows if row.base and row.name in made]
     spread: dict[str, tuple[float, float]] = {}
-    for key in FIGURES if len(base) > 1 else ():
+    for key in METRICS if len(base) > 1 else ():
         values = [row[key] for row in base if row.get(key) is not None]  # few jets have no AUC
         if len(values) == len(base):
             spread[key] = statistics.mean(values), statistics.stdev(values)
-    header = ["row", "jets seen", "jets/s", *FIGURES.values(), "spread", f"occupancy {' / '.join(CHANNELS)}", "options"]
+    header = ["row", "jets seen", "jets/s", *METRICS.values(), "spread", f"occupancy {' / '.join(CHANNELS)}", "options"]
     lines = [header, [" --- "] * len(header)]
     for row in rows:
         if row.name not in made:
             continue
-        figures = made[row.name]
-        seen = figures.get("training_jets")  # not known of weights that began with another's
-        cells = [row.name, "-" if seen is None else f"{seen:,}", f"{figures['jets_per_second']:.1f}"]
-        cells += [cell(figures.get(key), None if row.base else spread.get(key)) for key in FIGURES]
-        cells += [f"{statistics.median(figures['spread'].values()):.2f}"]
-        cells += [" / ".join(f"{figures[f'occupancy_{channel}']:.2f}" for channel in CHANNELS)]
+        results = made[row.name]
+        seen = results.get("training_jets")  # not known of weights that began with another's
+        cells = [row.name, "-" if seen is None else f"{seen:,}", f"{results['jets_per_second']:.1f}"]
+        cells += [cell(results.get(key), None if row.base else spread.get(key)) for key in METRICS]
+        cells += [f"{statistics.median(results['spread'].values()):.2f}"]
+        cells += [" / ".join(f"{results[f'occupancy_{channel}']:.2f}" for channel in CHANNELS)]
         lines.append([*cells, f"`{' '.join(row.options)}`"])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     seeds = ", ".join(
-        f"{name} {spread[key][0]:.4g} ± {spread[key][1]:.2g}" for key, name in FIGURES.items() if key in spread
+        f"{name} {spread[key][0]:.4g} ± {spread[key][1]:.2g}" for key, name in METRICS.items() if key in spread
     )
-    floors = {name: base[0].get(f"{key}_floor") for key, name in FIGURES.items() if base}
-    known = ", ".join(f"{name} {floor:.3g}" for name, floor in floors.items() if floor is not None)
+    baselines = {name: base[0].get(f"{key}_baseline") for key, name in METRICS.items() if base}
+    known = ", ".join(f"{name} {baseline:.3g}" for name, baseline in baselines.items() if baseline is not None)
     precisions = ", ".join(sorted({row.get("precision", "that is not recorded") for row in made.values()}))
     return (
         f"{text}\n\nThe base, mean and standard deviation over its seeds: {seeds}. "
-        f"Floors, two samples of real jets: {known}.\n"
+        f"Baselines, real jets against other real jets: {known}.\n"
         "In brackets: difference from the base's mean in those deviations. "
         "Spread: median over the observables of the generated jets' central width over the real ones'. "
         f"Sampled in precision {precisions}.\n"

@@ -1,9 +1,9 @@
-"""Which headline metric sees which control, and how clearly.
+"""Print how clearly each headline metric sees each control (a plainly wrong sample).
 
     python -m benchmarks.studies.admissibility [JETS.hdf5] [--size 512]
 
-Cells are the excess over the real-against-real floor in standard errors; below 3 a metric would be fooled. The column
-"independent" holds a third real sample and should stay within 3. The default jets are the bundled sample.
+Cells are the excess over the baseline (real against real) in standard errors; below 3 a metric would be fooled. The
+column "independent" holds a third real sample and should stay within 3. The default jets are the bundled sample.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.load import load_jets
-from jet_diffusion.metrics.controls import CONTROLS
 from jet_diffusion.metrics.estimates import estimate
 from jet_diffusion.metrics.headline import HEADLINE
+from jet_diffusion.metrics.perturbations import CONTROLS
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import file_stem
-from jet_diffusion.metrics.controls import blank, mean_image
+from jet_diffusion.metrics.perturbations import blank, mean_image
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.sampling.sample import sample_like

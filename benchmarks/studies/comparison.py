@@ -1,4 +1,4 @@
-"""How a row of the comparison is judged: against real jets that went through the same reduction."""
+"""Judge a row of the comparison against real jets that went through the same reduction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.metrics.estimates import estimate
 from jet_diffusion.metrics.headline import HEADLINE
-from jet_diffusion.metrics.memorisation import memorisation
+from jet_diffusion.metrics.neighbours import memorisation
 from jet_diffusion.metrics.pairs import peak_signal_to_noise, structural_similarity
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
@@ -79,7 +79,7 @@ def reduced_once(jets: JetSample, pipeline: JetImagePipeline | None) -> JetSampl
 
 
 def judge(candidate: Candidate, real: JetSample, training: JetSample, *, draws: int, seed: int) -> dict[str, Any]:
-    """Every figure of a row; None where it cannot be computed.
+    """Compute every metric of a row; those that cannot be computed are left out.
 
     Args:
         candidate: the row's jets.
@@ -109,9 +109,9 @@ def judge(candidate: Candidate, real: JetSample, training: JetSample, *, draws: 
             continue
         rng = np.random.default_rng(seed)
         found = estimate(HEADLINE[name].compute, real.observables, made.observables, rng, size=size, draws=draws)
-        row |= {name: found.value, f"{name}_error": found.error, f"{name}_floor": found.floor}
-    if finite and row["fpd_floor"]:
-        row["fpd_over_floor"] = row["fpd"] / row["fpd_floor"]
+        row |= {name: found.value, f"{name}_error": found.error, f"{name}_baseline": found.baseline}
+    if finite and row["fpd_baseline"]:
+        row["fpd_over_baseline"] = row["fpd"] / row["fpd_baseline"]
     try:
         found_memory = memorisation(made, training, real, "observables", np.random.default_rng(seed))
         row |= {"memorisation": found_memory.ratio, "memorisation_error": found_memory.error}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.studies.comparison import Candidate, reduce_sample, reduced_once
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.io import write_text_atomically
-from jet_diffusion.plotting.jets import BACKGROUND, ENERGY_RANGE_GEV, jet_colours, save_figure
+from jet_diffusion.plotting.jets import BACKGROUND, ENERGY_RANGE_GEV, enlarge_hits, jet_colours, save_figure
 from jet_diffusion.schema import CHANNELS, GEV_PER_UNIT
 
 PANEL_JETS = 6
@@ -33,9 +33,9 @@ HEADER = (
     "evaluations",
     f"energy, ratio to real ({CHANNEL_NAMES})",
     f"occupancy, ratio to real ({CHANNEL_NAMES})",
-    "mean W1 (floor)",
-    "FPD / floor",
-    "AUC (floor)",
+    "mean W1 (baseline)",
+    "FPD / baseline",
+    "AUC (baseline)",
     "memorisation",
     "SSIM",
     "PSNR dB",
@@ -43,9 +43,9 @@ HEADER = (
 )
 
 CAPTION = (
-    "Each row is judged against real jets put through the same reduction. W1, FPD and AUC: lower is better, the floor "
-    "is what two real samples of that size give (AUC .5). Memorisation: 1 is none. SSIM and PSNR compare jet i with an "
-    "unrelated jet i, as the notebooks do: they are here to show that a blank image does well in them."
+    "Each row is judged against real jets put through the same reduction. W1, FPD and AUC: lower is better; the "
+    "baseline is what real jets against other real jets give (AUC .5). Memorisation: 1 is none. SSIM and PSNR compare "
+    "jet i with an unrelated jet i, as the notebooks do: they show that a blank image does well in them."
 )
 
 
@@ -77,9 +77,9 @@ def row_cells(row: dict[str, Any]) -> list[str]:
         number(row.get("evaluations"), ".0f"),
         " / ".join(number(row[f"energy_{channel}"], ".3g") for channel in CHANNELS),
         " / ".join(number(row[f"occupancy_{channel}"], ".3g") for channel in CHANNELS),
-        with_floor(row, "mean_w1"),
-        number(row.get("fpd_over_floor"), ".3g"),
-        with_floor(row, "auc_observables"),
+        with_baseline(row, "mean_w1"),
+        number(row.get("fpd_over_baseline"), ".3g"),
+        with_baseline(row, "auc_observables"),
         with_error(row, "memorisation"),
         number(row["ssim"], ".3f"),
         number(row["psnr"], ".1f"),
@@ -99,11 +99,11 @@ def with_error(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.3g} ± {row[f'{name}_error']:.1g}"
 
 
-def with_floor(row: dict[str, Any], name: str) -> str:
-    """Value, error and floor."""
+def with_baseline(row: dict[str, Any], name: str) -> str:
+    """Value, error and baseline."""
     if row.get(name) is None:
         return "-"
-    return f"{with_error(row, name)} ({row[f'{name}_floor']:.2g})"
+    return f"{with_error(row, name)} ({row[f'{name}_baseline']:.2g})"
 
 
 def winners(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -119,7 +119,7 @@ def winners(rows: Sequence[dict[str, Any]]) -> list[str]:
             continue
         best = {
             label: min(competing, key=lambda row, key=key: row.get(key) or math.inf)["name"]  # type: ignore[misc]
-            for label, key in (("FPD", "fpd_over_floor"), ("mean W1", "mean_w1"), ("AUC", "auc_observables"))
+            for label, key in (("FPD", "fpd_over_baseline"), ("mean W1", "mean_w1"), ("AUC", "auc_observables"))
             if any(row.get(key) is not None for row in competing)
         }
         names = dict.fromkeys(best.values())
@@ -163,7 +163,7 @@ def panel(candidates: Sequence[Candidate], real: JetSample) -> Figure:
         for axis in line:
             axis.set(xticks=[], yticks=[], facecolor=BACKGROUND)
         for axis, image in zip(line, energies.sum(axis=1) * GEV_PER_UNIT, strict=False):
-            masked = np.ma.masked_less_equal(image, 0)
+            masked = np.ma.masked_less_equal(enlarge_hits(image), 0)
             norm = LogNorm(*ENERGY_RANGE_GEV)
             shown = axis.imshow(masked, norm=norm, cmap=jet_colours(), origin="lower", interpolation="nearest")
     figure.colorbar(shown, ax=axes, shrink=0.3, label="energy per crystal, all channels [GeV]", extend="both")

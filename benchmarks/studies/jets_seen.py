@@ -1,19 +1,18 @@
-"""How far jets are from real ones against the number of training jets seen, with the fit, and how many a target needs.
+"""Fit how distances to real jets fall with the number of training jets seen, and how many jets a target needs.
 
     python -m benchmarks.studies.jets_seen JUDGED ... [--target fpd=0.0036] [--out jets_seen.png]
 
 JUDGED are files of `benchmarks/studies/judge.py --out`, of training runs, or tables of `benchmarks/studies/ablate.py`
-(ablations.json, all of whose rows count). What lies above the floor is fitted by a power of the jets seen,
-excess = scale (jets / 10,000)^-power, least squares of the logarithms with each distance's error, which is that of the
-draws of jets: what another training seed would give is in the errors of the fit only as far as rows scatter about it. A
-target is an excess over the floor. That of W1 depends on the number of jets judged, for a difference adds less to a
-larger floor.
+(ablations.json, all of whose rows count). The excess over the baseline (real against real) is fitted by a power of the
+jets seen: excess = scale (jets / 10,000)^-power. The fit is least squares of the logarithms with each distance's error,
+which is that of the draws of jets. What another training seed would give is in the errors of the fit only as far as
+rows scatter about it. A target is an excess over the baseline. That of W1 depends on the number of jets judged, for a
+difference adds less to a larger baseline.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.studies.judged import read_judged
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.plotting.jets import save_figure
 from jet_diffusion.plotting.style import LINE_COLOURS, styled
@@ -33,7 +33,7 @@ UNIT = 10_000
 
 @dataclass(frozen=True)
 class Excess:
-    """A distance's excess over its floor, of several models.
+    """A distance's excess over its baseline, of several models.
 
     Attributes:
         jets: (n,) training jets seen.
@@ -49,16 +49,16 @@ class Excess:
         """That of rows that were judged alike.
 
         Raises:
-            ValueError: if a row lies at its floor, where no power of the jets can be fitted, or fewer than three
+            ValueError: if a row lies at its baseline, where no power of the jets can be fitted, or fewer than three
                 numbers of jets were seen.
         """
         jets, value, error = (
             np.array([row[key] for row in rows], float) for key in ("training_jets", name, f"{name}_error")
         )
-        value = value - np.array([row[f"{name}_floor"] for row in rows])
+        value = value - np.array([row[f"{name}_baseline"] for row in rows])
         if (value <= 0).any():
             at = ", ".join(f"{int(count):,}" for count in jets[value <= 0])
-            raise ValueError(f"{name} is not above its floor after {at} jets; judge with more jets")
+            raise ValueError(f"{name} is not above its baseline after {at} jets; judge with more jets")
         if len(set(jets)) < 3:
             raise ValueError(f"a fit needs three numbers of jets seen, got {sorted({int(count) for count in jets})}")
         return cls(jets, value, error)
@@ -124,7 +124,7 @@ def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for path in paths:
-        found = json.loads(path.read_text())
+        found = read_judged(path)
         found = [found] if "size" in found else list(found.values())
         if any(not row.get(f"{name}_error", 0) > 0 for row in found for name in DISTANCES):
             raise ValueError(f"{path} has no {' or '.join(DISTANCES)} with its error; some of its jets are not finite")
@@ -142,7 +142,9 @@ def read_rows(paths: list[Path]) -> list[dict[str, Any]]:
 def draw(excesses: dict[str, Excess], laws: dict[str, PowerLaw]) -> Figure:
     """Excess against jets seen, with the fits and their bands of one standard error."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot(xlabel="training jets seen", ylabel="excess over the floor", xscale="log", yscale="log")
+    axes = figure.add_subplot(
+        xlabel="training jets seen", ylabel="excess over the baseline", xscale="log", yscale="log"
+    )
     for (name, law), colour in zip(laws.items(), LINE_COLOURS, strict=False):
         excess = excesses[name]
         label = f"{DISTANCES[name]}: power {law.power:.2f} ± {law.covariance[1, 1] ** 0.5:.2f}"
@@ -167,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     """Fit, print and draw as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("judged", nargs="+", type=Path)
-    named = f"an excess over the floor of {' or '.join(DISTANCES)}"
+    named = f"an excess over the baseline of {' or '.join(DISTANCES)}"
     parser.add_argument("--target", nargs="+", default=[], type=named_excess, metavar="NAME=EXCESS", help=named)
     parser.add_argument("--out", type=Path, help="picture to draw (png, pdf, svg)")
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Judge one model in a few lines, as the ablations of docs/ablations.md are judged.
+"""Sample one model and print the metrics that the ablations are judged by.
 
     python -m benchmarks.studies.judge MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--out FILE]
 
@@ -20,8 +20,7 @@ from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import write_text_atomically
-from jet_diffusion.metrics.distances import wasserstein
-from jet_diffusion.metrics.scaling import central_width
+from jet_diffusion.metrics.distances import central_width, wasserstein
 from jet_diffusion.observables.table import OBSERVABLES
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.precision import PRECISIONS, make_accelerator
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no)")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
-    parser.add_argument("--out", type=Path, help="write the figures there too, with all digits")
+    parser.add_argument("--out", type=Path, help="write the results there too, with all digits")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
@@ -90,14 +89,14 @@ def moments(generated: JetSample, real: JetSample) -> dict[str, Any]:
 def in_short(row: dict[str, Any]) -> dict[str, Any]:
     """What is looked at first."""
     ratios = {name: "/".join(f"{row[f'{name}_{c}']:.3f}" for c in CHANNELS) for name in ("occupancy", "energy")}
-    figures = {
-        name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_floor']:.3f})"
+    results = {
+        name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_baseline']:.3f})"
         for name in ("mean_w1", "fpd", "auc_observables")
         if name in row
     }
     worst = dict(sorted(row["w1"].items(), key=lambda item: -item[1])[:WORST])
     return {
-        **{"steps": row["steps"], "ms_per_jet": round(row["ms_per_jet"]), **ratios, **figures},
+        **{"steps": row["steps"], "ms_per_jet": round(row["ms_per_jet"]), **ratios, **results},
         "worst": {name: round(value, 2) for name, value in worst.items()},
         "spread": round(float(np.median(list(row["spread"].values()))), 3),
     }

@@ -21,6 +21,7 @@ from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.leakage import find_training_hashes, read_hashes, refuse_training_jets
 from jet_diffusion.data.load import HDF5_SUFFIXES, load_jets
+from jet_diffusion.evaluation.goals import GOALS
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.evaluation.run import SIZE, evaluate_jets
 from jet_diffusion.evaluation.write import write_report
@@ -28,14 +29,12 @@ from jet_diffusion.hub import load_pipeline
 from jet_diffusion.metrics.classifiers import CLASSIFIERS
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
-from jet_diffusion.report.model import Figure, Goal, Report, refuse_existing
+from jet_diffusion.report.model import MetricResult, Report, refuse_existing
+from jet_diffusion.report.render import one_line
 from jet_diffusion.report.tables import number, verdict
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.sample import SampledJets, sample_like, set_sampler
 from jet_diffusion.sampling.sweep import parse_steps, run_sweep
-
-MS_PER_JET = Goal(high=10)
-"""On one GPU."""
 
 
 def evaluate(arguments: argparse.Namespace) -> Evaluation:
@@ -165,7 +164,7 @@ def _add_cost(report: Report, sampled: SampledJets) -> None:
     size, device = len(sampled.jets), sampled.settings["device"]
     note = f"{device}, batches of {sampled.settings['batch_size']}"
     report.add(
-        Figure(
+        MetricResult(
             "ms_per_jet",
             "sampling time a jet",
             "cost",
@@ -175,26 +174,26 @@ def _add_cost(report: Report, sampled: SampledJets) -> None:
             None,
             size,
             unit="ms",
-            goal=MS_PER_JET if on_gpu else None,
+            goal=GOALS["ms_per_jet"] if on_gpu else None,
             note=note,
         ),
-        Figure("evaluations", "network evaluations a jet", "cost", sampled.evaluations, None, None, None, size),
+        MetricResult("evaluations", "network evaluations a jet", "cost", sampled.evaluations, None, None, None, size),
     )
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate as the command line says and print the figures."""
+    """Evaluate as the command line says and print the results."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
     arguments.argv = argv
     evaluation = evaluate(arguments)
     for notice in evaluation.report.notices:
-        sys.stdout.write(f"! {notice}\n")
-    for figure in evaluation.report.figures:
-        value, floor = number(figure.value, figure.error), number(figure.floor, figure.floor_error)
-        sys.stdout.write(f"{figure.label:<44} {value:>22}   floor {floor:>22}   {verdict(figure)}\n")
+        sys.stdout.write(f"! {one_line(notice)}\n")
+    for result in evaluation.report.results:
+        value, baseline = number(result.value, result.error), number(result.baseline, result.baseline_error)
+        sys.stdout.write(f"{result.label:<44} {value:>22}   baseline {baseline:>22}   {verdict(result)}\n")
     for entry in evaluation.report.omitted:
-        sys.stdout.write(f"left out: {entry['name']}: {entry['reason']}\n")
+        sys.stdout.write(f"left out: {entry['name']}: {one_line(entry['reason'])}\n")
     sys.stdout.write(f"report: {(arguments.out / 'report.html').absolute()}\n")
 
 

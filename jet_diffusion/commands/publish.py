@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.report.model import REPORT_FILE, Report
+from jet_diffusion.report.render import render_markdown
 from jet_diffusion.report.tables import number
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
 from jet_diffusion.sampling.sample import describe_sampler, set_sampler, solver_name
@@ -39,7 +39,7 @@ class Figures:
         picture: Jets sampled at the same step as the averages.
         caption: What the averages are of.
         averages: Energy and occupancy per channel: name, real, generated and ratio, as text.
-        evaluated: Figures of the evaluation report: name, value, floor and jets, as text; empty without one.
+        evaluated: Results of the evaluation report: name, value, baseline and jets, as text; empty without one.
         notices: What the report says before any number.
         results: The same for the card's metadata.
         report: The evaluation report, if the run has one.
@@ -168,16 +168,16 @@ def read_figures(run: RunFolder, step: int) -> Figures:
     if not report_file.is_file():
         return Figures(picture, caption, averages, [], [], results, None)
     report = Report.load(report_file)
-    for figure in report.figures:
-        results.append(_result(dataset, "test", figure.name.replace("_", "-"), figure.label, figure.value))
+    for result in report.results:
+        results.append(_result(dataset, "test", result.name.replace("_", "-"), result.label, result.value))
     evaluated = [
         {
-            "name": figure.label,
-            "value": number(figure.value, figure.error),
-            "floor": number(figure.floor, figure.floor_error),
-            "size": str(figure.size),
+            "name": result.label,
+            "value": number(result.value, result.error),
+            "baseline": number(result.baseline, result.baseline_error),
+            "size": str(result.size),
         }
-        for figure in report.figures
+        for result in report.results
     ]
     sampling = report.heading.get("sampling", {})
     return Figures(picture, caption, averages, evaluated, report.notices, results, report_file, sampling)
@@ -221,23 +221,23 @@ def make_model_card(
         datasets=[dataset["path"]] if dataset.get("on_hub") else None,
         eval_results=figures.results,
     )
-    with as_file(files("jet_diffusion.model_cards") / "model_card.md") as template:
-        return ModelCard.from_template(
-            data,
-            template_path=str(template),
-            title=repo.rsplit("/", maxsplit=1)[-1],
-            repo=repo,
-            provenance=dataset["simulated"],
-            picture=PICTURE,
-            note=getattr(pipeline, "note", ""),
-            facts=model_facts(run, pipeline, checkpoint),
-            figures=figures,
-            pt_range=_pt_range(pipeline),
-            totals=_totals(pipeline),
-            tilted=pipeline.config.shape_tilt is not None,
-            rows="" if pipeline.conditioner is None else f"{pipeline.conditioner.config.num_rows:,}",
-            fingerprint=dataset["fingerprint"],
-        )
+    content = render_markdown(
+        "model_card.md",
+        card_data=data.to_yaml(),
+        title=repo.rsplit("/", maxsplit=1)[-1],
+        repo=repo,
+        provenance=dataset["simulated"],
+        picture=PICTURE,
+        note=getattr(pipeline, "note", ""),
+        facts=model_facts(run, pipeline, checkpoint),
+        figures=figures,
+        pt_range=_pt_range(pipeline),
+        totals=_totals(pipeline),
+        tilted=pipeline.config.shape_tilt is not None,
+        rows="" if pipeline.conditioner is None else f"{pipeline.conditioner.config.num_rows:,}",
+        fingerprint=dataset["fingerprint"],
+    )
+    return ModelCard(content)
 
 
 def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> list[tuple[str, str]]:

@@ -23,13 +23,14 @@ from jet_diffusion.data.leakage import find_training_hashes, refuse_training_jet
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.evaluation.curves import imputation_chart, reconstruction_chart
 from jet_diffusion.evaluation.result import describe
-from jet_diffusion.evaluation.write import PICTURES, save_drawing, write_texts
+from jet_diffusion.evaluation.write import PICTURES, save_drawing
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.metrics.pairs import PAIR_SCORES
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.plotting.jets import plot_side_by_side
 from jet_diffusion.report.model import Report, refuse_existing
+from jet_diffusion.report.render import one_line, write_texts
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.impute import impute_hcal
 from jet_diffusion.sampling.sample import set_sampler
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.argv = argv
     report = reconstruct(arguments)
     for notice in report.notices:
-        sys.stdout.write(f"! {notice}\n")
+        sys.stdout.write(f"! {one_line(notice)}\n")
     sys.stdout.write(f"report: {(arguments.out / 'report.html').absolute()}\n")
 
 

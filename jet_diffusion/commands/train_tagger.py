@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from jet_diffusion.evaluation.result import describe
 from jet_diffusion.io import partial_folder
 from jet_diffusion.metrics.networks import load_transformers
 from jet_diffusion.metrics.tagger import ARCHITECTURES, STEPS, TaggerScores, score_tagger, train_tagger
+from jet_diffusion.report.render import render_markdown
 from jet_diffusion.runs import versions
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def _card(scores: dict[str, Any], name: str) -> ModelCard:
         pipeline_tag="image-classification",
         tags=["physics", "jets", "calorimeter", "jet-diffusion"],
     )
-    template = (files("jet_diffusion.model_cards") / "tagger_card.md").read_text(encoding="utf-8")
-    return ModelCard.from_template(data, template_str=template, name=name, scores=scores, test=scores["test"])
+    content = render_markdown("tagger_card.md", card_data=data.to_yaml(), name=name, scores=scores, test=scores["test"])
+    return ModelCard(content)
 
 
 def run(arguments: argparse.Namespace) -> TaggerScores:

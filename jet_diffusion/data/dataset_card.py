@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
+
+from jet_diffusion.report.render import render_markdown
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -35,21 +36,21 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         configs=[configuration],
         jet_diffusion=metadata,
     )
-    with as_file(files("jet_diffusion.model_cards") / "dataset_card.md") as template:
-        return DatasetCard.from_template(
-            card_data,
-            template_path=str(template),
-            pretty_name=pretty_name,
-            simulated=simulated,
-            num_jets=num_jets,
-            repo=repo,
-            splits=splits,
-            source_name=metadata["source"]["name"],
-            source_jets=metadata["source"]["num_jets"],
-            source_size=metadata["source"]["size"],
-            fractions=" / ".join(f"{share:g}" for share in metadata["fractions"].values()),
-            seed=metadata["seed"],
-            duplicate_jets=metadata["duplicates"]["jets"],
-            duplicate_jets_across_splits=metadata["duplicates"]["jets_across_splits"],
-            num_hcal_not_in_towers=metadata["num_hcal_not_in_towers"],
-        )
+    content = render_markdown(
+        "dataset_card.md",
+        card_data=card_data.to_yaml(),
+        pretty_name=pretty_name,
+        simulated=simulated,
+        num_jets=num_jets,
+        repo=repo,
+        splits=splits,
+        source_name=metadata["source"]["name"],
+        source_jets=metadata["source"]["num_jets"],
+        source_size=metadata["source"]["size"],
+        fractions=" / ".join(f"{share:g}" for share in metadata["fractions"].values()),
+        seed=metadata["seed"],
+        duplicate_jets=metadata["duplicates"]["jets"],
+        duplicate_jets_across_splits=metadata["duplicates"]["jets_across_splits"],
+        num_hcal_not_in_towers=metadata["num_hcal_not_in_towers"],
+    )
+    return DatasetCard(content)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from jet_diffusion.schema import (
     CHANNELS,
     CLASS_NAMES,
+    CRYSTAL_TO_TOWER,
     CRYSTALS_PER_TOWER,
     HCAL,
     IMAGE_SHAPE,
@@ -64,8 +65,6 @@ HCAL_START = HCAL * _PLANE
 _IMAGE = len(CHANNELS) * _PLANE
 _TOWERS = NUM_TOWERS**2
 _ROW, _COLUMN = np.divmod(np.arange(_PLANE), NUM_CRYSTALS)
-_TOWER = _ROW // CRYSTALS_PER_TOWER * NUM_TOWERS + _COLUMN // CRYSTALS_PER_TOWER
-"""Tower of each crystal."""
 _IS_CORNER = (_ROW % CRYSTALS_PER_TOWER == 0) & (_COLUMN % CRYSTALS_PER_TOWER == 0)
 """Whether a crystal is its tower's first."""
 
@@ -205,7 +204,7 @@ def _split_towers(hits: _Hits) -> tuple[_Hits, _Hits]:
     is_hcal = hits.place >= HCAL_START
     hcal = hits.where(is_hcal)
     crystal = hcal.place - HCAL_START
-    cell = hcal.jet * _TOWERS + _TOWER[crystal]
+    cell = hcal.jet * _TOWERS + CRYSTAL_TO_TOWER[crystal]
     corners = _IS_CORNER[crystal]
     tower_bits = np.zeros(hits.num_jets * _TOWERS, np.uint32)
     tower_bits[cell[corners]] = hcal.bits[corners]
@@ -216,7 +215,7 @@ def _split_towers(hits: _Hits) -> tuple[_Hits, _Hits]:
     num_hits = np.bincount(hcal.jet, minlength=hits.num_jets)
     constant = (equal == num_hits) & (num_hits == num_towers * CRYSTALS_PER_TOWER**2)
 
-    tower_hits = _Hits(hits.num_jets, hcal.jet, _TOWER[crystal], hcal.bits)
+    tower_hits = _Hits(hits.num_jets, hcal.jet, CRYSTAL_TO_TOWER[crystal], hcal.bits)
     return hits.where(~(is_hcal & constant[hits.jet])), tower_hits.where(corners & constant[hcal.jet])
 
 

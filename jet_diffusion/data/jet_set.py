@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from jet_diffusion.observables.hits import CRYSTAL_TO_TOWER, PIXELS, TOWERS, Array, check_image_shape
+from jet_diffusion.observables.hits import PIXELS, TOWERS, Array
 from jet_diffusion.observables.table import BATCH_SIZE, OBSERVABLES, compute_observables
-from jet_diffusion.schema import CHANNELS, CLASS_NAMES, GEV_PER_UNIT, IMAGE_SHAPE
+from jet_diffusion.schema import CHANNELS, CLASS_NAMES, CRYSTAL_TO_TOWER, GEV_PER_UNIT, IMAGE_SHAPE, check_energies
 
 VOXELS = int(np.prod(IMAGE_SHAPE))
 """Values of one jet image, all channels."""
@@ -70,7 +70,10 @@ class JetSample:
         Raises:
             ValueError: for a wrong shape, or jets and labels of different number.
         """
-        rows = [csr_array(check_image_shape(batch).reshape(len(batch), VOXELS)) for batch in batches]
+        rows = []
+        for batch in batches:
+            check_energies(batch, physical=False)
+            rows.append(csr_array(batch.reshape(len(batch), VOXELS)))
         voxels = vstack(rows, format="csr") if rows else csr_array((0, VOXELS), dtype=np.float32)
         return cls(voxels, np.asarray(labels), np.asarray(pt), np.asarray(m0), **description)
 

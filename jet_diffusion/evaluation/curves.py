@@ -22,16 +22,16 @@ def sweep_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Quality against network evaluations and against milliseconds a jet, a line per scheduler."""
     figure = Figure(figsize=(8.4, 6.4), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    qualities = (("auc", "AUC, observables", "auc_floor"), ("fpd", "FPD", "fpd_floor"))
+    qualities = (("auc", "AUC, observables", "auc_baseline"), ("fpd", "FPD", "fpd_baseline"))
     costs = (("evaluations", "network evaluations a jet"), ("ms_per_jet", "ms a jet"))
-    for line, (quality, label, floor) in enumerate(qualities):
+    for line, (quality, label, baseline) in enumerate(qualities):
         for column, (cost, axis) in enumerate(costs):
             axes = panels[line, column]
             for scheduler, colour in zip(dict.fromkeys(row["scheduler"] for row in rows), cycle(LINE_COLOURS)):
                 chosen = sorted((row for row in rows if row["scheduler"] == scheduler), key=lambda row: row[cost])
                 values = np.array([[row[cost], row[quality], row[f"{quality}_error"]] for row in chosen], dtype=float)
                 axes.errorbar(*values.T[:2], values[:, 2], fmt="o-", ms=4, lw=1, color=colour, label=scheduler)
-            axes.axhline(np.mean([row[floor] for row in rows]), color=REAL, ls=":", lw=1, label="floor")
+            axes.axhline(np.mean([row[baseline] for row in rows]), color=REAL, ls=":", lw=1, label="baseline")
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")

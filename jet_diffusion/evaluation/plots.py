@@ -81,14 +81,14 @@ def draw_histograms(main: Axes, ratio: Axes, real: Array, generated: Array, row:
 
 @styled()
 def wasserstein_chart(bands: WassersteinBands) -> Figure:
-    """W1 of every observable in units of its own band, with the floor and the simultaneous band."""
+    """W1 of every observable in units of its own band, with the baseline and the simultaneous band."""
     figure = Figure(figsize=(7.2, 9.6), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(OBSERVABLES))[::-1]
     unit = np.where(bands.band > 0, bands.band, 1.0)
     limit = bands.simultaneous / unit
     axes.barh(rows, limit, height=0.8, color=FAINT, alpha=0.6, label="simultaneous 95 % band")
-    axes.plot(bands.floor / unit, rows, "|", color=REAL, ms=9, mew=1.6, label="floor (real against real)")
+    axes.plot(bands.baseline / unit, rows, "|", color=REAL, ms=9, mew=1.6, label="baseline (real against real)")
     value = bands.value / unit
     outside = ~bands.inside
     for chosen, marker, text in ((~outside, "o", "generated, inside its band"), (outside, "D", "generated, outside")):
@@ -141,7 +141,7 @@ def roc_curves(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
     figure = Figure(figsize=(5.2, 5.0), layout="constrained")
     axes = figure.subplots()
     for (name, outcome), colour in zip(outcomes.items(), LINE_COLOURS, strict=False):
-        test, halves = outcome.test, outcome.ladder["real halves"]
+        test, halves = outcome.test, outcome.known["real halves"]
         axes.plot(
             test.false_positive_rate,
             test.true_positive_rate,
@@ -156,15 +156,14 @@ def roc_curves(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
 
 
 @styled()
-def ladder_chart(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
-    """AUC of each classifier on every rung of the power ladder and on the generated jets."""
+def perturbation_chart(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
+    """AUC of each classifier for every known perturbation and for the generated jets."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    rungs = list(next(iter(outcomes.values())).ladder)
-    names = [*rungs, "generated"]
+    names = [*next(iter(outcomes.values())).known, "generated"]
     width = 0.8 / len(outcomes)
     for number, ((name, outcome), colour) in enumerate(zip(outcomes.items(), LINE_COLOURS, strict=False)):
-        tests = [*outcome.ladder.values(), outcome.test]
+        tests = [*outcome.known.values(), outcome.test]
         place = np.arange(len(names)) + (number - (len(outcomes) - 1) / 2) * width
         heights = [test.auc - 0.5 for test in tests]
         axes.bar(

@@ -15,17 +15,17 @@ from jet_diffusion.schema import CLASS_NAMES
 
 @dataclass(frozen=True)
 class TwoSampleOutcome:
-    """A classifier's verdict and what it is worth.
+    """What a classifier found, and what it finds in jets with known perturbations.
 
     Attributes:
         description: model and budget.
         test: generated against real.
-        ladder: "real halves" and each rung -> real against changed real jets.
+        known: "real halves" and each known perturbation -> real jets against those jets.
     """
 
     description: str
     test: TwoSampleTest
-    ladder: dict[str, TwoSampleTest]
+    known: dict[str, TwoSampleTest]
 
 
 @dataclass
@@ -33,9 +33,9 @@ class Evaluation:
     """A report and what its pictures are drawn from.
 
     Attributes:
-        report: the figures.
+        report: the results.
         reference: real jets that all are compared with.
-        second: as many other real jets, for the floors.
+        second: as many other real jets, for the baselines.
         generated: as many generated jets.
         bands: W1 of the observables, if computed.
         two_sample: outcome of each classifier.

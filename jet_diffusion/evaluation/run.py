@@ -1,4 +1,4 @@
-"""Judge generated jets against real ones: all metrics in their order, collected in a report."""
+"""Compare generated jets with real ones: run all metrics and collect them in a report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def evaluate_jets(
     """Compute everything that the jets at hand allow; what they do not allow is left out with its reason.
 
     Args:
-        real: held-out real jets, twice `size` of them for floors at full size.
+        real: held-out real jets, twice `size` of them for baselines at full size.
         generated: generated jets.
         training: jets the generator was trained on, for memorisation; without them it is left out.
         size: jets a side; lowered to what there is.
@@ -62,10 +62,9 @@ def evaluate_jets(
     (generated,) = generated.split([size], rng)
     report = Report({"size": size, "seed": seed, **(heading or {})})
     result = Evaluation(report, reference, second, generated)
-    report.heading["real"] = describe(real)
-    report.heading["generated"] = describe(generated)
-    if training is not None:
-        report.heading["training"] = describe(training)
+    for name, sample in (("real", real), ("generated", generated), ("training", training)):
+        if sample is not None:
+            report.heading[name] = describe(sample)
     steps: list[tuple[str, Callable[[], None]]] = [
         ("integrity", lambda: sections.add_integrity(result)),
         ("observables", lambda: _compute_observables(reference, second, generated)),

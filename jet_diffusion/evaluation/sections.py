@@ -5,42 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2, norm
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.evaluation.goals import GOALS, inside_band_goal, response_bins_goal, response_goal
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.metrics.bands import WassersteinBands, wasserstein_bands
 from jet_diffusion.metrics.closure import Response, condition_closure
-from jet_diffusion.metrics.distances import separation_power
+from jet_diffusion.metrics.distances import FeatureScale, Whitening, separation_power
 from jet_diffusion.metrics.estimates import estimate
 from jet_diffusion.metrics.headline import HEADLINE
 from jet_diffusion.metrics.integrity import condition_mismatch, count_faults
 from jet_diffusion.metrics.jetnet import KPD_SAMPLES, fpd_samples, jetnet_fpd, jetnet_kpd, jetnet_wasserstein
-from jet_diffusion.metrics.memorisation import SPACES, memorisation
-from jet_diffusion.metrics.neighbours import precision_recall
-from jet_diffusion.metrics.scaling import FeatureScale, Whitening
+from jet_diffusion.metrics.neighbours import SPACES, memorisation, precision_recall
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.observables.table import OBSERVABLES
-from jet_diffusion.report.model import Figure, Goal
+from jet_diffusion.report.model import MetricResult
 from jet_diffusion.schema import CLASS_NAMES
-
-RESPONSE_TOLERANCE = 0.01
-"""A mean response is to be right within this, or within what chance allows where that is more."""
-
-LEVEL = 0.99
-"""Share of perfect generators that each goal of a response lets pass."""
 
 LEAST_JETS = 200
 """Fewest jets a side for distances of 45 features; W1 alone takes any number."""
-
-GOALS = {
-    "fpd": Goal(high=0.5, of="excess"),
-    "w1_inside_band": Goal(low=0.9),
-    "w1_outside_simultaneous": Goal(high=0),
-    "memorisation_observables": Goal(0.95, 1.05),
-    "memorisation_pixels": Goal(0.95, 1.05),
-}
-"""Figure -> what a very good generator reaches."""
 
 
 def add_integrity(result: Evaluation) -> None:
@@ -72,28 +55,28 @@ def _bad_observables(result: Evaluation, least: int) -> str | None:
 
 
 def add_headline(result: Evaluation, rng: np.random.Generator) -> None:
-    """Each headline metric in several draws beside its floor."""
+    """Measure each headline metric in several draws, beside its baseline."""
     report, size = result.report, len(result.generated)
     every_real = np.concatenate([result.reference.observables, result.second.observables])
     for metric in HEADLINE.values():
-        if metric.name == "auc_observables":
-            continue  # its own section has it with five seeds and the power ladder
+        if metric.own_section:
+            continue
         reason = _bad_observables(result, LEAST_JETS)
         if reason:
             report.omit(metric.name, reason)
             continue
         found = estimate(metric.compute, every_real, result.generated.observables, rng, size=size)
         report.add(
-            Figure(
+            MetricResult(
                 metric.name,
                 metric.label,
                 "distances",
                 found.value,
                 found.error,
-                found.floor,
-                found.floor_error,
+                found.baseline,
+                found.baseline_error,
                 size,
-                goal=GOALS.get(metric.name),
+                goal=metric.goal,
                 note=f"{found.draws} draws; {metric.source}",
             )
         )
@@ -103,24 +86,25 @@ def add_headline(result: Evaluation, rng: np.random.Generator) -> None:
 
 
 def add_classes(result: Evaluation, rng: np.random.Generator) -> None:
-    """FPD and mean W1 within each class: a generator that ignores its label shows here alone."""
+    """Repeat distances within each class: only here does it show that a generator ignores its label."""
     for label, name in enumerate(CLASS_NAMES):
         real = np.concatenate([s.of_class(label).observables for s in (result.reference, result.second)])
         generated = result.generated.of_class(label).observables
         size = min(len(real) // 2, len(generated))
-        for key in ("fpd", "mean_w1"):
-            metric = HEADLINE[key]
+        for metric in (row for row in HEADLINE.values() if row.by_class):
             reason = _bad_observables(result, 0) or (size < LEAST_JETS and f"needs {LEAST_JETS} jets, got {size}")
             if reason:
-                result.report.omit(f"{key}_{name}", reason)
+                result.report.omit(f"{metric.name}_{name}", reason)
                 continue
             found = estimate(metric.compute, real, generated, rng, size=size)
-            numbers = (found.value, found.error, found.floor, found.floor_error, size)
-            result.report.add(Figure(f"{key}_{name}", f"{metric.label}, {name} jets", "classes", *numbers))
+            numbers = (found.value, found.error, found.baseline, found.baseline_error, size)
+            result.report.add(
+                MetricResult(f"{metric.name}_{name}", f"{metric.label}, {name} jets", "classes", *numbers)
+            )
 
 
 def add_wasserstein(result: Evaluation, rng: np.random.Generator) -> None:
-    """W1 and separation power of every observable, in their bands."""
+    """Measure W1 and separation power of every observable, beside the bands of a perfect generator."""
     report, size = result.report, len(result.generated)
     reason = _bad_observables(result, 1)
     if reason:
@@ -133,25 +117,25 @@ def add_wasserstein(result: Evaluation, rng: np.random.Generator) -> None:
     ]
     inside, outside = float(bands.inside.mean()), int((~bands.inside_simultaneous).sum())
     report.add(
-        Figure(
+        MetricResult(
             "w1_inside_band",
             "observables inside their own 95 % band",
             "observables",
             inside,
             None,
-            bands.floor_inside,
+            bands.baseline_inside,
             None,
             size,
-            goal=Goal(low=min(GOALS["w1_inside_band"].low or 0.0, bands.least_inside)),
+            goal=inside_band_goal(bands.least_inside),
             note=f"95 % of perfect generators reach {bands.least_inside:.2f}, for observables depend on one another",
         ),
-        Figure(
+        MetricResult(
             "w1_outside_simultaneous",
             "observables outside the simultaneous 95 % band",
             "observables",
             outside,
             None,
-            bands.floor_outside_simultaneous,
+            bands.baseline_outside_simultaneous,
             None,
             size,
             goal=GOALS["w1_outside_simultaneous"],
@@ -170,19 +154,19 @@ def _observable_row(
         "generated_mean": generated[:, index].mean(),
         "w1": bands.value[index],
         "w1_error": bands.error[index],
-        "w1_floor": bands.floor[index],
-        "w1_floor_error": bands.floor_error[index],
+        "w1_baseline": bands.baseline[index],
+        "w1_baseline_error": bands.baseline_error[index],
         "band": bands.band[index],
         "simultaneous_band": bands.simultaneous[index],
         "inside_band": bool(bands.inside[index]),
         "inside_simultaneous": bool(bands.inside_simultaneous[index]),
         "separation": separation_power(real[:, index], generated[:, index]),
-        "separation_floor": separation_power(real[:, index], second[:, index]),
+        "separation_baseline": separation_power(real[:, index], second[:, index]),
     }
 
 
 def add_neighbours(result: Evaluation) -> None:
-    """Precision, recall, density and coverage one by one."""
+    """Measure precision, recall, density and coverage one by one."""
     names = ("precision", "recall", "density", "coverage")
     reason = _bad_observables(result, LEAST_JETS)
     if reason:
@@ -191,16 +175,16 @@ def add_neighbours(result: Evaluation) -> None:
         return
     whitening = Whitening.fit(result.reference.observables)
     real, second, generated = (whitening(s.observables) for s in (result.reference, result.second, result.generated))
-    value, floor = precision_recall(real, generated), precision_recall(real, second)
+    value, baseline = precision_recall(real, generated), precision_recall(real, second)
     for name in names:
         result.report.add(
-            Figure(
+            MetricResult(
                 name,
                 name,
                 "neighbours",
                 getattr(value, name),
                 None,
-                getattr(floor, name),
+                getattr(baseline, name),
                 None,
                 len(result.generated),
                 note="judge precision together with recall",
@@ -209,7 +193,7 @@ def add_neighbours(result: Evaluation) -> None:
 
 
 def add_jetnet(result: Evaluation) -> None:
-    """JetNet's variants, for comparison with papers; their floors tend to 0."""
+    """Measure FPD, KPD and W1 as JetNet does, for comparison with papers; their baselines tend to 0."""
     names = ("jetnet_fpd", "jetnet_kpd", "jetnet_w1_mass")
     reason = _bad_observables(result, LEAST_JETS)
     if reason:
@@ -239,64 +223,62 @@ def add_jetnet(result: Evaluation) -> None:
     )
     for name, (label, compute, note) in zip(names, texts, strict=True):
         unit = "GeV" if name == "jetnet_w1_mass" else ""
-        figure = Figure(name, label, "as in papers", *compute(generated), *compute(second), size, unit, note=note)
-        result.report.add(figure)
+        numbers = *compute(generated), *compute(second)
+        result.report.add(MetricResult(name, label, "as in papers", *numbers, size, unit, note=note))
 
 
 def add_closure(result: Evaluation, rng: np.random.Generator) -> None:
-    """Response to the asked pT and mass in bins, on average over them, and by how much the bins differ."""
+    """Measure how jets respond to the asked pT and mass: in bins, on average, and by how much the bins differ."""
     reason = _bad_observables(result, 0)
     if reason:
         result.report.omit("closure", reason)
         return
     pooled = JetSample.join([result.reference, result.second])
     closures = condition_closure(pooled, result.generated, rng)
-    floors = condition_closure(result.reference, result.second, rng)
+    baselines = condition_closure(result.reference, result.second, rng)
     result.closure = [one for closure in closures for one in closure.bins]
     result.report.tables["closure"] = [one.row() for one in result.closure]
-    for closure, floor in zip(closures, floors, strict=True):
+    for closure, baseline in zip(closures, baselines, strict=True):
         about = f"{closure.condition}, generated / real, {closure.jet_class} jets"
         names = [f"{kind}_{closure.condition}_{closure.jet_class}" for kind in ("response", "response_bins")]
         try:
-            figures = _response_figures(names, about, closure.response(), floor.response())
+            responses = _response_results(names, about, closure.response(), baseline.response())
         except ValueError as error:
             for name in names:
                 result.report.omit(name, error)
             continue
-        for figure in figures:
-            result.report.add(figure)
+        result.report.add(*responses)
 
 
-def _response_figures(names: list[str], about: str, found: Response, floor: Response) -> list[Figure]:
-    tolerance = max(RESPONSE_TOLERANCE, float(norm.ppf((1 + LEVEL) / 2)) * found.error)
+def _response_results(names: list[str], about: str, found: Response, baseline: Response) -> list[MetricResult]:
     return [
-        Figure(
+        MetricResult(
             names[0],
             f"mean response to {about}",
             "closure",
             found.ratio,
             found.error,
-            floor.ratio,
-            floor.error,
+            baseline.ratio,
+            baseline.error,
             found.jets,
-            goal=Goal(1 - tolerance, 1 + tolerance),
+            goal=response_goal(found.error),
         ),
-        Figure(
+        MetricResult(
             names[1],
             f"mean squared pull of the responses to {about}",
             "closure",
             found.square_pull,
             found.square_pull_error,
-            floor.square_pull,
-            floor.square_pull_error,
+            baseline.square_pull,
+            baseline.square_pull_error,
             found.jets,
-            goal=Goal(high=float(chi2.ppf(LEVEL, found.bins)) / found.bins),
+            goal=response_bins_goal(found.bins),
         ),
     ]
 
 
 def add_memorisation(result: Evaluation, training: JetSample | None, rng: np.random.Generator) -> None:
-    """Distances to training jets against distances to held-out ones, in both spaces."""
+    """Compare distances to training jets with distances to held-out ones, in both spaces."""
     for space in SPACES:
         name = f"memorisation_{space}"
         if training is None:
@@ -304,19 +286,19 @@ def add_memorisation(result: Evaluation, training: JetSample | None, rng: np.ran
             continue
         try:
             found = memorisation(result.generated, training, result.reference, space, rng)
-            floor = memorisation(result.second, training, result.reference, space, rng)
+            baseline = memorisation(result.second, training, result.reference, space, rng)
         except ValueError as error:
             result.report.omit(name, error)
             continue
         result.report.add(
-            Figure(
+            MetricResult(
                 name,
                 f"memorisation ratio, {space}",
                 "memorisation",
                 found.ratio,
                 found.error,
-                floor.ratio,
-                floor.error,
+                baseline.ratio,
+                baseline.error,
                 found.size,
                 goal=GOALS[name],
                 note=f"{100 * found.nearer:.1f} % of jets nearer to training than to held-out ones",

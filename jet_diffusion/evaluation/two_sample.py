@@ -1,4 +1,4 @@
-"""The section of an evaluation that trains classifiers: AUCs with the power ladder beside them."""
+"""The section of a report that trains classifiers: AUCs, beside those of real jets with known perturbations."""
 
 from __future__ import annotations
 
@@ -8,35 +8,27 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.evaluation.goals import GOALS
 from jet_diffusion.evaluation.result import Evaluation, TwoSampleOutcome
-from jet_diffusion.metrics.ladder import LADDER
+from jet_diffusion.metrics.perturbations import PERTURBATIONS, perturb
 from jet_diffusion.metrics.two_sample import (
     LEAST_JETS,
     POWER,
     SEEDS,
     TwoSampleTest,
-    apply_rung,
     has_power,
     two_sample_test,
 )
-from jet_diffusion.report.model import Figure, Goal
+from jet_diffusion.report.model import MetricResult
 
 REAL_HALVES = "real halves"
 
-LADDER_SEEDS = {"observables": SEEDS, "voxels": 2, "resnet": 2, "convnextv2": 2}
-"""Repetitions of each rung; fewer where a training takes long."""
-
-GOALS = {
-    "observables": Goal(high=0.55),
-    "voxels": Goal(high=0.55),
-    "resnet": Goal(high=0.65),
-    "convnextv2": Goal(high=0.65),
-}
-"""AUC a very good generator reaches."""
+PERTURBATION_SEEDS = {"observables": SEEDS, "voxels": 2, "resnet": 2, "convnextv2": 2}
+"""Repetitions for each known perturbation; fewer where a training takes long."""
 
 
 def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: int, jobs: int) -> None:
-    """Train each classifier on generated against real jets and on every rung of the ladder.
+    """Train each classifier to tell generated from real jets, and perturbed real jets from real ones.
 
     Args:
         result: evaluation to add to.
@@ -57,7 +49,7 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
         for name in classifiers:
             result.report.omit(f"auc_{name}", reason)
         return
-    changed = {rung: apply_rung(rung, result.second, seed) for rung in LADDER} if classifiers else {}
+    changed = {name: perturb(name, result.second, seed) for name in PERTURBATIONS} if classifiers else {}
     others = {"generated": result.generated, REAL_HALVES: result.second, **changed}
     if "observables" in classifiers:
         for sample in changed.values():
@@ -65,14 +57,14 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
     tasks = [(name, other) for name in classifiers for other in others]
     tests = Parallel(n_jobs=jobs)(
         delayed(_test)(
-            name, result.reference, others[other], SEEDS if other == "generated" else LADDER_SEEDS[name], seed
+            name, result.reference, others[other], SEEDS if other == "generated" else PERTURBATION_SEEDS[name], seed
         )
         for name, other in tasks
     )
     outcomes = dict(zip(tasks, tests, strict=True))
     for name in classifiers:
-        ladder = {rung: outcomes[name, rung] for rung in (REAL_HALVES, *LADDER)}
-        _add(result, name, TwoSampleOutcome(CLASSIFIERS[name]().description, outcomes[name, "generated"], ladder))
+        known = {other: outcomes[name, other] for other in (REAL_HALVES, *PERTURBATIONS)}
+        _add(result, name, TwoSampleOutcome(CLASSIFIERS[name]().description, outcomes[name, "generated"], known))
 
 
 def _reason_against(result: Evaluation) -> str | None:
@@ -90,16 +82,16 @@ def _test(name: str, real: JetSample, other: JetSample, seeds: int, seed: int) -
 
 
 def _add(result: Evaluation, name: str, outcome: TwoSampleOutcome) -> None:
-    report, halves = result.report, outcome.ladder[REAL_HALVES]
-    counts = has_power([outcome.test, *outcome.ladder.values()])
-    strongest = max(outcome.ladder, key=lambda rung: outcome.ladder[rung].auc)
-    reached = f"{outcome.ladder[strongest].auc:.3f} on '{strongest}'"
+    report, halves = result.report, outcome.known[REAL_HALVES]
+    powerful = has_power([outcome.test, *outcome.known.values()])
+    strongest = max(outcome.known, key=lambda name: outcome.known[name].auc)
+    reached = f"{outcome.known[strongest].auc:.3f} on '{strongest}'"
     note = f"{outcome.description}; {len(outcome.test.aucs)} seeds; reaches {reached}"
-    if not counts:
-        note += f", below {POWER}: does not count"
+    if not powerful:
+        note += f", below {POWER}: no power"
     result.two_sample[name] = outcome
     report.add(
-        Figure(
+        MetricResult(
             f"auc_{name}",
             f"AUC, classifier on {name}",
             "classifiers",
@@ -108,24 +100,24 @@ def _add(result: Evaluation, name: str, outcome: TwoSampleOutcome) -> None:
             halves.auc,
             halves.error,
             outcome.test.size,
-            goal=GOALS[name],
-            counts=counts,
+            goal=GOALS[f"auc_{name}"],
+            has_power=powerful,
             note=note,
         )
     )
-    report.tables.setdefault("ladder", []).extend(_ladder_rows(name, outcome))
+    report.tables.setdefault("perturbations", []).extend(_rows(name, outcome))
     test = outcome.test
     report.tables.setdefault("roc", []).append(
         {"classifier": name, "false_positive": test.false_positive_rate, "true_positive": test.true_positive_rate}
     )
 
 
-def _ladder_rows(name: str, outcome: TwoSampleOutcome) -> Iterator[dict[str, object]]:
-    for rung, test in {"generated": outcome.test, **outcome.ladder}.items():
+def _rows(name: str, outcome: TwoSampleOutcome) -> Iterator[dict[str, object]]:
+    for sample, test in {"generated": outcome.test, **outcome.known}.items():
         seeds = len(test.aucs)
         yield {
             "classifier": name,
-            "sample": rung,
+            "sample": sample,
             "auc": test.auc,
             "error": test.error,
             "seeds": seeds,

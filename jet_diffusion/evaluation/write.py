@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation import curves, images, plots
 from jet_diffusion.evaluation.result import Evaluation
-from jet_diffusion.io import write_text_atomically
 from jet_diffusion.plotting.jets import plot_mean_images, plot_side_by_side, save_figure
 from jet_diffusion.plotting.style import RC
-from jet_diffusion.report.html import to_html
-from jet_diffusion.report.model import Report
-from jet_diffusion.report.tables import tables
+from jet_diffusion.report.render import write_texts
 from jet_diffusion.schema import CLASS_NAMES
 
-JETS_SHOWN = 3
+JETS_SHOWN = 2
 """Jets of each class in the side-by-side picture."""
 
 FORMATS = ("png", "pdf")
@@ -44,7 +42,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, pictures: bool = True,
     write_texts(evaluation.report, folder)
 
 
-def save_drawing(drawing: Drawing, folder: Path, name: str) -> None:
+def save_drawing(drawing: Figure, folder: Path, name: str) -> None:
     """Save one picture in all formats, in the reports' style."""
     with rc_context(RC):
         if drawing.get_layout_engine() is not None:
@@ -54,32 +52,7 @@ def save_drawing(drawing: Drawing, folder: Path, name: str) -> None:
             save_figure(drawing, folder / PICTURES / f"{name}.{suffix}")
 
 
-def write_texts(report: Report, folder: Path) -> None:
-    """Write report.json, report.md and report.html."""
-    report.save(folder)
-    write_text_atomically(folder / "report.md", to_markdown(report))
-    write_text_atomically(folder / "report.html", to_html(report, folder))
-
-
-def to_markdown(report: Report) -> str:
-    """The report as Markdown tables, notices first."""
-    lines = [f"> **{notice}**\n" for notice in report.notices]
-    lines.append(f"# {report.heading.get('title', 'Evaluation of generated jets')}\n")
-    for table in tables(report):
-        lines.append(f"## {table.title}\n")
-        if table.text:
-            lines.append(f"{table.text}\n")
-        lines.append("| " + " | ".join(table.columns) + " |")
-        lines.append("| " + " | ".join("---" for _ in table.columns) + " |")
-        lines.extend("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows)
-        lines.append("")
-    if report.pictures:
-        lines.append("## Pictures\n")
-        lines.extend(f"![{entry['caption']}]({entry['file']}.png)\n" for entry in report.pictures)
-    return "\n".join(lines)
-
-
-def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
+def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figure]]:
     """(file name, caption, section, figure) of every picture the evaluation allows."""
     finite = bool(np.isfinite(evaluation.generated.observables).all())
     yield from _jet_drawings(evaluation)
@@ -95,8 +68,9 @@ def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]
     if evaluation.two_sample:
         roc = plots.roc_curves(evaluation.two_sample)
         yield "roc", "ROC curves of the two-sample tests", "Classifiers", roc
-        ladder = plots.ladder_chart(evaluation.two_sample)
-        yield "ladder", "The power ladder; a classifier counts if it reaches .9 somewhere", "Classifiers", ladder
+        known = plots.perturbation_chart(evaluation.two_sample)
+        caption = "Real jets with known perturbations; a classifier has power if it reaches .9 for one of them"
+        yield "perturbations", caption, "Classifiers", known
     if evaluation.report.tables.get("sweep"):
         sweep = curves.sweep_chart(evaluation.report.tables["sweep"])
         yield "sweep", "Quality against cost", "Speed against quality", sweep
@@ -105,27 +79,26 @@ def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]
         yield "closure", "Response to the asked pT and mass", "Condition closure", closure
 
 
-def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawing]]:
+def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figure]]:
     report, note = evaluation.report, evaluation.reference.simulated
     samples = {"Real": evaluation.reference, "Generated": evaluation.generated}
     present = [n for n in range(len(CLASS_NAMES)) if all((s.labels == n).any() for s in samples.values())]
     if present:
-        number = min(JETS_SHOWN, *(int((s.labels == n).sum()) for s in samples.values() for n in present))
-        rows = {
-            name: np.concatenate([np.flatnonzero(sample.labels == label)[:number] for label in present])
-            for name, sample in samples.items()
-        }
+        real, generated = pairs_of_like_jets(evaluation.reference, evaluation.generated, present)
+        columns = zip(real.pt, real.m0, generated.pt, generated.m0, strict=True)
+        titles = [
+            f"real: pT {pt:.0f}, m {m0:.0f} GeV\nasked: pT {asked_pt:.0f}, m {asked_m0:.0f} GeV"
+            for pt, m0, asked_pt, asked_m0 in columns
+        ]
         try:
-            energies = [sample.energies(rows[name]) for name, sample in samples.items()]
-            labels = evaluation.reference.labels[rows["Real"]]
-            drawing = plot_side_by_side(energies[0], energies[1], labels, note=note)
-            yield "jets", "Jets by channel, real and generated (wide)", "Jets", drawing
+            drawing = plot_side_by_side(real.energies(), generated.energies(), real.labels, note=note, titles=titles)
+            yield "jets", "Real and generated jets for nearly the same class, pT and mass (wide)", "Jets", drawing
             sets = {
                 f"{name} {CLASS_NAMES[label]}": sample.of_class(label).energies(slice(0, 500))
                 for label in present
                 for name, sample in samples.items()
             }
-            yield "mean_images", "Mean images of up to 500 jets", "Jets", plot_mean_images(sets, note)
+            yield "mean_images", "Mean images of up to 500 jets (wide)", "Jets", plot_mean_images(sets, note)
         except ValueError as error:
             report.omit("pictures of jets", error)
     yield (
@@ -141,3 +114,29 @@ def _jet_drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Drawi
         images.radial_profiles(evaluation),
     )
     yield "hit_spectra", "Energies of single hits (wide)", "Jets", images.hit_spectra(evaluation)
+
+
+def pairs_of_like_jets(
+    real: JetSample, generated: JetSample, labels: Sequence[int], number: int = JETS_SHOWN
+) -> tuple[JetSample, JetSample]:
+    """Pair generated jets with the real jets of their class whose pT and mass are nearest to those asked for.
+
+    Args:
+        real: real jets.
+        generated: generated jets, with the conditions they were asked for.
+        labels: classes to take jets of; both samples must have some.
+        number: jets of each class, at most.
+
+    Returns:
+        The real and the generated jets, row by row.
+    """
+    rows: list[tuple[int, int]] = []
+    for label in labels:
+        there = np.flatnonzero(real.labels == label)
+        known = np.stack([real.pt[there], real.m0[there]])
+        scale = np.maximum(known.std(axis=1), 1e-6)[:, None]
+        for row in np.flatnonzero(generated.labels == label)[:number]:
+            asked = np.array([[generated.pt[row]], [generated.m0[row]]])
+            rows.append((there[np.square((known - asked) / scale).sum(axis=0).argmin()], row))
+    ours, theirs = np.array(rows).T
+    return real.take(ours), generated.take(theirs)

@@ -1,7 +1,6 @@
 """Distances and two-sample tests between sets of jets.
 
-The folders `jet_w1`, `jet_fpd`, `jet_kpd` and `jet_precision_recall` are modules for Hugging Face's `evaluate`:
-`evaluate.load(module_path("jet_fpd"))`.
+The folders of `evaluate_modules` are metrics for Hugging Face's `evaluate`: `evaluate.load(module_path("jet_fpd"))`.
 """
 
 from __future__ import annotations
@@ -19,4 +18,4 @@ def module_path(name: str) -> str:
     """
     if name not in EVALUATE_MODULES:
         raise ValueError(f"no evaluate module {name!r}; there are {', '.join(EVALUATE_MODULES)}")
-    return str(Path(__file__).parent / name)
+    return str(Path(__file__).parent / "evaluate_modules" / name)

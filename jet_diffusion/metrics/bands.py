@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jet_diffusion.metrics.distances import check_features
-from jet_diffusion.metrics.scaling import central_width
+from jet_diffusion.metrics.distances import central_width, check_features
 from jet_diffusion.observables.hits import Array
 
 REPLICAS = 200
@@ -22,36 +21,37 @@ class WassersteinBands:
     Attributes:
         value: generated against real.
         error: bootstrap standard error of the value.
-        floor: second real sample against real.
-        floor_error: its bootstrap standard error.
+        baseline: second real sample against real.
+        baseline_error: its bootstrap standard error.
         band: a perfect generator's W1 of this observable lies below in 95 % of all cases.
         simultaneous: all its W1 lie below in 95 % of all cases.
         least_inside: fraction of the observables in their own bands that a perfect generator reaches in 95 % of
             all cases; less than .95, for observables depend on one another.
-        floor_inside: fraction of the observables whose floor lies in its own band, shuffled with the second sample.
-        floor_outside_simultaneous: number of floors outside that comparison's simultaneous band.
+        baseline_inside: fraction of the observables whose baseline lies in its own band, which comes from shuffling the
+            two real samples.
+        baseline_outside_simultaneous: number of baselines outside that comparison's simultaneous band.
         width: half the 16-84 % width of the real observable, the unit of the means.
         mean: mean of value / width, with `mean_error`.
         mean_error: bootstrap standard error.
-        mean_floor: mean of floor / width, with `mean_floor_error`.
-        mean_floor_error: bootstrap standard error.
+        mean_baseline: mean of baseline / width, with `mean_baseline_error`.
+        mean_baseline_error: bootstrap standard error.
         size: jets in each sample.
     """
 
     value: Array
     error: Array
-    floor: Array
-    floor_error: Array
+    baseline: Array
+    baseline_error: Array
     band: Array
     simultaneous: Array
     least_inside: float
-    floor_inside: float
-    floor_outside_simultaneous: int
+    baseline_inside: float
+    baseline_outside_simultaneous: int
     width: Array
     mean: float
     mean_error: float
-    mean_floor: float
-    mean_floor_error: float
+    mean_baseline: float
+    mean_baseline_error: float
     size: int
 
     @property
@@ -93,23 +93,23 @@ def wasserstein_bands(
         raise ValueError(f"samples must be of one size, got {len(real)}, {len(second)} and {len(generated)}")
     width = central_width(real)
     candidate, other = PooledPair(real, generated), PooledPair(real, second)
-    values, floors = candidate.bootstrap(rng, replicas), other.bootstrap(rng, replicas)
-    bands, floor_bands = _Bands.of(candidate.shuffle(rng, replicas)), _Bands.of(other.shuffle(rng, replicas))
+    values, baselines = candidate.bootstrap(rng, replicas), other.bootstrap(rng, replicas)
+    bands, baseline_bands = _Bands.of(candidate.shuffle(rng, replicas)), _Bands.of(other.shuffle(rng, replicas))
     return WassersteinBands(
         value=candidate.distance,
         error=values.std(axis=0),
-        floor=other.distance,
-        floor_error=floors.std(axis=0),
+        baseline=other.distance,
+        baseline_error=baselines.std(axis=0),
         band=bands.own,
         simultaneous=bands.simultaneous,
         least_inside=bands.least_inside,
-        floor_inside=float((other.distance <= floor_bands.own).mean()),
-        floor_outside_simultaneous=int((other.distance > floor_bands.simultaneous).sum()),
+        baseline_inside=float((other.distance <= baseline_bands.own).mean()),
+        baseline_outside_simultaneous=int((other.distance > baseline_bands.simultaneous).sum()),
         width=width,
         mean=float((candidate.distance / width).mean()),
         mean_error=float((values / width).mean(axis=1).std()),
-        mean_floor=float((other.distance / width).mean()),
-        mean_floor_error=float((floors / width).mean(axis=1).std()),
+        mean_baseline=float((other.distance / width).mean()),
+        mean_baseline_error=float((baselines / width).mean(axis=1).std()),
         size=len(real),
     )
 

@@ -1,4 +1,4 @@
-"""A metric's value with its error, sample size and real-against-real floor."""
+"""A metric's value with its error, its sample size and its baseline (real against real)."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class Estimate:
     Attributes:
         value: mean over the draws, generated against real.
         error: standard deviation over the draws.
-        floor: the same metric between two disjoint real samples of the same size.
-        floor_error: its standard deviation over the draws.
+        baseline: the same metric between two disjoint real samples of the same size.
+        baseline_error: its standard deviation over the draws.
         size: jets in each sample.
         draws: how often samples were drawn.
     """
 
     value: float
     error: float
-    floor: float
-    floor_error: float
+    baseline: float
+    baseline_error: float
     size: int
     draws: int
 
     @property
     def excess(self) -> float:
-        """Value minus floor: what the generator adds to the finite samples' own distance."""
-        return self.value - self.floor
+        """Value minus baseline: what the generator adds to the finite samples' own distance."""
+        return self.value - self.baseline
 
     @property
     def excess_error(self) -> float:
         """Standard error of the excess; draws share jets, so no gain from their number is claimed."""
-        return math.hypot(self.error, self.floor_error)
+        return math.hypot(self.error, self.baseline_error)
 
     @property
     def significance(self) -> float:
@@ -65,7 +65,7 @@ def estimate(
     size: int,
     draws: int = DRAWS,
 ) -> Estimate:
-    """Measure a metric in several draws without replacement, beside its floor.
+    """Measure a metric in several draws without replacement, beside its baseline.
 
     Each draw cuts the real jets into a reference and a second sample, both of `size`; generated and second
     sample are compared with the same reference.
@@ -86,18 +86,18 @@ def estimate(
             f"{size} against {size} needs {2 * size} real and {size} generated jets, "
             f"got {len(real)} and {len(generated)}"
         )
-    values, floors = [], []
+    values, baselines = [], []
     for _ in range(draws):
         order = rng.permutation(len(real))
         reference, second = real[order[:size]], real[order[size : 2 * size]]
         drawn = generated[rng.permutation(len(generated))[:size]]
         values.append(metric(reference, drawn, rng))
-        floors.append(metric(reference, second, rng))
+        baselines.append(metric(reference, second, rng))
     return Estimate(
         float(np.mean(values)),
         float(np.std(values, ddof=min(1, draws - 1))),
-        float(np.mean(floors)),
-        float(np.std(floors, ddof=min(1, draws - 1))),
+        float(np.mean(baselines)),
+        float(np.std(baselines, ddof=min(1, draws - 1))),
         size,
         draws,
     )

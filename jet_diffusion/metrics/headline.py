@@ -1,4 +1,7 @@
-"""The headline metrics: each one row, each held by the admissibility test to see every control."""
+"""The headline metrics, one row each. A new metric is a new row: reports, benchmarks and tests take it from here.
+
+The admissibility test demands that every one of them sees every control.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,19 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from jet_diffusion.metrics.classifiers import ObservableClassifier
-from jet_diffusion.metrics.distances import frechet_distance, kernel_distance, sliced_wasserstein, wasserstein
+from jet_diffusion.metrics.distances import (
+    FeatureScale,
+    Whitening,
+    central_width,
+    frechet_distance,
+    kernel_distance,
+    sliced_wasserstein,
+    wasserstein,
+)
 from jet_diffusion.metrics.neighbours import precision_recall
-from jet_diffusion.metrics.scaling import FeatureScale, Whitening, central_width
 from jet_diffusion.metrics.two_sample import Labelled, thirds
 from jet_diffusion.observables.hits import Array
+from jet_diffusion.report.model import Goal
 
 Compute = Callable[[Array, Array, np.random.Generator], float]
 """(real observables (N, K), generated ones (N, K), random generator) -> value, larger is worse."""
@@ -28,12 +39,18 @@ class HeadlineMetric:
         label: name in tables.
         compute: observables of two samples -> value; larger is worse.
         source: paper the definition is from.
+        goal: what a very good generator reaches, or None.
+        by_class: whether a report repeats it within each class.
+        own_section: whether a report measures it in a section of its own, and not with the distances.
     """
 
     name: str
     label: str
     compute: Compute
     source: str
+    goal: Goal | None = None
+    by_class: bool = False
+    own_section: bool = False
 
 
 def _scaled(metric: Callable[[Array, Array], float]) -> Compute:
@@ -94,11 +111,18 @@ def density_coverage_loss(real: Array, generated: Array) -> float:
 HEADLINE: dict[str, HeadlineMetric] = {
     row.name: row
     for row in (
-        HeadlineMetric("fpd", "FPD", _scaled(frechet_distance), "arXiv:2211.10295"),
+        HeadlineMetric(
+            "fpd",
+            "FPD",
+            _scaled(frechet_distance),
+            "arXiv:2211.10295",
+            goal=Goal(high=0.5, of="excess"),
+            by_class=True,
+        ),
         HeadlineMetric("kpd", "KPD", _scaled(kernel_distance), "arXiv:2211.10295"),
-        HeadlineMetric("mean_w1", "mean W1", mean_wasserstein, "arXiv:2106.11535"),
+        HeadlineMetric("mean_w1", "mean W1", mean_wasserstein, "arXiv:2106.11535", by_class=True),
         HeadlineMetric("sliced_w1", "sliced W1", _sliced, "Bonneel et al. 2015"),
-        HeadlineMetric("auc_observables", "AUC observables", observables_auc, "arXiv:1610.06545"),
+        HeadlineMetric("auc_observables", "AUC observables", observables_auc, "arXiv:1610.06545", own_section=True),
         HeadlineMetric(
             "precision_recall", "1 - min(precision, recall)", _whitened(precision_recall_loss), "arXiv:1904.06991"
         ),
@@ -107,4 +131,4 @@ HEADLINE: dict[str, HeadlineMetric] = {
         ),
     )
 }
-"""Name -> metric."""
+"""Name -> metric, in the order of reports."""

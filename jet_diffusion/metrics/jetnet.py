@@ -1,8 +1,8 @@
 """FPD, KPD and W1 the way JetNet 0.2.5 draws and scales them, for comparison with papers.
 
-Its features are scaled by their maximum in the real sample, its samples are drawn with replacement, and FPD
-is extrapolated to infinitely many jets; the floor then tends to 0 and says nothing. Our own figures are in
-`jet_diffusion.metrics.estimates`. Given the same seed these functions draw the same jets as JetNet does.
+JetNet divides features by their maximum in the real sample, draws samples with replacement, and extrapolates FPD to
+infinitely many jets. The baseline (real against real) then tends to 0 and says nothing; our own metrics are in
+`jet_diffusion.metrics.headline`. With the same seed these functions draw the same jets as JetNet does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Classifier two-sample tests: how well a classifier tells generated from real jets.
 
-An AUC of .5 is what a perfect generator gives, and also what a weak classifier says; the power ladder tells
-the two apart with the same classifier and budget on real jets with known faults.
+A perfect generator gives an AUC of .5, and so does a weak classifier. Known perturbations tell the two apart: the same
+classifier, trained for as long, has to find real jets with a known fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jet_diffusion.data.jet_set import JetSample
-from jet_diffusion.metrics.ladder import LADDER
 from jet_diffusion.observables.hits import Array
 
 SEEDS = 5
@@ -22,7 +21,7 @@ LEAST_JETS = 300
 """Fewest jets of each kind: a hundred each to train, validate and test on."""
 
 POWER = 0.9
-"""An AUC counts only if the classifier reaches this on the ladder's strongest rung."""
+"""A classifier has power if it reaches this AUC on the strongest perturbation; without power its AUC says nothing."""
 
 ROC_POINTS = 101
 
@@ -125,16 +124,10 @@ def thirds(size: int, rng: np.random.Generator) -> list[Array]:
     return [rng.permutation(np.concatenate([real, size + generated])) for real, generated in thirds]
 
 
-def apply_rung(rung: str, sample: JetSample, seed: int) -> JetSample:
-    """The sample with one fault of `LADDER`."""
-    rng = np.random.default_rng([seed, list(LADDER).index(rung)])
-    return sample.map(lambda energies: LADDER[rung](energies, rng))
-
-
 def has_power(tests: Iterable[TwoSampleTest]) -> bool:
-    """Whether a classifier reaches `POWER` on any of the samples, so that its AUC counts.
+    """Whether a classifier reaches `POWER` on any of the samples, so that its AUC may be believed.
 
-    The samples are the ladder's rungs, and the generated jets themselves: a classifier that finds those out has
+    The samples are real jets with known perturbations, and the generated jets: a classifier that finds those has
     shown what it can do.
     """
     return max(test.auc for test in tests) >= POWER

@@ -14,12 +14,13 @@ import numpy as np
 from jet_diffusion.schema import (
     CHANNELS,
     CRYSTAL_PITCH,
+    CRYSTAL_TO_TOWER,
     CRYSTALS_PER_TOWER,
     GEV_PER_UNIT,
     HCAL,
-    IMAGE_SHAPE,
     NUM_CRYSTALS,
     NUM_TOWERS,
+    check_energies,
 )
 
 Array = np.ndarray
@@ -33,32 +34,6 @@ CRYSTAL_CENTRES = (np.arange(NUM_CRYSTALS) - NUM_CRYSTALS // 2) * CRYSTAL_PITCH
 
 TOWER_CENTRES = (np.arange(NUM_TOWERS) - NUM_TOWERS // 2) * TOWER_PITCH
 """eta and phi of the towers' rows and columns, from the image's central tower."""
-
-CRYSTAL_TO_TOWER = (
-    np.add.outer(
-        np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER * NUM_TOWERS, np.arange(NUM_CRYSTALS) // CRYSTALS_PER_TOWER
-    )
-    .ravel()
-    .astype(np.int64)
-)
-"""(15625,) tower of each pixel."""
-
-
-def check_image_shape(energies: Array) -> Array:
-    """Return `energies` if they are numpy floats of shape (N, 3, 125, 125); otherwise say what they are.
-
-    Raises:
-        ValueError: for another shape or a type that is no floating-point number.
-    """
-    energies = np.asarray(energies)
-    if energies.ndim != 4 or energies.shape[1:] != IMAGE_SHAPE:
-        hint = " (channels-last: transpose with (0, 3, 1, 2))" if energies.shape[-1:] == (len(CHANNELS),) else ""
-        raise ValueError(
-            f"energies must have shape (N, {', '.join(map(str, IMAGE_SHAPE))}), got {energies.shape}{hint}"
-        )
-    if not np.issubdtype(energies.dtype, np.floating):
-        raise ValueError(f"energies must be floating-point numbers in GeV/100, got {energies.dtype}")
-    return energies
 
 
 class Particles(NamedTuple):
@@ -97,7 +72,8 @@ class Hits:
     """
 
     def __init__(self, energies: Array) -> None:
-        energies = np.ascontiguousarray(check_image_shape(energies))
+        energies = np.ascontiguousarray(energies)
+        check_energies(energies, physical=False)
         self.num_jets = len(energies)
         flat = np.flatnonzero(energies != 0)
         image, self.pixel = np.divmod(flat, PIXELS)

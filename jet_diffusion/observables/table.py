@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from jet_diffusion.observables.hits import PIXELS, Array, Hits, check_image_shape, divide
+from jet_diffusion.observables.hits import PIXELS, Array, Hits, divide
 from jet_diffusion.observables.substructure import Substructure, ring_labels
-from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, ECAL, HCAL, TRACKS
+from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, ECAL, HCAL, TRACKS, check_energies
 
 BATCH_SIZE = 256
 
@@ -63,8 +64,10 @@ class Observable:
         limits: range in which histograms are drawn; values outside go into the first and last bin.
         compute: features of N jets -> (N,) float64.
         empty: the value of a jet without hits.
-        blind_to: controls (`jet_diffusion.metrics.controls`) that a permutation test of this observable cannot see
+        blind_to: controls (`jet_diffusion.metrics.perturbations`) that a permutation test of this observable cannot see
             by construction or in samples of a thousand jets.
+        first_stage: whether the value follows from what a model is given or draws first: class, pT, mass, and the hits
+            and energy of each channel in each ring. Such an observable does not test the image itself.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Observable:
     compute: Callable[[JetFeatures], Array]
     empty: float = 0.0
     blind_to: frozenset[str] = frozenset()
+    first_stage: bool = False
 
     @property
     def axis_label(self) -> str:
@@ -88,9 +92,15 @@ BLUR, SHUFFLE, CLASS, SCALE = "blurred", "pixel-shuffled", "wrong class", "energ
 
 
 def _row(
-    name: str, label: str, limits: tuple[float, float], compute: Compute, *blind_to: str, unit: str = ""
+    name: str,
+    label: str,
+    limits: tuple[float, float],
+    compute: Compute,
+    *blind_to: str,
+    unit: str = "",
+    first_stage: bool = False,
 ) -> Observable:
-    return Observable(name, label, unit, limits, compute, blind_to=frozenset(blind_to))
+    return Observable(name, label, unit, limits, compute, blind_to=frozenset(blind_to), first_stage=first_stage)
 
 
 def _shape(attribute: str, index: int | None = None) -> Compute:
@@ -112,6 +122,7 @@ def _by_channel(
     compute: Compute,
     *blind_to: tuple[str, ...],
     unit: str = "",
+    first_stage: bool = False,
 ) -> list[Observable]:
     """One row per channel of a quantity that is computed for all three, with what each is blind to."""
     return [
@@ -122,6 +133,7 @@ def _by_channel(
             lambda jets, index=index: compute(jets)[:, index],  # type: ignore[misc]
             *blind_to[index],
             unit=unit,
+            first_stage=first_stage,
         )
         for index in range(len(CHANNELS))
     ]
@@ -147,78 +159,66 @@ def _overlap(first: int, second: int) -> Compute:
     return lambda jets: jets.tower_overlap(first, second)
 
 
-def _rows() -> Iterator[Observable]:
-    """All observables, in the order of tables and figures."""
+def _sums() -> Iterator[Observable]:
+    """Energies, multiplicities, momentum and mass."""
     energy, same = (BLUR, SHUFFLE, CLASS), (SHUFFLE, SCALE)
-    yield _row("energy", r"$\sum E$", (0, 600), lambda jets: jets.channel_energy.sum(axis=1), *energy, unit="GeV")
-    yield from _by_channel(
-        "energy",
-        r"$\sum E$",
-        [(0, 400), (0, 250), (0, 200)],
-        lambda jets: jets.channel_energy,
-        *[energy, energy, (BLUR, SHUFFLE)],
-        unit="GeV",
-    )
-    yield from _by_channel("hits", "hits", [(0, 200), (0, 600), (0, 1250)], lambda jets: jets.channel_hits, *[same] * 3)
-    yield _row("towers_hcal", "HCAL towers", (0, 50), _tower_count, SCALE)
+    given: dict[str, Any] = {"first_stage": True}
+    total = {"unit": "GeV", **given}
+    yield _row("energy", r"$\sum E$", (0, 600), lambda jets: jets.channel_energy.sum(axis=1), *energy, **total)
+    ranges: list[tuple[float, float]] = [(0, 400), (0, 250), (0, 200)]
+    blind = energy, energy, (BLUR, SHUFFLE)
+    yield from _by_channel("energy", r"$\sum E$", ranges, lambda jets: jets.channel_energy, *blind, **total)
+    ranges = [(0, 200), (0, 600), (0, 1250)]
+    yield from _by_channel("hits", "hits", ranges, lambda jets: jets.channel_hits, *[same] * 3, **given)
+    yield _row("towers_hcal", "HCAL towers", (0, 50), _tower_count, SCALE, **given)
     yield _row("image_pt", r"image $p_\mathrm{T}$", (0, 600), _shape("momentum", 0), BLUR, CLASS, unit="GeV")
     yield _row("image_mass", "image mass", (0, 300), _shape("momentum", 1), BLUR, CLASS, unit="GeV")
+
+
+def _spreads() -> Iterator[Observable]:
+    """Widths, and how unevenly deposits share the energy."""
+    same = (SHUFFLE, SCALE)
+    unit_ranges: list[tuple[float, float]] = [(0, 1)] * 3
     yield _row("width", "width", (0, 0.8), _shape("width"), BLUR, SCALE)
-    yield from _by_channel(
-        "width", "width", [(0, 1)] * 3, lambda jets: jets.substructure.channel_width, *[(BLUR, SCALE)] * 3
-    )
-    yield _row("ptd", r"$p_\mathrm{T}D$", (0, 0.6), _shape("dispersion"), SCALE)
-    yield from _by_channel(
-        "ptd", r"$p_\mathrm{T}D$", [(0, 1)] * 3, lambda jets: jets.substructure.channel_dispersion, same, same, (SCALE,)
-    )
-    yield from _by_channel(
-        "leading",
-        "leading crystal",
-        [(0, 1), (0, 0.6), (0, 0.04)],
-        lambda jets: jets.channel_leading,
-        same,
-        same,
-        (BLUR, *same),
-    )
+    widths = [(BLUR, SCALE)] * 3
+    yield from _by_channel("width", "width", unit_ranges, lambda jets: jets.substructure.channel_width, *widths)
+    label = r"$p_\mathrm{T}D$"
+    yield _row("ptd", label, (0, 0.6), _shape("dispersion"), SCALE)
+    blind = same, same, (SCALE,)
+    yield from _by_channel("ptd", label, unit_ranges, lambda jets: jets.substructure.channel_dispersion, *blind)
+    ranges: list[tuple[float, float]] = [(0, 1), (0, 0.6), (0, 0.04)]
+    leading = same, same, (BLUR, *same)
+    yield from _by_channel("leading", "leading crystal", ranges, lambda jets: jets.channel_leading, *leading)
     yield _row("leading_tower", "HCAL leading tower", (0, 1), lambda jets: jets.leading_towers[:, 0], SCALE)
     yield _row("second_tower", "HCAL second tower", (0, 0.5), lambda jets: jets.leading_towers[:, 1], SCALE)
-    moved = (BLUR, CLASS, SCALE)
+
+
+def _shapes() -> Iterator[Observable]:
+    """Where the energy lies: centroid, axes, rings, subjets, energy flow, overlap of channels."""
+    moved, shape = (BLUR, CLASS, SCALE), (BLUR, SCALE)
     yield _row("centroid_eta", r"$\langle\eta\rangle$", (-0.3, 0.3), _shape("centroid", 0), *moved)
     yield _row("centroid_phi", r"$\langle\phi\rangle$", (-0.3, 0.3), _shape("centroid", 1), SHUFFLE, *moved, unit="rad")
-    yield _row("major_axis", "major axis", (0, 0.8), _shape("principal_axes", 0), BLUR, SCALE)
-    yield _row("minor_axis", "minor axis", (0, 0.6), _shape("principal_axes", 1), BLUR, SCALE)
+    yield _row("major_axis", "major axis", (0, 0.8), _shape("principal_axes", 0), *shape)
+    yield _row("minor_axis", "minor axis", (0, 0.6), _shape("principal_axes", 1), *shape)
     for ring, text in enumerate(ring_labels()):
-        yield _row(f"ring_{ring}", f"energy fraction {text}", (0, 1), _shape("rings", ring), BLUR, SCALE)
+        label = f"energy fraction {text}"
+        yield _row(f"ring_{ring}", label, (0, 1), _shape("rings", ring), *shape, first_stage=True)
     for axes in (1, 2, 3):
-        yield _row(f"tau{axes}", rf"$\tau_{axes}$", (0, 0.8), _shape("subjettiness", axes - 1), BLUR, SCALE)
-    yield _row("tau21", r"$\tau_2/\tau_1$", (0.3, 1.1), _subjettiness_ratio(1), BLUR, CLASS, SCALE)
-    yield _row("tau32", r"$\tau_3/\tau_2$", (0.5, 1.1), _subjettiness_ratio(2), BLUR, CLASS, SCALE)
-    for edges in (1, 2, 3):
-        yield _row(
-            f"flow_path{edges}",
-            f"energy flow, path of {edges}",
-            (0, 1.3),
-            _energy_flow("energy_flow_path", edges),
-            BLUR,
-            SCALE,
-        )
-    for edges in (2, 3):
-        yield _row(
-            f"flow_cycle{edges}",
-            f"energy flow, cycle of {edges}",
-            (0, 1.4),
-            _energy_flow("energy_flow_cycle", edges),
-            BLUR,
-            SCALE,
-        )
+        yield _row(f"tau{axes}", rf"$\tau_{axes}$", (0, 0.8), _shape("subjettiness", axes - 1), *shape)
+    yield _row("tau21", r"$\tau_2/\tau_1$", (0.3, 1.1), _subjettiness_ratio(1), *moved)
+    yield _row("tau32", r"$\tau_3/\tau_2$", (0.5, 1.1), _subjettiness_ratio(2), *moved)
+    for kind, limits, orders in (("path", (0, 1.3), (1, 2, 3)), ("cycle", (0, 1.4), (2, 3))):
+        for edges in orders:
+            flow, label = _energy_flow(f"energy_flow_{kind}", edges), f"energy flow, {kind} of {edges}"
+            yield _row(f"flow_{kind}{edges}", label, limits, flow, *shape)
     for first, second in ((TRACKS, ECAL), (TRACKS, HCAL), (ECAL, HCAL)):
         name = f"overlap_{CHANNELS[first]}_{CHANNELS[second]}"
         label = f"{CHANNEL_LABELS[first]}-{CHANNEL_LABELS[second]} overlap"
         yield _row(name, label, (0, 1), _overlap(first, second), SCALE)
 
 
-OBSERVABLES: dict[str, Observable] = {row.name: row for row in _rows()}
-"""Name -> observable."""
+OBSERVABLES: dict[str, Observable] = {row.name: row for row in (*_sums(), *_spreads(), *_shapes())}
+"""Name -> observable, in the order of tables and figures."""
 
 
 def compute_observables(
@@ -238,7 +238,7 @@ def compute_observables(
     Raises:
         ValueError: for a wrong shape or type, or a name that is not in the table.
     """
-    energies = check_image_shape(energies)
+    check_energies(energies, physical=False)
     names = list(OBSERVABLES if names is None else names)
     unknown = [name for name in names if name not in OBSERVABLES]
     if unknown:

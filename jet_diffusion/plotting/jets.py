@@ -1,7 +1,8 @@
-"""Pictures of jets: calorimeter images on one fixed logarithmic colour scale in GeV, shared by all figures.
+"""Pictures of jets: calorimeter images on one logarithmic colour scale in GeV that all figures share.
 
-A crystal is drawn as a square of whole pixels, so that single hits stay visible; crystals without energy take
-the background colour, which is no colour of the scale. Figures are made without pyplot's global state.
+Single hits stay visible when a page shrinks the picture: each is a square of `HIT_PIXELS`, wider than its crystal, and
+where squares overlap the more energetic hit is on top. Crystals without energy take the background colour, which is no
+colour of the scale. Figures are made without pyplot's global state.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from matplotlib.colors import Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
 from jet_diffusion.io import write_atomically
 from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, CRYSTAL_PITCH, GEV_PER_UNIT, NUM_CRYSTALS, check_energies
@@ -30,16 +32,24 @@ MEAN_RANGE_GEV = (1e-4, 1e1)
 BACKGROUND = "#0d0d14"
 """Colour of a crystal without energy."""
 
-COLUMNS = (*CHANNEL_LABELS, "Combined")
+PANELS = (*CHANNEL_LABELS, "Combined")
 """The panels of a jet; the last sums the channels."""
 
+CRYSTAL_PIXELS = 3
+"""Width of a crystal on the canvas."""
+
+HIT_PIXELS = 5
+"""Width of a hit on the canvas, which is some 1,800 pixels wide: three pixels of a screen on a page of 1,100."""
+
 _DPI = 100
+_SIDE = CRYSTAL_PIXELS * NUM_CRYSTALS
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP, _BLOCK_GAP, _BLOCK_TITLE, _NOTE = 125, 110, 35, 55, 10, 40, 35, 30  # pixels
+_ROW_GAP = 40
 _TICKS = (-1, 0, 1)
 _HALF_WIDTH = NUM_CRYSTALS / 2 * CRYSTAL_PITCH
 
 _Panels = NDArray[np.float64]
-"""(rows, columns, 125, 125) GeV."""
+"""(rows, panels, 375, 375) GeV: every crystal as 3x3 pixels."""
 
 
 def jet_colours() -> Colormap:
@@ -64,7 +74,8 @@ def plot_jets(
     Raises:
         ValueError: The energies break the schema, there are no jets, or the lengths differ.
     """
-    return _draw([_panels(energies)], _row_names(len(energies), labels, titles), ENERGY_RANGE_GEV, note)
+    sheet = _Sheet(_row_names(len(energies), labels, titles), note)
+    return sheet.draw([_panels(energies)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
 
 
 def plot_mean_images(sets: Mapping[str, NDArray[np.float32]], note: str | None = None) -> Figure:
@@ -81,7 +92,7 @@ def plot_mean_images(sets: Mapping[str, NDArray[np.float32]], note: str | None =
     means = [_mean(energies) for energies in sets.values()]
     if not means:
         raise ValueError("there are no sets of jets to draw")
-    return _draw([np.concatenate(means)], names, MEAN_RANGE_GEV, note, "mean energy per crystal [GeV]")
+    return _Sheet(names, note).draw([np.concatenate(means)], LogNorm(*MEAN_RANGE_GEV), "mean energy per crystal [GeV]")
 
 
 def plot_side_by_side(
@@ -90,8 +101,9 @@ def plot_side_by_side(
     labels: Sequence[int] | NDArray[np.int64] | None = None,
     names: tuple[str, str] = ("Real", "Generated"),
     note: str | None = None,
+    titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw real jets on the left and generated ones on the right, a pair a row.
+    """Draw real jets on the left and generated ones on the right, a pair a row, each in two lines of two panels.
 
     Args:
         real: (n, 3, 125, 125) float32.
@@ -99,14 +111,15 @@ def plot_side_by_side(
         labels: (n,) classes of the rows.
         names: Titles of the left and the right half.
         note: A line under the figure.
+        titles: (n,) texts at the rows, under the class.
 
     Raises:
         ValueError: The energies break the schema, there are no jets, or the lengths differ.
     """
     if len(real) != len(generated):
         raise ValueError(f"there are {len(real)} jets on the left and {len(generated)} on the right")
-    rows = _row_names(len(real), labels, None)
-    return _draw([_panels(real), _panels(generated)], rows, ENERGY_RANGE_GEV, note, block_names=names, crystal_pixels=2)
+    sheet = _Sheet(_row_names(len(real), labels, titles), note, names)
+    return sheet.draw([_panels(real), _panels(generated)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -123,19 +136,40 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     write_atomically(path, partial(figure.savefig, dpi=figure.dpi))
 
 
-def _panels(energies: NDArray[np.float32]) -> _Panels:
-    """Channels and their sum, in GeV."""
-    check_energies(energies)
+def enlarge_hits(images: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Draw each crystal as `CRYSTAL_PIXELS` and each hit as `HIT_PIXELS` wide squares, the most energetic on top.
+
+    Args:
+        images: (..., H, W), not negative.
+
+    Returns:
+        (..., 3 H, 3 W): the centre of each square holds the crystal's own value.
+    """
+    widened = HIT_PIXELS - CRYSTAL_PIXELS + 1
+    return maximum_filter(_pixels(images), size=(*[1] * (images.ndim - 2), widened, widened))
+
+
+def _pixels(images: NDArray[np.floating]) -> NDArray[np.floating]:
+    return images.repeat(CRYSTAL_PIXELS, axis=-2).repeat(CRYSTAL_PIXELS, axis=-1)
+
+
+def _with_sum(energies: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 4, 125, 125) channels and their sum, in GeV."""
     gev = energies.astype(np.float64) * GEV_PER_UNIT
     return np.concatenate([gev, gev.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _panels(energies: NDArray[np.float32]) -> _Panels:
+    """Single jets, their hits enlarged."""
+    check_energies(energies)
+    return enlarge_hits(_with_sum(energies))
 
 
 def _mean(energies: NDArray[np.float32]) -> _Panels:
     check_energies(energies)
     if len(energies) == 0:
         raise ValueError("a set of jets is empty")
-    gev = energies.mean(axis=0, dtype=np.float64, keepdims=True) * GEV_PER_UNIT
-    return np.concatenate([gev, gev.sum(axis=1, keepdims=True)], axis=1)
+    return _pixels(_with_sum(energies.mean(axis=0, dtype=np.float64, keepdims=True)))
 
 
 def _row_names(
@@ -151,89 +185,78 @@ def _row_names(
     return ["\n".join(name) for name in names]
 
 
-def _draw(
-    blocks: list[_Panels],
-    row_names: list[str],
-    limits: tuple[float, float],
-    note: str | None,
-    quantity: str = "energy per crystal [GeV]",
-    block_names: Sequence[str] = (),
-    crystal_pixels: int = 3,
-) -> Figure:
-    """Draw blocks of panels beside one another, their rows named at the left, on one colour scale."""
-    sheet = _Sheet(len(row_names), len(blocks), crystal_pixels, note)
-    norm, colours = LogNorm(*limits), jet_colours()
-    for block, panels in enumerate(blocks):
-        for row, images in enumerate(panels):
-            for column, image in enumerate(images):
-                axes = sheet.panel(block, row, column)
-                shown = axes.imshow(
-                    np.ma.masked_less_equal(image, 0),
+class _Sheet:
+    """A figure whose panels have a whole number of pixels for each crystal.
+
+    Args:
+        rows: Names of the rows.
+        note: A line under the figure.
+        blocks: Names of the left and the right half; without them a row is one line of panels.
+    """
+
+    def __init__(self, rows: list[str], note: str | None, blocks: Sequence[str] = ()) -> None:
+        self.rows, self.blocks = rows, blocks
+        self.columns = len(PANELS) // max(1, len(blocks))
+        self.lines = len(PANELS) // self.columns
+        self.pitch = _SIDE + _GAP
+        self.line_pitch = _SIDE + (_GAP if self.lines == 1 else _TOP)
+        self.row_pitch = self.lines * self.line_pitch + (_ROW_GAP if self.lines > 1 else 0)
+        self.block_pitch = self.columns * self.pitch - _GAP + _BLOCK_GAP
+        self.top = _TOP + (_BLOCK_TITLE if blocks else 0)
+        self.width = _LEFT + max(1, len(blocks)) * self.block_pitch - _BLOCK_GAP + _RIGHT
+        row_height = (self.lines - 1) * self.line_pitch + _SIDE
+        self.height = self.top + (len(rows) - 1) * self.row_pitch + row_height + _BOTTOM + (_NOTE if note else 0)
+        self.figure = Figure(figsize=(self.width / _DPI, self.height / _DPI), dpi=_DPI)
+        if note:
+            self.figure.text(12 / self.width, 10 / self.height, note, size=12, style="italic", va="bottom")
+
+    def draw(self, blocks: list[_Panels], norm: LogNorm, quantity: str) -> Figure:
+        """Draw the panels of all blocks on one colour scale, and the names of rows, blocks and scale."""
+        colours = jet_colours()
+        for block, panels in enumerate(blocks):
+            for row, number in np.ndindex(panels.shape[:2]):
+                shown = self._panel(block, row, number).imshow(
+                    np.ma.masked_less_equal(panels[row, number], 0),
                     norm=norm,
                     cmap=colours,
                     extent=(-_HALF_WIDTH, _HALF_WIDTH, -_HALF_WIDTH, _HALF_WIDTH),
                     origin="lower",
                     interpolation="nearest",
                 )
-                if row == 0:
-                    axes.set_title(COLUMNS[column], size=13)
-    for row, name in enumerate(row_names):
-        sheet.name_row(row, name)
-    for block, name in enumerate(block_names):
-        sheet.name_block(block, name)
-    sheet.colour_bar(shown, quantity)
-    return sheet.figure
-
-
-class _Sheet:
-    """A figure whose panels have a whole number of pixels for each crystal."""
-
-    def __init__(self, rows: int, blocks: int, crystal_pixels: int, note: str | None) -> None:
-        self.rows = rows
-        self.side = crystal_pixels * NUM_CRYSTALS
-        self.pitch = self.side + _GAP
-        self.block_pitch = len(COLUMNS) * self.pitch - _GAP + _BLOCK_GAP
-        self.top = _TOP + (_BLOCK_TITLE if blocks > 1 else 0)
-        self.width = _LEFT + blocks * self.block_pitch - _BLOCK_GAP + _RIGHT
-        self.height = self.top + rows * self.pitch - _GAP + _BOTTOM + (_NOTE if note else 0)
-        self.figure = Figure(figsize=(self.width / _DPI, self.height / _DPI), dpi=_DPI)
-        if note:
-            self.figure.text(12 / self.width, 10 / self.height, note, size=12, style="italic", va="bottom")
+        for row, name in enumerate(self.rows):
+            y = self.top + row * self.row_pitch + (self.lines * self.line_pitch - _GAP) / 2
+            text = self.figure.text(30 / self.width, 1 - y / self.height, name, size=12, rotation=90)
+            text.set(ha="center", va="center", multialignment="center")
+        for block, name in enumerate(self.blocks):
+            x = _LEFT + block * self.block_pitch + (self.block_pitch - _BLOCK_GAP) / 2
+            self.figure.text(x / self.width, 1 - 10 / self.height, name, size=16, ha="center", va="top")
+        self._colour_bar(shown, quantity)
+        return self.figure
 
     def _axes(self, x: int, y: int, width: int, height: int) -> Axes:
         """Axes by pixels from the upper left corner."""
         w, h = self.width, self.height
         return self.figure.add_axes((x / w, 1 - (y + height) / h, width / w, height / h))
 
-    def panel(self, block: int, row: int, column: int) -> Axes:
+    def _panel(self, block: int, row: int, number: int) -> Axes:
         """Empty axes for one image; only those at the left and the bottom carry numbers."""
+        line, column = divmod(number, self.columns)
         left = _LEFT + block * self.block_pitch + column * self.pitch
-        axes = self._axes(left, self.top + row * self.pitch, self.side, self.side)
-        axes.set_facecolor(BACKGROUND)
-        axes.set_xticks(_TICKS)
-        axes.set_yticks(_TICKS)
-        axes.tick_params(labelsize=9, length=3)
-        axes.tick_params(labelbottom=row == self.rows - 1, labelleft=block == 0 and column == 0)
-        if row == self.rows - 1:
+        axes = self._axes(left, self.top + row * self.row_pitch + line * self.line_pitch, _SIDE, _SIDE)
+        at_left, at_bottom = block == column == 0, (row, line) == (len(self.rows) - 1, self.lines - 1)
+        axes.set(facecolor=BACKGROUND, xticks=_TICKS, yticks=_TICKS)
+        axes.tick_params(labelsize=9, length=3, labelbottom=at_bottom, labelleft=at_left)
+        if at_bottom:
             axes.set_xlabel(r"$\Delta\phi$", size=11)
-        if block == 0 and column == 0:
+        if at_left:
             axes.set_ylabel(r"$\Delta\eta$", size=11, labelpad=0)
+        if row == 0 or self.lines > 1:
+            axes.set_title(PANELS[number], size=13)
         return axes
 
-    def name_row(self, row: int, name: str) -> None:
-        """Write a row's name at its left, upwards."""
-        y = self.top + row * self.pitch + self.side / 2
-        text = self.figure.text(30 / self.width, 1 - y / self.height, name, size=12, rotation=90)
-        text.set(ha="center", va="center", multialignment="center")
-
-    def name_block(self, block: int, name: str) -> None:
-        """Write a block's title over its columns."""
-        x = _LEFT + block * self.block_pitch + (self.block_pitch - _BLOCK_GAP) / 2
-        self.figure.text(x / self.width, 1 - 10 / self.height, name, size=16, ha="center", va="top")
-
-    def colour_bar(self, shown: AxesImage, quantity: str) -> None:
-        """Draw the scale at the right, two rows high at most."""
-        height = min(self.rows, 2) * self.pitch - _GAP
+    def _colour_bar(self, shown: AxesImage, quantity: str) -> None:
+        """Draw the scale at the right, two lines high at most."""
+        height = min(len(self.rows) * self.lines, 2) * self.line_pitch - _GAP
         axes = self._axes(self.width - _RIGHT + 20, self.top, 18, height)
         bar = self.figure.colorbar(shown, cax=axes, extend="both")
         bar.set_label(quantity, size=11)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -17,7 +16,8 @@ from jet_diffusion.observables.hits import Array
 from jet_diffusion.plotting.jets import jet_colours, save_figure
 from jet_diffusion.plotting.style import LINE_COLOURS, styled
 from jet_diffusion.quantum.readout import TIMESTEPS
-from jet_diffusion.report.tables import number
+from jet_diffusion.report.render import render_markdown
+from jet_diffusion.report.tables import Table, number
 
 COLUMNS = {
     "F500": "F500",
@@ -30,14 +30,14 @@ COLUMNS = {
     "profile": "profile",
     "separation": "class",
 }
-"""Figures of the main table: key -> heading."""
+"""Columns of the main table: key -> heading."""
 
 LEGEND = """F500, F900: mean fidelity of the predicted with the clean state, held-out jets noised to t = 500 and 900 of
 1000. MMD: unbiased, squared, fidelity kernel. W1 of width, leading cell, effective number of cells, and the mean over
 22 observables, in standard deviations of real jets. Profile: W1 of the mean profiles, in cells. Class: gluon less quark
 jets' mean effective number of cells, in standard deviations. The joint row's fidelities are those of states of 10
-qubits. Errors: standard deviation over seeds, which change noise,
-initial weights and the order of jets, but not the split."""
+qubits. Errors: standard deviation over seeds, which change noise, initial weights and the order of jets, but not the
+split."""
 
 SMALLEST_SHARE = 1e-4
 
@@ -62,36 +62,17 @@ def write_pages(content: dict[str, Any], folder: Path, real: Array) -> None:
 
 
 def to_markdown(content: dict[str, Any]) -> str:
-    """The whole report as Markdown."""
-    heading = content["heading"]
-    lines = [f"# {heading['title']}", ""]
-    if heading["simulated"]:
-        lines += [f"> **Simulated jets, not collision data.** {heading['simulated']}", ""]
-    lines += [
-        f"{heading['train']} training and {heading['test']} test jets of 16x16 cells, channels summed; "
-        f"{heading['generated']} generated for each row and seed in {heading['steps']} steps; every trained row has "
-        f"{heading['iterations']} iterations of 64 jets; {heading['seeds']} seed(s). State vectors, infinite shots, no "
-        "device noise.",
-        "",
-        *main_table(content),
-        "",
-        LEGEND,
-        "",
-        "## Readout",
-        "",
-        *readout_table(content["readout"]),
-        "",
-        "## Other starts",
-        "",
-        *starts_table(content["starts"]),
-        "",
-    ]
+    """The whole report as Markdown; text from files is escaped."""
+    tables = [main_table(content), readout_table(content["readout"]), starts_table(content["starts"])]
+    pictures = [("Jets", "jets.png"), ("Denoising", "denoising.png")]
     if content["quddpm"]:
-        lines += ["## QuDDPM", "", *quddpm_table(content["quddpm"]), "", "![QuDDPM](quddpm.png)", ""]
-    return "\n".join([*lines, "![Jets](jets.png)", "", "![Denoising](denoising.png)", ""])
+        tables += quddpm_tables(content["quddpm"])
+        pictures.insert(0, ("QuDDPM", "quddpm.png"))
+    written = render_markdown("quantum.md.j2", heading=content["heading"], tables=tables, pictures=pictures)
+    return written.rstrip() + "\n"
 
 
-def main_table(content: dict[str, Any]) -> list[str]:
+def main_table(content: dict[str, Any]) -> Table:
     """All rows, with spreads."""
     rows = []
     for row in content["rows"]:
@@ -101,25 +82,25 @@ def main_table(content: dict[str, Any]) -> list[str]:
             cells[-1] = number(content["real_separation"])
         parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
         rows.append((row["label"], parameters, *cells))
-    return table(("row", "parameters", *COLUMNS.values()), rows)
+    return Table("Models", LEGEND, ("row", "parameters", *COLUMNS.values()), rows)
 
 
-def readout_table(readout: dict[str, Any]) -> list[str]:
+def readout_table(readout: dict[str, Any]) -> Table:
     """Success probability of A by timestep; fidelity of states read with so many shots."""
     success = [(f"A's ancilla in 0 at t = {step}", f"{value:.3g}") for step, value in readout["success"].items()]
     shots = [(f"fidelity after {int(n):,} shots", f"{value:.4f}") for n, value in readout["shots"].items()]
-    return table(("quantity", "value"), [*success, *shots])
+    return Table("Readout", "", ("quantity", "value"), [*success, *shots])
 
 
-def starts_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Figures by model and start."""
+def starts_table(rows: list[dict[str, Any]]) -> Table:
+    """Metrics by model and start."""
     keys = ("mmd", "w1_width", "w1_lead", "w1_n_eff", "profile")
     cells = [(row["model"], row["start"], *(number(row["figures"][key]) for key in keys)) for row in rows]
-    return table(("model", "start", *(COLUMNS[key] for key in keys)), cells)
+    return Table("Other starts", "", ("model", "start", *(COLUMNS[key] for key in keys)), cells)
 
 
-def quddpm_table(quddpm: dict[str, Any]) -> list[str]:
-    """Toys beside the authors' figures, then jets."""
+def quddpm_tables(quddpm: dict[str, Any]) -> list[Table]:
+    """Toys beside the authors' numbers, then jets."""
     rows = []
     for row in quddpm["rows"]:
         figures = row["figures"]
@@ -137,23 +118,14 @@ def quddpm_table(quddpm: dict[str, Any]) -> list[str]:
                 f"{figures['wasserstein']:.3f}",
             )
         )
-    lines = table(("ensemble", "F0", "data", "noise", "MMD", "start", "Wasserstein"), rows)
+    columns = ("ensemble", "F0", "data", "noise", "MMD", "start", "Wasserstein")
+    tables = [Table("QuDDPM", "", columns, rows)]
     for row in quddpm["rows"]:
         if row["kind"] == "jets":
-            figures = row["figures"].items()
-            lines += ["", "Jets, central cells as 4x4, four qubits and two ancillas:", ""]
-            lines += table(("row", "MMD", "profile"), [(n, number(f["mmd"]), number(f["profile"])) for n, f in figures])
-    return lines
-
-
-def table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Lines of a Markdown table."""
-    columns = list(columns)
-    return [
-        "| " + " | ".join(columns) + " |",
-        "| " + " | ".join("---" for _ in columns) + " |",
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
+            text = "Jets, central cells as 4x4, four qubits and two ancillas."
+            cells = [(name, number(f["mmd"]), number(f["profile"])) for name, f in row["figures"].items()]
+            tables.append(Table("QuDDPM of jets", text, ("row", "MMD", "profile"), cells))
+    return tables
 
 
 @styled()

@@ -1,19 +1,20 @@
-"""The evaluation report: every figure with its error, floor and sample size, and how it came to be.
+"""The evaluation report: every number with its error, its baseline (real against real) and its sample size.
 
-`report.json` is the one source of numbers: the table, the page and the model cards read them from it.
+`report.json` is the one source of numbers: tables, pages and model cards read them from it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from jet_diffusion.io import write_text_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 REPORT_FILE = "report.json"
 
 
@@ -29,12 +30,12 @@ def refuse_existing(folder: Path, *, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure should reach.
+    """What a metric should reach.
 
     Attributes:
-        low: smallest accepted, or None.
-        high: largest accepted, or None.
-        of: "value" or "excess": what is held against the limits. An excess is measured in floors.
+        low: smallest accepted value, or None.
+        high: largest accepted value, or None.
+        of: what the limits are compared with: "value", or "excess", which is (value - baseline) / baseline.
     """
 
     low: float | None = None
@@ -44,15 +45,16 @@ class Goal:
     @property
     def text(self) -> str:
         """The goal in words."""
-        unit = " floors above the floor" if self.of == "excess" else ""
-        if self.low is not None and self.high is not None:
-            return f"{self.low:.4g} to {self.high:.4g}{unit}"
-        return f"<= {self.high:.4g}{unit}" if self.high is not None else f">= {self.low:.4g}{unit}"
+        shift, unit = (1, " times the baseline") if self.of == "excess" else (0, "")
+        low, high = (None if limit is None else f"{limit + shift:.4g}" for limit in (self.low, self.high))
+        if low is not None and high is not None:
+            return f"{low} to {high}{unit}"
+        return f"at most {high}{unit}" if low is None else f"at least {low}{unit}"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One number of a report.
+class MetricResult:
+    """One number of a report and what it is worth.
 
     Attributes:
         name: identifier.
@@ -60,12 +62,12 @@ class Figure:
         group: section it stands in.
         value: the number.
         error: its standard error, or None.
-        floor: the same number between two real samples, or None where there is none.
-        floor_error: standard error of the floor.
+        baseline: the same number for real jets against other real jets, or None where there is none.
+        baseline_error: standard error of the baseline.
         size: jets in each sample.
         unit: unit; empty for none.
-        goal: what it should reach, or None.
-        counts: whether it may be believed; a classifier without power does not count.
+        goal: what the number should reach, or None.
+        has_power: whether the number may be believed; an AUC of a classifier that finds nothing may not.
         note: what a reader must know.
     """
 
@@ -74,36 +76,36 @@ class Figure:
     group: str
     value: float
     error: float | None
-    floor: float | None
-    floor_error: float | None
+    baseline: float | None
+    baseline_error: float | None
     size: int
     unit: str = ""
     goal: Goal | None = None
-    counts: bool = True
+    has_power: bool = True
     note: str = ""
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without a goal or if the figure does not count."""
-        if self.goal is None or not self.counts:
+        """Whether the goal is met; None without a goal or without power."""
+        if self.goal is None or not self.has_power:
             return None
-        held = self.value
+        compared = self.value
         if self.goal.of == "excess":
-            if not self.floor or self.floor <= 0:
+            if not self.baseline or self.baseline <= 0:
                 return None
-            held = (self.value - self.floor) / self.floor
-        above = self.goal.low is None or held >= self.goal.low
-        return bool(above and (self.goal.high is None or held <= self.goal.high))
+            compared = (self.value - self.baseline) / self.baseline
+        above = self.goal.low is None or compared >= self.goal.low
+        return bool(above and (self.goal.high is None or compared <= self.goal.high))
 
 
 @dataclass
 class Report:
-    """Figures, tables and pictures of one evaluation.
+    """Results, tables and pictures of one evaluation.
 
     Attributes:
         heading: command, time, seed, samples with their fingerprints, versions.
         notices: what must be said before any number.
-        figures: the numbers.
+        results: the numbers.
         omitted: what was left out: name and reason.
         tables: name -> rows, each a dictionary of plain values.
         pictures: file (relative to the report, without suffix), caption and section of each picture.
@@ -111,47 +113,47 @@ class Report:
 
     heading: dict[str, Any]
     notices: list[str] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
+    results: list[MetricResult] = field(default_factory=list)
     omitted: list[dict[str, str]] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     pictures: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, *figures: Figure) -> None:
-        """Put figures in.
+    def add(self, *results: MetricResult) -> None:
+        """Put results in.
 
         Raises:
             ValueError: if a name is there already.
         """
-        for figure in figures:
-            if any(other.name == figure.name for other in self.figures):
-                raise ValueError(f"the report holds {figure.name!r} already")
-            self.figures.append(figure)
+        for result in results:
+            if any(other.name == result.name for other in self.results):
+                raise ValueError(f"the report holds {result.name!r} already")
+            self.results.append(result)
 
     def omit(self, name: str, reason: object) -> None:
-        """Say why a figure is not there."""
+        """Say why a result is not there."""
         self.omitted.append({"name": name, "reason": str(reason)})
 
-    def figure(self, name: str) -> Figure:
-        """The figure of that name.
+    def result(self, name: str) -> MetricResult:
+        """The result of that name.
 
         Raises:
             ValueError: if it was left out or never existed.
         """
-        for figure in self.figures:
-            if figure.name == name:
-                return figure
+        for result in self.results:
+            if result.name == name:
+                return result
         reasons = [entry["reason"] for entry in self.omitted if entry["name"] == name]
-        raise ValueError(f"the report has no figure {name!r}" + (f": {reasons[0]}" if reasons else ""))
+        raise ValueError(f"the report has no result {name!r}" + (f": {reasons[0]}" if reasons else ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; numbers that JSON lacks become null."""
-        rows = [{**asdict(figure), "met": figure.met} for figure in self.figures]
+        rows = [{**asdict(result), "met": result.met} for result in self.results]
         return _plain(
             {
                 "schema_version": SCHEMA_VERSION,
                 "heading": self.heading,
                 "notices": self.notices,
-                "figures": rows,
+                "results": rows,
                 "omitted": self.omitted,
                 "tables": self.tables,
                 "pictures": self.pictures,
@@ -166,14 +168,14 @@ class Report:
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read a report back.
+        """Read a report back, also one of an older schema version.
 
         Args:
             path: the file, or the folder that holds it.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is no report, or of another schema version.
+            ValueError: it is no report, or of a newer schema version.
         """
         path = Path(path)
         path = path / REPORT_FILE if path.is_dir() else path
@@ -182,18 +184,34 @@ class Report:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is no report: {error}") from error
         version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema version {version}, this package reads {SCHEMA_VERSION}")
+        if version == 1:
+            content = _from_version_1(content)
+        elif version != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {version}, this package reads 1 to {SCHEMA_VERSION}")
         parts = {name: content[name] for name in ("heading", "notices", "omitted", "tables", "pictures")}
-        return cls(figures=[_figure(row) for row in content["figures"]], **parts)
+        return cls(results=[_result(row) for row in content["results"]], **parts)
 
 
-def _figure(row: dict[str, Any]) -> Figure:
-    known = {item.name for item in fields(Figure)}
+def _result(row: dict[str, Any]) -> MetricResult:
+    known = {item.name for item in fields(MetricResult)}
     values = {name: value for name, value in row.items() if name in known}
     values["goal"] = Goal(**row["goal"]) if row.get("goal") else None
     values["value"] = math.nan if row["value"] is None else row["value"]
-    return Figure(**values)
+    return MetricResult(**values)
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Names of schema version 2: results had been figures, baselines floors, known perturbations a ladder."""
+
+    def renamed(row: dict[str, Any]) -> dict[str, Any]:
+        return {re.sub(r"(^|_)floor", r"\1baseline", key): value for key, value in row.items()}
+
+    results = [renamed({**row, "has_power": row["counts"]}) for row in content["figures"]]
+    tables = {
+        "perturbations" if name == "ladder" else name: [renamed(row) for row in rows]
+        for name, rows in content["tables"].items()
+    }
+    return {**content, "results": results, "tables": tables}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A report as titled tables of text: what the Markdown file and the HTML page both show."""
+"""A report as titled tables of text: what its Markdown file and its HTML page both show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jet_diffusion.report.model import Figure, Report
+from jet_diffusion.report.model import MetricResult, Report
 
 Row = dict[str, Any]
 
@@ -23,7 +23,7 @@ GROUP_TITLES = {
     "cost": "Cost",
     "as papers": "As in papers",
 }
-"""Groups of figures in the order they are shown; others follow."""
+"""Groups of results in the order they are shown; others follow."""
 
 
 @dataclass(frozen=True)
@@ -58,198 +58,200 @@ def number(value: float | None, error: float | None = None) -> str:
     return f"({text}){suffix}" if suffix else text
 
 
-def verdict(figure: Figure) -> str:
-    """Whether a figure meets its goal, in a word."""
-    if not figure.counts:
-        return "does not count"
-    return {True: "met", False: "missed", None: ""}[figure.met]
+def verdict(result: MetricResult) -> str:
+    """Whether a result meets its goal, in a word or two."""
+    if not result.has_power:
+        return "no power"
+    return {True: "met", False: "missed", None: ""}[result.met]
 
 
-def figure_table(report: Report) -> Table:
-    """All figures, group by group."""
-    groups = [*GROUP_TITLES, *(f.group for f in report.figures if f.group not in GROUP_TITLES)]
-    ordered = sorted(report.figures, key=lambda figure: groups.index(figure.group))
+def result_table(report: Report) -> Table:
+    """All results, group by group."""
+    groups = [*GROUP_TITLES, *(r.group for r in report.results if r.group not in GROUP_TITLES)]
     rows = [
         (
-            figure.label + (f" [{figure.unit}]" if figure.unit else ""),
-            number(figure.value, figure.error),
-            number(figure.floor, figure.floor_error),
-            str(figure.size),
-            figure.goal.text if figure.goal else "",
-            verdict(figure),
-            figure.note,
+            _with_unit(result.label, result.unit),
+            number(result.value, result.error),
+            number(result.baseline, result.baseline_error),
+            str(result.size),
+            result.goal.text if result.goal else "",
+            verdict(result),
+            result.note,
         )
-        for figure in ordered
+        for result in sorted(report.results, key=lambda result: groups.index(result.group))
     ]
-    columns = ("figure", "generated", "floor", "jets", "goal", "", "note")
-    return Table("Figures", "Floor: the same figure between two disjoint real samples of that size.", columns, rows)
+    text = "Baseline: the same metric for real jets against other real jets, in samples of the same size."
+    return Table("Results", text, ("metric", "generated", "baseline", "jets", "goal", "", "note"), rows)
 
 
-def _observable_row(row: Row) -> tuple[str, ...]:
-    inside = "inside" if row["inside_band"] else ("outside" if row["inside_simultaneous"] else "outside both")
-    return (
-        row["name"] + (f" [{row['unit']}]" if row["unit"] else ""),
-        number(row["real_mean"]),
-        number(row["generated_mean"]),
-        number(row["w1"], row["w1_error"]),
-        number(row["w1_floor"], row["w1_floor_error"]),
-        number(row["band"]),
-        number(row["simultaneous_band"]),
-        inside,
-        number(row["separation"]),
-        number(row["separation_floor"]),
-    )
+Cell = str | tuple[str, str] | Callable[[Row], str]
+"""How a cell follows from a row: the value of a key, a value with its error, or a function of the row."""
 
 
-def _ladder_row(row: Row) -> tuple[str, ...]:
-    return row["classifier"], row["sample"], number(row["auc"], row["error"]), str(row["seeds"]), str(row["size"])
+@dataclass(frozen=True)
+class Layout:
+    """How a table of a report is shown.
+
+    Attributes:
+        title: heading.
+        text: what the columns mean.
+        columns: (name, cell) of each column.
+    """
+
+    title: str
+    text: str
+    columns: tuple[tuple[str, Cell], ...]
+
+    def table(self, rows: Sequence[Row]) -> Table:
+        """The rows as text."""
+        cells = [tuple(_cell(row, cell) for _, cell in self.columns) for row in rows]
+        return Table(self.title, self.text, tuple(name for name, _ in self.columns), cells)
 
 
-def _closure_row(row: Row) -> tuple[str, ...]:
-    return (
-        f"{row['condition']} {row['low']:.0f}-{row['high']:.0f} GeV",
-        row["jet_class"],
-        f"{row['real_jets']} / {row['generated_jets']}",
-        number(row["real_median"], row["real_median_error"]),
-        number(row["generated_median"], row["generated_median_error"]),
-        number(row["median_pull"]),
-        number(row["real_width"], row["real_width_error"]),
-        number(row["generated_width"], row["generated_width_error"]),
-        number(row["width_pull"]),
-    )
+def _cell(row: Row, cell: Cell) -> str:
+    if callable(cell):
+        return cell(row)
+    if isinstance(cell, tuple):
+        return number(row[cell[0]], row[cell[1]])
+    value = row[cell]
+    return str(value) if isinstance(value, str | int) else number(value)
 
 
-def _integrity_row(row: Row) -> tuple[str, ...]:
-    return row["fault"].replace("_", " "), str(row["real"]), str(row["generated"]), str(row["of"])
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name
 
 
-def _sweep_row(row: Row) -> tuple[str, ...]:
-    return (
-        row["scheduler"],
-        str(row["steps"]),
-        str(row["evaluations"]),
-        number(row["ms_per_jet"]),
-        number(row["fpd"], row["fpd_error"]),
-        number(row["fpd_floor"]),
-        number(row["mean_w1"], row["mean_w1_error"]),
-        number(row["mean_w1_floor"]),
-        number(row["auc"], row["auc_error"]),
-        number(row["auc_floor"], row["auc_floor_error"]),
-        str(row["size"]),
-    )
+def _band_verdict(row: Row) -> str:
+    return "inside" if row["inside_band"] else ("outside" if row["inside_simultaneous"] else "outside both")
 
 
-def _tagger_row(row: Row) -> tuple[str, ...]:
-    return (
-        row["trained_on"],
-        number(row["auc"], row["auc_error"]),
-        number(row["accuracy"]),
-        number(row["gluon"]),
-        number(row["quark"]),
-        str(row["train_jets"]),
-        str(row["test_jets"]),
-        str(row["seeds"]),
-    )
+def _coverage(level: int) -> Callable[[Row], str]:
+    return lambda row: f"{number(row[f'coverage_{level}'])} ({number(row[f'nominal_{level}'])})"
 
 
-def _reconstruction_row(row: Row) -> tuple[str, ...]:
-    unit = f" [{row['unit']}]" if row["unit"] else ""
-    score = row["score"].replace("_", " ") + unit
-    return str(row["timestep"]), score, row["candidate"], number(row["mean"], row["error"]), str(row["jets"])
-
-
-def _imputation_row(row: Row) -> tuple[str, ...]:
-    return (
-        row["draws_from"],
-        number(row["crps"], row["crps_error"]),
-        f"{number(row['coverage_68'])} ({number(row['nominal_68'])})",
-        f"{number(row['coverage_90'])} ({number(row['nominal_90'])})",
-        str(row["draws"]),
-        str(row["jets"]),
-    )
-
-
-_Shown = tuple[str, str, tuple[str, ...], Callable[[Row], tuple[str, ...]]]
-
-SHOWN: dict[str, _Shown] = {
-    "ladder": (
-        "Power ladder",
-        "The same classifier and budget on real jets with known faults; an AUC counts only if the strongest rung "
-        "reaches .9, and the real halves should give .5.",
-        ("classifier", "sample", "AUC", "seeds", "jets"),
-        _ladder_row,
+LAYOUTS = {
+    "perturbations": Layout(
+        "Known perturbations",
+        "The same classifier, trained for as long, on real jets with known faults. It has power if it reaches an AUC "
+        "of .9 on one of them; real halves should give .5.",
+        (
+            ("classifier", "classifier"),
+            ("sample", "sample"),
+            ("AUC", ("auc", "error")),
+            ("seeds", "seeds"),
+            ("jets", "size"),
+        ),
     ),
-    "closure": (
+    "closure": Layout(
         "Condition closure",
-        "Response: image pT or mass over what was asked for. It is not 1 for real jets either; pulls are differences "
-        "between generated and real in standard errors.",
-        ("bin", "class", "jets real / gen.", "median real", "median gen.", "pull", "width real", "width gen.", "pull"),
-        _closure_row,
+        "Response: image pT or mass over what was asked for. It is not 1 for real jets either. Pull: generated minus "
+        "real, in standard errors.",
+        (
+            ("bin", lambda row: f"{row['condition']} {row['low']:.0f}-{row['high']:.0f} GeV"),
+            ("class", "jet_class"),
+            ("jets real / gen.", lambda row: f"{row['real_jets']} / {row['generated_jets']}"),
+            ("median real", ("real_median", "real_median_error")),
+            ("median gen.", ("generated_median", "generated_median_error")),
+            ("pull", "median_pull"),
+            ("width real", ("real_width", "real_width_error")),
+            ("width gen.", ("generated_width", "generated_width_error")),
+            ("pull", "width_pull"),
+        ),
     ),
-    "tagger": (
+    "tagger": Layout(
         "Quark/gluon tagger",
         "An image classifier trained on real or on generated jets and tested on the same real jets.",
-        ("trained on", "AUC", "accuracy", "gluons right", "quarks right", "trained on jets", "tested on", "seeds"),
-        _tagger_row,
+        (
+            ("trained on", "trained_on"),
+            ("AUC", ("auc", "auc_error")),
+            ("accuracy", "accuracy"),
+            ("gluons right", "gluon"),
+            ("quarks right", "quark"),
+            ("trained on jets", "train_jets"),
+            ("tested on", "test_jets"),
+            ("seeds", "seeds"),
+        ),
     ),
-    "sweep": (
+    "sweep": Layout(
         "Speed against quality",
         "One row per scheduler and number of steps.",
         (
-            "scheduler",
-            "steps",
-            "evaluations",
-            "ms a jet",
-            "FPD",
-            "floor",
-            "mean W1",
-            "floor",
-            "AUC",
-            "real halves",
-            "jets",
+            ("scheduler", "scheduler"),
+            ("steps", "steps"),
+            ("evaluations", "evaluations"),
+            ("ms a jet", "ms_per_jet"),
+            ("FPD", ("fpd", "fpd_error")),
+            ("baseline", "fpd_baseline"),
+            ("mean W1", ("mean_w1", "mean_w1_error")),
+            ("baseline", "mean_w1_baseline"),
+            ("AUC", ("auc", "auc_error")),
+            ("real halves", ("auc_baseline", "auc_baseline_error")),
+            ("jets", "size"),
         ),
-        _sweep_row,
     ),
-    "imputation": (
+    "imputation": Layout(
         "HCAL from tracks and ECAL",
-        "Energy of the HCAL drawn for given tracks and ECAL. CRPS in GeV, smaller is better; coverage of the central "
-        "intervals, in brackets what a calibrated ensemble gives.",
-        ("draws", "CRPS", "68 % interval", "90 % interval", "draws a jet", "jets"),
-        _imputation_row,
+        "Energy of the HCAL drawn for given tracks and ECAL. CRPS in GeV: smaller is better. Coverage of the central "
+        "intervals, in brackets that of a calibrated ensemble.",
+        (
+            ("draws", "draws_from"),
+            ("CRPS", ("crps", "crps_error")),
+            ("68 % interval", _coverage(68)),
+            ("90 % interval", _coverage(90)),
+            ("draws a jet", "draws"),
+            ("jets", "jets"),
+        ),
     ),
-    "reconstruction": (
+    "reconstruction": Layout(
         "Reconstruction",
         "Scores of each image against the very jet it was made from, noised to timestep t*.",
-        ("t*", "score", "image", "mean", "jets"),
-        _reconstruction_row,
+        (
+            ("t*", "timestep"),
+            ("score", lambda row: _with_unit(row["score"].replace("_", " "), row["unit"])),
+            ("image", "candidate"),
+            ("mean", ("mean", "error")),
+            ("jets", "jets"),
+        ),
     ),
-    "integrity": (
+    "integrity": Layout(
         "Integrity",
-        "Jets with impossible content, counted and never dropped.",
-        ("fault", "real", "generated", "of jets"),
-        _integrity_row,
+        "Jets with impossible content. They are counted and never dropped.",
+        (
+            ("fault", lambda row: row["fault"].replace("_", " ")),
+            ("real", "real"),
+            ("generated", "generated"),
+            ("of jets", "of"),
+        ),
     ),
-    "observables": (
+    "observables": Layout(
         "Observables",
-        "W1 in the observable's unit; own band: a perfect generator's W1 lies below in 95 % of all cases (real and "
-        "generated jets shuffled into two samples); simultaneous band: all of them do; separation: bins of equally "
-        "many real jets.",
-        ("observable", "real", "gen.", "W1", "floor", "own band", "sim. band", "", "sep.", "floor"),
-        _observable_row,
+        "W1 in the observable's unit. Own band: the W1 of a perfect generator lies below it in 95 % of all cases (real "
+        "and generated jets shuffled into two samples). Simultaneous band: all of them do. Separation: in bins of "
+        "equally many real jets.",
+        (
+            ("observable", lambda row: _with_unit(row["name"], row["unit"])),
+            ("real", "real_mean"),
+            ("gen.", "generated_mean"),
+            ("W1", ("w1", "w1_error")),
+            ("baseline", ("w1_baseline", "w1_baseline_error")),
+            ("own band", "band"),
+            ("sim. band", "simultaneous_band"),
+            ("", _band_verdict),
+            ("sep.", "separation"),
+            ("baseline", "separation_baseline"),
+        ),
     ),
 }
-"""Table of a report -> title, text, columns, and how a row is written."""
+"""Table of a report -> how it is shown, in order."""
 
 
 def tables(report: Report) -> list[Table]:
     """All tables of a report in the order they are shown."""
-    shown = [figure_table(report)] if report.figures else []
-    for name, (title, text, columns, write) in SHOWN.items():
-        if report.tables.get(name):
-            shown.append(Table(title, text, columns, [write(row) for row in report.tables[name]]))
+    shown = [result_table(report)] if report.results else []
+    shown += [layout.table(report.tables[name]) for name, layout in LAYOUTS.items() if report.tables.get(name)]
     if report.omitted:
         rows = [(entry["name"], entry["reason"]) for entry in report.omitted]
-        shown.append(Table("Left out", "Figures that could not be computed, and why.", ("figure", "reason"), rows))
+        shown.append(Table("Left out", "What could not be computed, and why.", ("metric", "reason"), rows))
     shown.append(Table("How it was made", "", ("", ""), _flatten(report.heading)))
     return shown
 

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
-from jet_diffusion.metrics.ensembles import crps, interval_coverage
+from jet_diffusion.metrics.pairs import crps, interval_coverage
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.schema import GEV_PER_UNIT, HCAL

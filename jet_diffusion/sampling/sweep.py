@@ -63,7 +63,7 @@ def run_sweep(
     rng = np.random.default_rng(seed)
     reference, second = real.split([size, size], rng)
     halves = two_sample_test(ObservableClassifier(), reference, second, seed=seed)
-    floor = {"auc_floor": halves.auc, "auc_floor_error": halves.error}
+    baseline = {"auc_baseline": halves.auc, "auc_baseline_error": halves.error}
     own = pipeline.scheduler
     combinations = [(name, number) for name in schedulers for number in steps]
     rows = []
@@ -72,7 +72,7 @@ def run_sweep(
             pipeline.scheduler = own if name is None else make_scheduler(name, own.config)
             sampled = sample_like(pipeline, reference, steps=number, seed=seed, batch_size=batch_size)
             quality = _quality(real, reference, sampled, seed)
-            rows.append({"scheduler": name or solver_name(own), "steps": number, **quality, **floor})
+            rows.append({"scheduler": name or solver_name(own), "steps": number, **quality, **baseline})
     finally:
         pipeline.scheduler = own
     return rows
@@ -88,7 +88,7 @@ def _quality(real: JetSample, reference: JetSample, sampled: SampledJets, seed: 
         if usable:
             rng = np.random.default_rng(seed)
             found = estimate(HEADLINE[name].compute, real.observables, sampled.jets.observables, rng, size=size)
-        row |= {name: found.value, f"{name}_error": found.error, f"{name}_floor": found.floor}
+        row |= {name: found.value, f"{name}_error": found.error, f"{name}_baseline": found.baseline}
     if not usable:
         return {**row, "auc": None, "auc_error": None}
     test = two_sample_test(ObservableClassifier(), reference, sampled.jets, seed=seed)

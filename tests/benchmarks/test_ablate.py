@@ -35,7 +35,7 @@ def rows_file(tmp_path, **changes):
 
 
 def figures(name, w1, **more):
-    made = {f"{figure}_floor": 0.1 for figure in ("mean_w1", "fpd", "auc_observables")}
+    made = {f"{figure}_baseline": 0.1 for figure in ("mean_w1", "fpd", "auc_observables")}
     made |= {f"occupancy_{channel}": 1.0 for channel in CHANNELS}
     made |= {"mean_w1": w1, "fpd": 0.3, "auc_observables": 0.7, "validation": 0.02, "spread": {"width": 0.9}}
     made |= {"training_jets": 10, "precision": "bf16"}

@@ -56,13 +56,13 @@ def test_the_verdict_names_the_winner_and_who_misleads(compare):
 
     channels = {f"{kind}_{channel}": 1.0 for kind in ("energy", "occupancy") for channel in ("tracks", "ecal", "hcal")}
     base = {"reduction": None, "grid": None, "psnr": 1.0, "size": 9, **channels}
-    figures = {"mean_w1": 0.1, "fpd_over_floor": 2.0, "auc_observables": 0.6, "ssim": 0.5}
-    errors = {f"{name}_{kind}": 0.1 for name in ("mean_w1", "auc_observables") for kind in ("error", "floor")}
+    figures = {"mean_w1": 0.1, "fpd_over_baseline": 2.0, "auc_observables": 0.6, "ssim": 0.5}
+    errors = {f"{name}_{kind}": 0.1 for name in ("mean_w1", "auc_observables") for kind in ("error", "baseline")}
     good = {**base, **figures, **errors, "name": "good", "parameters": 5}
-    bad = {**good, "name": "bad", "mean_w1": 3.0, "fpd_over_floor": 90.0, "auc_observables": 1.0, "ssim": 0.1}
+    bad = {**good, "name": "bad", "mean_w1": 3.0, "fpd_over_baseline": 90.0, "auc_observables": 1.0, "ssim": 0.1}
     blank = {**base, "name": "blank image", "mean_w1": 0.01, "ssim": 0.9}
     few, fewer = ({**good, "name": f"{size} jets", "size": size, "auc_observables": None} for size in (4, 3))
-    other = {**few, "name": "another", "fpd_over_floor": 1.0}
+    other = {**few, "name": "another", "fpd_over_baseline": 1.0}
     assert winners([good, bad, blank, few, fewer, other]) == [
         "Best on 9 full-resolution images: good (FPD, mean W1, AUC). By SSIM it would be: blank image.",
         "Best on 4 full-resolution images: another (FPD); 4 jets (mean W1).",
@@ -117,7 +117,7 @@ def test_a_table_is_made_and_gone_on_with(converted_folder, tmp_path):
         {"name": "cnn", "options": small, **cnn},
         {"name": "its rival", "options": [*small, "--seed=1"], **cnn},
         {"name": "blank at 32", "control": "blank image", "reduced_by": "cnn"},
-        {"name": "recipe", "peer": "peer_unconditional.py", "steps": 2,
+        {"name": "recipe", "peer": "unconditional", "steps": 2,
          "options": ["--widths", "8", "16", "--steps=1", "--batch-size=2"]},
     )  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.studies.compare", str(converted_folder), str(tmp_path / "out")]

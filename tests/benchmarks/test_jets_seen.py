@@ -30,7 +30,7 @@ def judged(jets, noise=None, **more):
         excess = 0.1 * (jets / 10_000) ** -power
         error = 0.05 * excess
         moved = 0 if noise is None else noise.normal()
-        row |= {name: FLOORS[name] + excess + moved * error, f"{name}_error": error, f"{name}_floor": FLOORS[name]}
+        row |= {name: FLOORS[name] + excess + moved * error, f"{name}_error": error, f"{name}_baseline": FLOORS[name]}
     return row | more
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_fitted_is_refused(jets_seen, tmp_path):
     rows = [judged(jets) for jets in (10_000, 20_000, 40_000)]
     with pytest.raises(ValueError, match=r"three numbers of jets seen, got \[10000\]"):
         jets_seen.Excess.of(rows[:1] * 3, "fpd")
-    with pytest.raises(ValueError, match="fpd is not above its floor after 20,000 jets"):
+    with pytest.raises(ValueError, match="fpd is not above its baseline after 20,000 jets"):
         jets_seen.Excess.of([rows[0], rows[1] | {"fpd": 0.04}, rows[2]], "fpd")
     with pytest.raises(ValueError, match=r"same number of jets, got \[300, 500\]"):
         jets_seen.read_rows(write(tmp_path, rows[0], rows[1] | {"size": 500}))

@@ -100,7 +100,7 @@ def test_a_model_is_sampled_and_swept(model, tmp_path):
     own = "DPMSolverMultistepScheduler (sde-dpmsolver++)"
     assert [(row["scheduler"], row["steps"]) for row in report.tables["sweep"]] == [(own, 1), (own, 2)]
     assert report.heading["sampling"]["num_inference_steps"] == 2
-    assert all(row["auc_floor"] < 0.6 < row["auc"] for row in report.tables["sweep"])
+    assert all(row["auc_baseline"] < 0.6 < row["auc"] for row in report.tables["sweep"])
     assert report.figure("fpd").met is False
 
 

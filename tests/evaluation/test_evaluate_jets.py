@@ -8,8 +8,7 @@ import pytest
 from jet_diffusion.evaluation.run import evaluate_jets
 from jet_diffusion.evaluation.write import write_report
 from jet_diffusion.metrics.closure import RESPONSES
-from jet_diffusion.metrics.controls import CONTROLS
-from jet_diffusion.metrics.memorisation import copier
+from jet_diffusion.metrics.perturbations import CONTROLS, copied_training_jets
 from jet_diffusion.report.model import Report
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -31,18 +30,18 @@ def perfect(parts):
 
 
 def test_a_perfect_generator_meets_the_goals(perfect):
-    missed = [figure.name for figure in perfect.report.figures if figure.met is False]
+    missed = [found.name for found in perfect.report.results if found.met is False]
     assert missed == []
     assert perfect.report.notices == []
     for name in ("fpd", "mean_w1", "sliced_w1", "precision_recall", "density_coverage", "auc_observables"):
-        figure = perfect.report.figure(name)
-        assert abs(figure.value - figure.floor) < 4 * np.hypot(figure.error, figure.floor_error), name
-        assert figure.size == SIZE
+        found = perfect.report.result(name)
+        assert abs(found.value - found.baseline) < 4 * np.hypot(found.error, found.baseline_error), name
+        assert found.size == SIZE
     assert perfect.report.heading["real"]["jets"] == 2 * SIZE
 
 
-def test_the_report_has_every_figure_or_says_why_not(perfect):
-    there = {figure.name for figure in perfect.report.figures} | {entry["name"] for entry in perfect.report.omitted}
+def test_the_report_has_every_result_or_says_why_not(perfect):
+    there = {found.name for found in perfect.report.results} | {entry["name"] for entry in perfect.report.omitted}
     assert {
         "fpd",
         "kpd",
@@ -55,8 +54,8 @@ def test_the_report_has_every_figure_or_says_why_not(perfect):
         "memorisation_pixels",
         "auc_observables",
     } <= there
-    assert {"observables", "ladder", "closure", "integrity", "roc"} <= set(perfect.report.tables)
-    assert len(perfect.report.tables["ladder"]) == 6
+    assert {"observables", "perturbations", "closure", "integrity", "roc"} <= set(perfect.report.tables)
+    assert len(perfect.report.tables["perturbations"]) == 6
 
 
 @pytest.mark.parametrize("control", ["pixel-shuffled", "wrong class"])
@@ -67,18 +66,18 @@ def test_a_wrong_generator_misses_them(parts, control):
     worse = ["fpd_gluon", "fpd_quark", "mean_w1_gluon", "mean_w1_quark"]
     if control != "wrong class":
         worse += ["fpd", "kpd", "mean_w1", "precision_recall"]
-        assert report.figure("fpd").met is False
+        assert report.result("fpd").met is False
     for name in worse:
-        figure = report.figure(name)
-        assert figure.value - figure.floor > 3 * np.hypot(figure.error, figure.floor_error), name
+        found = report.result(name)
+        assert found.value - found.baseline > 3 * np.hypot(found.error, found.baseline_error), name
     assert {entry["name"]: entry["reason"] for entry in report.omitted}["memorisation_pixels"].startswith("no training")
 
 
 def test_a_copier_of_training_jets_is_caught(parts):
     real, _, training = parts
-    copies = copier(training, SIZE, np.random.default_rng(0))
+    copies = copied_training_jets(training, SIZE, np.random.default_rng(0))
     report = evaluate_jets(real, copies, training=training, size=SIZE, classifiers=[]).report
-    assert report.figure("memorisation_pixels").met is report.figure("memorisation_observables").met is False
+    assert report.result("memorisation_pixels").met is report.result("memorisation_observables").met is False
 
 
 def test_impossible_jets_are_counted_and_nothing_is_computed_wrongly(parts, tmp_path):
@@ -106,9 +105,9 @@ def test_jets_deaf_to_what_they_are_asked_miss_the_goal_of_their_responses(parts
     deaf = generated.take(np.arange(len(generated)))
     deaf.pt = np.random.default_rng(0).permutation(deaf.pt)
     report = evaluate_jets(real, deaf, size=SIZE, classifiers=[]).report
-    bins, mean = (report.figure(f"{name}_pt_gluon") for name in ("response_bins", "response"))
+    bins, mean = (report.result(f"{name}_pt_gluon") for name in ("response_bins", "response"))
     assert bins.met is False
-    assert bins.floor < bins.goal.high
+    assert bins.baseline < bins.goal.high
     assert mean.goal.high - 1 > 0.01 and mean.goal.high - 1 == pytest.approx(2.58 * mean.error, rel=0.01)
 
 
@@ -117,19 +116,19 @@ def test_a_response_of_some_bins_alone_is_none(parts):
     soft = generated.take(np.flatnonzero(generated.pt < np.median(generated.pt)))
     report = evaluate_jets(real, soft, classifiers=[]).report
     with pytest.raises(
-        ValueError, match=r"no figure 'response_pt_gluon': \d+ real and \d+ generated jets of \d+ to \d+ GeV"
+        ValueError, match=r"no result 'response_pt_gluon': \d+ real and \d+ generated jets of \d+ to \d+ GeV"
     ):
-        report.figure("response_pt_gluon")
+        report.result("response_pt_gluon")
     assert "closure" in report.tables
 
 
-def test_too_few_jets_leave_figures_out(parts):
+def test_too_few_jets_leave_results_out(parts):
     real, generated, _ = parts
     few = evaluate_jets(real.take(np.arange(300)), generated, classifiers=["observables"])
     reasons = {entry["name"]: entry["reason"] for entry in few.report.omitted}
     assert reasons["fpd"] == "needs 200 jets a side, got 150"
     assert reasons["auc_observables"] == "needs 300 jets a side, got 150"
-    assert few.report.figure("w1_inside_band").size == 150
+    assert few.report.result("w1_inside_band").size == 150
     with pytest.raises(ValueError, match="needs 200 real and 100 generated jets at least, got 150 and 450"):
         evaluate_jets(real.take(np.arange(150)), generated)
 
@@ -142,12 +141,21 @@ def test_the_same_seed_gives_the_same_numbers(parts):
 
 def test_the_files_of_a_report(perfect, tmp_path):
     row = {"scheduler": "ddim", "steps": 5, "evaluations": 5, "ms_per_jet": 20.0, "size": 100, "fpd": 0.2}
-    rest = ("fpd_error", "fpd_floor", "mean_w1", "mean_w1_error", "mean_w1_floor", "auc", "auc_error", "auc_floor")
-    perfect.report.tables["sweep"] = [{**row, **dict.fromkeys((*rest, "auc_floor_error"), 0.5)}]
+    rest = (
+        "fpd_error",
+        "fpd_baseline",
+        "mean_w1",
+        "mean_w1_error",
+        "mean_w1_baseline",
+        "auc",
+        "auc_error",
+        "auc_baseline",
+    )
+    perfect.report.tables["sweep"] = [{**row, **dict.fromkeys((*rest, "auc_baseline_error"), 0.5)}]
     write_report(perfect, tmp_path / "new" / "report")
     written = {path.relative_to(tmp_path / "new" / "report").as_posix() for path in (tmp_path / "new").rglob("*.*")}
     assert {"report.json", "report.md", "report.html", "pictures/roc.png", "pictures/sweep.pdf"} <= written
     assert "pictures/observables_8.png" in written
     loaded = Report.load(tmp_path / "new" / "report")
     assert {f"{entry['file']}.png" for entry in loaded.pictures} <= written
-    assert loaded.figure("fpd") == perfect.report.figure("fpd")
+    assert loaded.result("fpd") == perfect.report.result("fpd")

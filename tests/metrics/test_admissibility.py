@@ -7,9 +7,9 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from jet_diffusion.metrics.bands import PooledPair
-from jet_diffusion.metrics.controls import CONTROLS
 from jet_diffusion.metrics.estimates import SIGNIFICANT, estimate
 from jet_diffusion.metrics.headline import HEADLINE
+from jet_diffusion.metrics.perturbations import CONTROLS
 from jet_diffusion.observables.table import OBSERVABLES
 
 SIZE = 512

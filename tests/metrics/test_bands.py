@@ -36,7 +36,7 @@ def test_a_single_wrong_observable_leaves_both_bands(rng):
     bands = wasserstein_bands(draw(rng), draw(rng), generated, rng, replicas=100)
     assert not bands.inside_simultaneous[4] and not bands.inside[4]
     assert bands.inside_simultaneous.sum() >= OBSERVABLES - 2
-    assert bands.mean > bands.mean_floor
+    assert bands.mean > bands.mean_baseline
 
 
 @pytest.mark.parametrize("tail", [np.inf, 1.0], ids=["normal", "one jet a thousand times the usual"])
@@ -48,7 +48,7 @@ def test_bands_hold_a_perfect_generator_whatever_the_tails(rng, tail):
     found = [wasserstein_bands(jets(), jets(), jets(), rng, replicas=100) for _ in range(60)]
     assert np.mean([bands.inside_simultaneous.all() for bands in found]) > 0.87
     assert np.mean([bands.inside.mean() >= bands.least_inside for bands in found]) > 0.87
-    assert np.mean([bands.floor_inside for bands in found]) > 0.9
+    assert np.mean([bands.baseline_inside for bands in found]) > 0.9
 
 
 def test_a_pooled_pair_measures_w1(rng):

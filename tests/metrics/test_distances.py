@@ -113,12 +113,12 @@ def test_bad_features_are_refused(metric, rng):
             metric(good, bad)
 
 
-def test_an_estimate_has_its_floor_and_tells_alike_from_unlike(rng):
+def test_an_estimate_has_its_baseline_and_tells_alike_from_unlike(rng):
     real, alike = rng.normal(size=(2000, 5)), rng.normal(size=(1000, 5))
     metric = HEADLINE["fpd"].compute
     null = estimate(metric, real, alike, rng, size=1000)
     wrong = estimate(metric, real, alike * 1.3, rng, size=1000)
-    assert null.value == pytest.approx(null.floor, abs=5 * null.excess_error)
+    assert null.value == pytest.approx(null.baseline, abs=5 * null.excess_error)
     assert abs(null.significance) < 3 < wrong.significance
     assert (wrong.size, wrong.draws) == (1000, 5)
     with pytest.raises(ValueError, match="needs 2000 real and 1000 generated"):

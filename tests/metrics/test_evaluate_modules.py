@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from jet_diffusion.metrics import EVALUATE_MODULES, module_path
-from jet_diffusion.metrics.distances import frechet_distance, wasserstein
-from jet_diffusion.metrics.scaling import FeatureScale
+from jet_diffusion.metrics.distances import FeatureScale, frechet_distance, wasserstein
 
 
 @pytest.fixture(scope="module")

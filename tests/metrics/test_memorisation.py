@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jet_diffusion.data.jet_set import JetSample
-from jet_diffusion.metrics.memorisation import SPACES, copier, memorisation
+from jet_diffusion.metrics.neighbours import SPACES, memorisation
+from jet_diffusion.metrics.perturbations import copied_training_jets
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_independent_jets_are_no_nearer_to_training(sets, rng, space):
 def test_a_copier_is_caught_even_if_it_copies_one_jet_in_ten(sets, rng, space, share):
     training, held_out, independent = sets
     number = int(400 * share)
-    mixed = JetSample.join([copier(training, number, rng), independent.take(np.arange(400 - number))])
+    mixed = JetSample.join([copied_training_jets(training, number, rng), independent.take(np.arange(400 - number))])
     found = memorisation(mixed, training, held_out, space, rng)
     assert found.ratio < 0.95
     assert (1 - found.ratio) / found.error > 3

@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.neighbors import NearestNeighbors
 
+from jet_diffusion.metrics.distances import FeatureScale, Whitening, central_width
 from jet_diffusion.metrics.neighbours import nearest_neighbours, precision_recall
-from jet_diffusion.metrics.scaling import FeatureScale, Whitening, central_width
 
 
 @pytest.fixture

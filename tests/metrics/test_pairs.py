@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jet_diffusion.metrics.ensembles import crps, interval_coverage
 from jet_diffusion.metrics.pairs import (
     EMD_RADIUS,
     PAIR_SCORES,
     centroid_shift,
+    crps,
     energy_movers_distance,
     energy_ratio,
+    interval_coverage,
     peak_signal_to_noise,
     pixel_error,
     structural_similarity,

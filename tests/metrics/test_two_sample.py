@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jet_diffusion.metrics.classifiers import CLASSIFIERS, ImageClassifier, ObservableClassifier, VoxelClassifier
-from jet_diffusion.metrics.ladder import LADDER
 from jet_diffusion.metrics.networks import TOWER_VOXELS, filled_towers, tower_images, tower_inputs
-from jet_diffusion.metrics.two_sample import POWER, apply_rung, has_power, thirds, two_sample_test
+from jet_diffusion.metrics.perturbations import PERTURBATIONS, perturb
+from jet_diffusion.metrics.two_sample import POWER, has_power, thirds, two_sample_test
 from jet_diffusion.schema import HCAL
 
 
@@ -53,10 +53,10 @@ def test_neural_classifiers_see_hcal_without_towers(halves, classifier):
     assert np.isnan(found.error)
 
 
-@pytest.mark.parametrize("rung", LADDER)
-def test_rungs_do_what_they_say(halves, rung):
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_perturbations_do_what_they_say(halves, name):
     before = halves[1].take(np.arange(50))
-    after = apply_rung(rung, before, seed=0)
+    after = perturb(name, before, seed=0)
     ratio = after.observable("energy") / before.observable("energy")
     kept = after.voxels.nnz / before.voxels.nnz
     expected = {
@@ -65,20 +65,18 @@ def test_rungs_do_what_they_say(halves, rung):
         "5 % of hits dropped": (0.95, 0.05, 0.95),
         "HCAL shared wrongly": (1.0, 1e-5, 1.0),
     }
-    mean, spread, hits = expected[rung]
+    mean, spread, hits = expected[name]
     assert ratio.mean() == pytest.approx(mean, abs=0.01) and ratio.std() < spread
     assert kept == pytest.approx(hits, abs=0.01)
     towers = after.energies()[:, HCAL].reshape(-1, 25, 5, 25, 5)
     even = np.ptp(towers, axis=(2, 4)).max() < 1e-9
-    assert even == (rung != "HCAL shared wrongly")
-    assert apply_rung(rung, before, seed=0).fingerprint == after.fingerprint
+    assert even == (name != "HCAL shared wrongly")
+    assert perturb(name, before, seed=0).fingerprint == after.fingerprint
 
 
-def test_an_auc_counts_only_with_power_somewhere(halves):
+def test_a_classifier_has_power_if_it_finds_one_sample(halves):
     weak = two_sample_test(ObservableClassifier(), *halves, seeds=1)
-    strong = two_sample_test(
-        ObservableClassifier(), halves[0], apply_rung("HCAL shared wrongly", halves[1], 0), seeds=1
-    )
+    strong = two_sample_test(ObservableClassifier(), halves[0], perturb("HCAL shared wrongly", halves[1], 0), seeds=1)
     assert strong.auc > POWER
     assert not has_power([weak]) and has_power([weak, strong])
 

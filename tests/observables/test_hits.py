@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jet_diffusion.observables.hits import CRYSTAL_CENTRES, TOWER_CENTRES, Hits, check_image_shape, divide
+from jet_diffusion.observables.hits import CRYSTAL_CENTRES, TOWER_CENTRES, Hits, divide
 from jet_diffusion.schema import CRYSTAL_PITCH, ECAL, HCAL, TRACKS
 
 
@@ -57,7 +57,7 @@ def test_minus_zero_is_no_hit_and_nan_is_one():
 )
 def test_other_arrays_are_refused(energies, message):
     with pytest.raises(ValueError, match=message):
-        check_image_shape(energies)
+        Hits(energies)
 
 
 def test_division_by_nothing_is_zero():

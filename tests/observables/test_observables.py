@@ -5,12 +5,17 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from jet_diffusion.observables.hits import Hits
-from jet_diffusion.observables.substructure import Substructure
+from jet_diffusion.observables.hits import CRYSTAL_CENTRES, TOWER_CENTRES, Hits
+from jet_diffusion.observables.substructure import RING_EDGES, Substructure
 from jet_diffusion.observables.table import OBSERVABLES, compute_observables, quick_table
 from jet_diffusion.schema import CRYSTAL_PITCH, HCAL
 
 IN_GEV = ("energy", "energy_tracks", "energy_ecal", "energy_hcal", "image_pt", "image_mass")
+CRYSTAL_RADIUS = np.hypot(CRYSTAL_CENTRES[:, None], CRYSTAL_CENTRES)
+TOWER_RADIUS = np.hypot(TOWER_CENTRES[:, None], TOWER_CENTRES).repeat(5, axis=0).repeat(5, axis=1)
+RING_OF_CRYSTAL = np.searchsorted(RING_EDGES, [CRYSTAL_RADIUS, CRYSTAL_RADIUS, TOWER_RADIUS], side="right")
+"""(3, 125, 125) ring of each crystal; an HCAL crystal is in the ring of its tower."""
+
 ABOUT_THE_CENTRE = ("centroid_eta", "centroid_phi", "image_pt", "image_mass", *(f"ring_{n}" for n in range(5)))
 
 
@@ -90,6 +95,19 @@ def _some_jets():
 def test_energy_flow_is_the_sum_over_all_particles(found, jets, kind, edges):
     expected = [brute_force(jets.energies[[jet]], edges, kind == "cycle") for jet in range(5)]
     np.testing.assert_allclose(found[f"flow_{kind}{edges}"][:5], expected, rtol=1e-9)
+
+
+def test_the_first_stage_fixes_what_it_declares_and_nothing_else(jets):
+    """Each channel keeps its hits and its energy in each ring; where they lie and how they are shared changes."""
+    flips = {0: np.s_[::-1, :], 1: np.s_[:, ::-1], 2: np.s_[::-1, ::-1]}
+    changed = np.stack([jets.energies[:, channel][:, *flip] for channel, flip in flips.items()], axis=1)
+    for jet, channel, ring in np.ndindex(len(changed), 3, 5):
+        image = changed[jet, channel]
+        hits = (image > 0) & (RING_OF_CRYSTAL[channel] == ring)
+        image[hits] = (0.5 * image[hits] + 0.5 * image[hits].mean()) if hits.any() else 0
+    before, after = compute_observables(jets.energies), compute_observables(changed)
+    unchanged = {name for name in before if np.allclose(before[name], after[name], rtol=1e-5, atol=1e-9)}
+    assert unchanged == {name for name, row in OBSERVABLES.items() if row.first_stage}
 
 
 def test_shares_add_up(found):

@@ -1,4 +1,4 @@
-"""Pictures of jets: one colour scale, zeros on the background, every crystal whole pixels."""
+"""Pictures of jets: one colour scale, zeros on the background, every hit a square of several pixels."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from matplotlib.colors import to_rgb
 from jet_diffusion.plotting.jets import (
     BACKGROUND,
     ENERGY_RANGE_GEV,
+    HIT_PIXELS,
     MEAN_RANGE_GEV,
+    enlarge_hits,
     jet_colours,
     plot_jets,
     plot_mean_images,
@@ -35,6 +37,11 @@ def panels(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
+def values(axes):
+    """(125, 125) values of a panel: what stands at the centre of each crystal's square."""
+    return axes.images[0].get_array().filled(0)[1::3, 1::3]
+
+
 def inside(figure, axes):
     """Pixels of one panel, without its frame."""
     left, bottom, right, top = (round(edge) for edge in axes.bbox.extents)
@@ -42,16 +49,16 @@ def inside(figure, axes):
     return picture[len(picture) - top + 2 : len(picture) - bottom - 2, left + 2 : right - 2]
 
 
-def test_a_hit_is_nine_pixels_of_its_colour_on_the_background(spot):
+def test_a_hit_is_a_square_of_its_colour_on_the_background(spot):
     figure = plot_jets(spot)
     background = np.rint(np.array(to_rgb(BACKGROUND)) * 255)
     for axes, hits in zip(panels(figure), (0, 1, 0, 1), strict=True):
         picture = inside(figure, axes)
         drawn = (picture != background).any(axis=-1)
-        assert drawn.sum() == 9 * hits
+        assert drawn.sum() == HIT_PIXELS**2 * hits
         if hits:
             rows, columns = np.nonzero(drawn)
-            assert np.ptp(rows) == np.ptp(columns) == 2
+            assert np.ptp(rows) == np.ptp(columns) == HIT_PIXELS - 1
             share = np.log(1 / ENERGY_RANGE_GEV[0]) / np.log(ENERGY_RANGE_GEV[1] / ENERGY_RANGE_GEV[0])
             colour = np.array(jet_colours()(share)[:3]) * 255
             assert np.abs(picture[drawn] - colour).max() < 3  # the scale has 256 steps
@@ -72,7 +79,7 @@ def test_all_figures_share_one_scale(jets):
 
 def test_panels_are_channels_and_their_sum_in_gev(jets):
     figure = plot_jets(jets.energies[:2], jets.labels[:2], ["first", "second"], note="a toy")
-    images = [axes.images[0].get_array().filled(0) for axes in panels(figure)]
+    images = [values(axes) for axes in panels(figure)]
     for jet in range(2):
         wanted = jets.energies[jet].astype(np.float64) * 100
         assert np.allclose(images[4 * jet : 4 * jet + 3], wanted)
@@ -91,17 +98,27 @@ def test_panels_are_channels_and_their_sum_in_gev(jets):
 def test_the_middle_crystal_is_the_origin_and_rows_are_eta(spot):
     spot[0, 0, 100, 20] = 1
     axes = panels(plot_jets(spot))[0]
-    row, column = np.argwhere(axes.images[0].get_array().filled(0))[0]
+    row, column = np.argwhere(values(axes))[0]
     left, right, bottom, top = axes.images[0].get_extent()
     assert np.isclose(bottom + (row + 0.5) * (top - bottom) / 125, (100 - 62) * np.pi / 180)
     assert np.isclose(left + (column + 0.5) * (right - left) / 125, (20 - 62) * np.pi / 180)
     assert axes.images[0].origin == "lower"
 
 
+def test_the_more_energetic_hit_is_on_top():
+    image = np.zeros((4, 5))
+    image[1, 1], image[1, 2] = 1.0, 2.0
+    drawn = enlarge_hits(image)
+    assert drawn.shape == (12, 15)
+    assert (drawn[2:7, 5:10] == 2).all()
+    assert (drawn[2:7, 2:5] == 1).all()
+    assert (drawn > 0).sum() == 5 * 8
+
+
 def test_mean_images_average_over_jets(jets):
     figure = plot_mean_images({"all": jets.energies})
     assert np.allclose(
-        panels(figure)[2].images[0].get_array().filled(0),
+        values(panels(figure)[2]),
         jets.energies[:, 2].mean(axis=0, dtype=np.float64) * 100,
     )
     assert figure.texts[0].get_text() == "all\n64 jets"
@@ -109,14 +126,11 @@ def test_mean_images_average_over_jets(jets):
 
 def test_sides_are_drawn_in_pairs(jets):
     figure = plot_side_by_side(jets.energies[:2], jets.energies[2:4], jets.labels[:2])
-    shown = {
-        (round(axes.get_position().x0, 4), round(-axes.get_position().y0, 4)): axes.images[0].get_array()
-        for axes in panels(figure)
-    }
-    ordered = [shown[key].filled(0) for key in sorted(shown, key=lambda place: (place[1], place[0]))]
-    combined = jets.energies.astype(np.float64).sum(axis=1) * 100
-    for jet, position in ((0, 3), (2, 7), (1, 11), (3, 15)):
-        assert np.allclose(ordered[position], combined[jet])
+    combined = [axes for axes in panels(figure) if axes.get_title() == "Combined"]
+    by_place = sorted(combined, key=lambda axes: (-axes.get_position().y0, axes.get_position().x0))
+    wanted = jets.energies.astype(np.float64).sum(axis=1) * 100
+    for axes, jet in zip(by_place, (0, 2, 1, 3), strict=True):
+        assert np.allclose(values(axes), wanted[jet])
     assert {"Real", "Generated"} <= {text.get_text() for text in figure.texts}
 
 

@@ -9,9 +9,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from jet_diffusion.metrics.distances import check_features
+from jet_diffusion.metrics.distances import Whitening, check_features
 from jet_diffusion.metrics.neighbours import NEIGHBOURS, precision_recall
-from jet_diffusion.metrics.scaling import Whitening
 
 _DESCRIPTION = """Precision and recall of Kynkaanniemi et al., density and coverage of Naeem et al., among whitened
 features.

@@ -8,8 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from jet_diffusion.metrics.distances import check_features, wasserstein
-from jet_diffusion.metrics.scaling import central_width
+from jet_diffusion.metrics.distances import central_width, check_features, wasserstein
 
 _DESCRIPTION = """Wasserstein-1 distance of every feature in its own unit, and their mean in units of the real
 feature's half 16-84 % width.

@@ -1,6 +1,6 @@
-"""The floor of every headline metric: two disjoint real samples against one another, at several sizes.
+"""Print the baseline of every headline metric (real jets against other real jets) at several sample sizes.
 
-    python -m benchmarks.studies.floors JETS.hdf5 [--sizes 1000 5000 10000] [--draws 5]
+    python -m benchmarks.studies.baselines JETS.hdf5 [--sizes 1000 5000 10000] [--draws 5]
 
 A file with fewer than twice the jets of a size leaves that size out.
 """

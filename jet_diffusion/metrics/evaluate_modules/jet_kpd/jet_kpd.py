@@ -8,8 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from jet_diffusion.metrics.distances import KERNEL_DEGREE, check_features, kernel_distance
-from jet_diffusion.metrics.scaling import FeatureScale
+from jet_diffusion.metrics.distances import KERNEL_DEGREE, FeatureScale, check_features, kernel_distance
 
 _DESCRIPTION = """Unbiased squared maximum mean discrepancy with kernel (x.y / K + 1)^4, after division of the
 features by the 95 % quantile of their magnitude in the real sample.

@@ -8,8 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from jet_diffusion.metrics.distances import check_features, frechet_distance
-from jet_diffusion.metrics.scaling import FeatureScale
+from jet_diffusion.metrics.distances import FeatureScale, check_features, frechet_distance
 
 _DESCRIPTION = """Squared Frechet distance of Gaussians with the means and covariances of the features, after division
 by the 95 % quantile of their magnitude in the real sample.
