@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
+from jet_diffusion.renames import convert_component
 from jet_diffusion.runs import RunFolder, read_state
+
+logger = logging.getLogger(__name__)
 
 QUANTUM_NETWORKS = (QuantumFilterDenoiser, HybridUNet2DModel, AmplitudeCNN)
 
@@ -93,11 +97,7 @@ def load_folder(folder: Path) -> JetImagePipeline:
             continue
         if class_name not in classes:
             raise ValueError(f"{index_file}: {name} is a {class_name}; known are {', '.join(classes)}")
-        if name != "scheduler":  # it keeps the settings of those it was made from
-            refuse_other_settings(folder / name, classes[class_name])
-        # Without this diffusers would fall back to unpickling a .bin file.
-        safe = {"use_safetensors": True} if issubclass(classes[class_name], ModelMixin) else {}
-        components[name] = classes[class_name].from_pretrained(folder, subfolder=name, **safe)  # type: ignore[attr-defined]
+        components[name] = load_component(folder / name, classes[class_name])
     missing = [name for name, part in components.items() if part is None and name != "conditioner"]
     if missing:
         raise ValueError(f"{index_file} names no {', '.join(missing)}; it is no jet pipeline")
@@ -110,23 +110,35 @@ def load_folder(folder: Path) -> JetImagePipeline:
     return pipeline(**components, **{name: index[name] for name in settings if name in index})
 
 
-def refuse_other_settings(folder: Path, component: type) -> None:
-    """Refuse a component saved with settings that this version does not have; diffusers would drop them.
+def load_component(folder: Path, component: type) -> Any:
+    """A component of this package or of diffusers, converted if an earlier version saved it.
 
     Args:
         folder: The component's.
-        component: Its class; diffusers' own are left to diffusers.
+        component: Its class.
 
     Raises:
-        ValueError: Naming the settings.
+        ValueError: If it was saved with settings that this version does not have; diffusers would drop them.
     """
+    # Without this diffusers would fall back to unpickling a .bin file.
+    safe = {"use_safetensors": True} if issubclass(component, ModelMixin) else {}
     file = folder / component.config_name  # type: ignore[attr-defined]
-    if component.__module__.startswith("diffusers.") or not file.is_file():
-        return
+    # A scheduler keeps the settings of those it was made from.
+    if component.__module__.startswith("diffusers.") or file.name == "scheduler_config.json" or not file.is_file():
+        return component.from_pretrained(folder, **safe)  # type: ignore[attr-defined]
+    saved = json.loads(file.read_text())
+    settings = convert_component(component.__name__, saved)
     known = inspect.signature(component).parameters
-    other = [name for name in json.loads(file.read_text()) if name not in known and not name.startswith("_")]
+    other = [name for name in settings if name not in known and not name.startswith("_")]
     if other:
         raise ValueError(f"{file} has {', '.join(other)}, which {component.__name__} of this version does not know")
+    if settings == saved:
+        return component.from_pretrained(folder, **safe)  # type: ignore[attr-defined]
+    logger.warning("%s was saved by an earlier version and is converted", file.parent)
+    part = component.from_config(settings)  # type: ignore[attr-defined]
+    if isinstance(part, nn.Module):
+        part.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    return part
 
 
 def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:

@@ -29,7 +29,6 @@ class DenoiserOutput:
         prediction: What the training loss compares with `Denoiser.target`.
         marginal: (N, C, H, W) what x0 would be from each pixel alone, where the denoiser knows it.
         logit, value: (N, C, H, W) log-odds of a hit and its value if it is one, where the denoiser has them.
-        slab: The whole distribution of the value, where the denoiser has it and no gradient is asked for.
     """
 
     x0: torch.Tensor
@@ -37,7 +36,6 @@ class DenoiserOutput:
     marginal: torch.Tensor | None = None
     logit: torch.Tensor | None = None
     value: torch.Tensor | None = None
-    slab: Any = None
 
 
 def float_bits(values: torch.Tensor) -> torch.Tensor:
@@ -97,11 +95,6 @@ class Denoiser(ModelMixin, ConfigMixin):
         """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
         return False
 
-    @property
-    def knows_posterior(self) -> bool:
-        """Whether x_0 can be drawn (`draw`)."""
-        return False
-
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -132,15 +125,6 @@ class Denoiser(ModelMixin, ConfigMixin):
     def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
         """Classifier-free guidance (arXiv:2207.12598): x_0 moved away from that of `blind`, which saw no conditions."""
         return replace(output, x0=blind.x0 + scale * (output.x0 - blind.x0))
-
-    def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
-        """(N, C, H, W) x_0, each pixel drawn by itself from its posterior given x_t, where `knows_posterior`.
-
-        Args:
-            output: Of `forward`.
-            generators: One a jet.
-        """
-        raise NotImplementedError
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """What `DenoiserOutput.prediction` should be for this jet and noise."""

@@ -22,7 +22,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from .hub_sources import OwnSourcesMixin  # noqa: TID251
 from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, match_energies  # noqa: TID251
-from .schedulers import check_scheduler, draws_x_0  # noqa: TID251 - on the Hub they are one file
+from .schedulers import check_scheduler  # noqa: TID251 - on the Hub they are one file
 from .shape_tilt import ShapeTilt  # noqa: TID251
 
 logger = logging.get_logger(__name__)
@@ -50,7 +50,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
         default_steps: Solver steps of a call that does not name their number.
         shape_tilt: Strengths, variances and ratios of a `ShapeTilt`, by which jets differ in shape as much as real ones
-            do; none by default. Schedulers that are given a drawn x_0 go without.
+            do; none by default.
     """
 
     _optional_components = ["conditioner"]  # noqa: RUF012
@@ -272,7 +272,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         return count, tuple(None if v is None else v.expand(count) for v in given)
 
     def check_scheduler(self) -> None:
-        """Refuse a scheduler whose alphas are not the training ones, or that asks for what the denoiser does not know.
+        """Refuse a scheduler whose alphas are not the training ones, or that does not take x_0.
 
         Raises:
             ValueError: Saying what is wrong.
@@ -374,7 +374,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         if not isinstance(settings, dict) or set(settings) != {"strengths", "variances", "ratios"}:
             raise ValueError(f"a shape tilt has strengths, variances and ratios, got {settings!r:.100}")
         if self.denoiser.config.get("energy_line") is None:
-            raise ValueError("a shape tilt needs a spike-and-slab denoiser and a value map that gives hits an energy")
+            raise ValueError("a shape tilt needs a spike-and-slab denoiser, which knows the energies of hits")
         self._make_shape_tilt()
 
     def _make_shape_tilt(self) -> ShapeTilt:
@@ -403,8 +403,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
         previous = None
-        tilted = self.config.shape_tilt is not None and not draws_x_0(self.scheduler)
-        tilt = self._make_shape_tilt() if tilted else None
+        tilt = None if self.config.shape_tilt is None else self._make_shape_tilt()
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
@@ -421,11 +420,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                 outside = output.x0 != output.x0.clamp(low, high)
                 held += (outside & output.x0.isfinite() & mask).sum((1, 2, 3))
                 x_0 = x_0.clamp(low, high)
-            toward = x_0
-            if draws_x_0(self.scheduler) and step < len(timesteps) - 1:
-                toward = self.denoiser.draw(output, generators)
-                toward = toward.clamp(low, high) if hold else toward
-            x = self.scheduler.step(toward, timestep, x, return_dict=False, **extra)[0]
+            x = self.scheduler.step(x_0, timestep, x, return_dict=False, **extra)[0]
             if callback is not None:
                 x = (callback(self, step, timestep, {"x": x, "x0": x_0}) or {}).get("x", x)
             if progress is not None:

@@ -26,7 +26,7 @@ class JetImagePipelineOutput(BaseOutput):
         images: Energies (N, 125, 125, 3) in GeV/100 (tracks, ECAL, HCAL) as numpy or torch, or N PIL pictures.
         labels: (N,) int64 numpy, 0 gluon, 1 quark.
         pt, m0: (N,) float32 numpy, GeV, the conditions the jets were made for.
-        held_fraction: Share of the values of predicted x_0 (not of drawn ones) that were held to the fitted range.
+        held_fraction: Share of the values of predicted x_0 that were held to the fitted range.
     """
 
     images: Any

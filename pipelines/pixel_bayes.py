@@ -39,9 +39,8 @@ class PixelBayes(RegionSums):
         """Weights, means and variances in x of the slab's components at each position, each (K, C, H or 1, W or 1)."""
         weights, means, widths = self.slab_bits.view(torch.float32).permute(0, 2, 1)[..., None, None]
         if self.config.weights_by_position:
-            return self.slab_weight_bits.view(torch.float32), means, widths.square()
-        place, scale = self.place_bits.view(torch.float32)
-        return weights, place + scale * means, (scale * widths).square()
+            weights = self.slab_weight_bits.view(torch.float32)
+        return weights, means, widths.square()
 
     def slab_posterior(
         self, x_t: torch.Tensor, timesteps: torch.Tensor, eta: torch.Tensor | None = None

@@ -115,13 +115,6 @@ class Representation(SchedulerMixin, ConfigMixin):
         """
         return torch.tensor(self.channel_group, device=device).view(-1, 1, 1)
 
-    def energy_line(self) -> torch.Tensor | None:
-        """(2, groups) offset and slope in x of the energies of hits, each group's, in GeV; None if not a line.
-
-        Of their logarithm or fourth root, whichever the value map is linear in.
-        """
-        return None
-
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

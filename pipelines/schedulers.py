@@ -1,6 +1,6 @@
-"""Schedulers that jets are sampled with: diffusers' own and the posterior's, and whether one suits a denoiser.
+"""Schedulers that jets are sampled with, and whether one suits a denoiser.
 
-This file needs `posterior_scheduler.py` beside it; to the Hub they travel as one file.
+This file is self-contained so that it can travel to the Hub.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from .posterior_scheduler import PosteriorScheduler  # noqa: TID251 - on the Hub the two are one file
-
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
-    "posterior": (PosteriorScheduler, {"variance_type": "fixed_small"}),
     "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
     "ddpm-large": (DDPMScheduler, {"variance_type": "fixed_large"}),
     "ddim": (DDIMScheduler, {}),
@@ -48,13 +45,8 @@ def make_scheduler(name: str, config: Any) -> SchedulerMixin:
     return scheduler_class.from_config(config, **settings)
 
 
-def draws_x_0(scheduler: SchedulerMixin | type[SchedulerMixin]) -> bool:
-    """Whether a scheduler is to be given x_0 drawn from its distribution in place of its mean."""
-    return getattr(scheduler, "draws_x_0", False)
-
-
 def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
-    """Refuse a scheduler whose alphas are not the training ones, or that asks for what the denoiser does not know.
+    """Refuse a scheduler whose alphas are not the training ones, or that does not take x_0.
 
     Raises:
         ValueError: Saying what is wrong, and which scheduler would do.
@@ -76,16 +68,4 @@ def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
         raise ValueError(
             f"{name} expects a {scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
             'set prediction_type="sample", whatever the UNet itself predicts'
-        )
-    if draws_x_0(scheduler) and not denoiser.knows_posterior:
-        others = ", ".join(key for key, (scheduler, _) in SCHEDULERS.items() if not draws_x_0(scheduler))
-        raise ValueError(
-            f"{name} draws x_0 from each pixel's posterior, of which {type(denoiser).__name__} knows only the "
-            f"mean; use one of {others}"
-        )
-    settings = scheduler.config
-    if draws_x_0(scheduler) and (settings.variance_type not in ("fixed_small", None) or settings.clip_sample):
-        raise ValueError(
-            f"{name} needs variance_type fixed_small and clip_sample False, got {settings.variance_type} and "
-            f"{settings.clip_sample}; make it by make_scheduler('posterior', pipeline.scheduler.config)"
         )

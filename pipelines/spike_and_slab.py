@@ -1,7 +1,7 @@
 """Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
 
-This file needs `denoiser.py`, `sum_constraints.py`, `pixel_bayes.py`, `hit_energy.py`, `pixel_prior.py` and
-`crystal_refiner.py` beside it; to the Hub they travel as one file.
+This file needs `denoiser.py`, `sum_constraints.py`, `pixel_bayes.py`, `pixel_prior.py` and `crystal_refiner.py`
+beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from .crystal_refiner import CrystalNetwork  # noqa: TID251 - on the Hub they are one file
 from .denoiser import DenoiserOutput, Network, call_unet, float_bits  # noqa: TID251
-from .hit_energy import HIT_ENERGIES  # noqa: TID251
 from .pixel_bayes import PixelBayes  # noqa: TID251
-from .pixel_prior import Hits, SlabPosterior, fit_mixture  # noqa: TID251
+from .pixel_prior import Hits, fit_mixture  # noqa: TID251
 
 INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy")
 
 ENERGY_INPUTS = {"energy", "missing_energy"}
+
+MIN_VARIANCE = 0.05
+"""The squared error of x_0 is weighted by 1 / max(sigma^2, MIN_VARIANCE)."""
 
 
 class SpikeAndSlabDenoiser(PixelBayes):
@@ -42,22 +43,17 @@ class SpikeAndSlabDenoiser(PixelBayes):
         channel_group: Group (0 tracks, 1 ECAL, 2 HCAL) of each channel of x.
         grid: Height and width of x.
         zero: Value of x without energy, per channel.
-        slab_weights, slab_means, slab_stds: Mixture of the hits, per group a list of K numbers; means and widths are in
-            units of each position's width from its mean, or in x where weights go by position.
+        slab_weights, slab_means, slab_stds: Mixture of the hits in x, per group a list of K numbers.
         noise_schedule: Configuration of the training DDPMScheduler.
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
             pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
             arXiv:2208.04202); energy, the probability of a hit times the energy of its expected value, over the energy
             of the group's mean hit, and missing_energy, the logarithm of the energy asked of the region over the sum of
             those (0 where none is asked for): sums of energies are not to be had from their logarithms in x.
-        min_variance: The squared error of x_0 is weighted by 1 / max(sigma^2, min_variance).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
-        hold_hits: Make the probabilities h add up to the number of hits asked for, as described above.
-        hold_energies: The same for the energies of hits.
         hold_ratio: Noise level sigma/alpha up to which energies are held: above, a pixel's own variance is so much
             wider than what the network knows of its value that energies expected with it add up to too much.
-        energy_map: What of the energy of hits rises linearly with x, log or fourth_root.
-        energy_line: Per group, offset and slope in x of that of energy / GeV; without it no energies can be held.
+        energy_line: Offset, then slope in x, of the logarithm of a hit's energy / GeV, each per group.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
         weights_by_position: Each position has its own weights of the group's mixture.
         window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
@@ -75,14 +71,10 @@ class SpikeAndSlabDenoiser(PixelBayes):
         slab_means: tuple[tuple[float, ...], ...],
         slab_stds: tuple[tuple[float, ...], ...],
         noise_schedule: dict[str, Any],
+        energy_line: tuple[tuple[float, ...], tuple[float, ...]],
         inputs: tuple[str, ...] = ("x_t", "estimate"),
-        min_variance: float = 0.05,
         min_ratio: float = 0.0,
-        hold_hits: bool = True,
-        hold_energies: bool = True,
         hold_ratio: float = 0.5,
-        energy_map: str | None = None,
-        energy_line: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         crystal_channels: tuple[int, ...] = (),
         weights_by_position: bool = False,
         window: tuple[int, int, int, int] | None = None,
@@ -91,10 +83,6 @@ class SpikeAndSlabDenoiser(PixelBayes):
         super().__init__()
         if not inputs or set(inputs) - set(INPUTS):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
-        if energy_line is None and ENERGY_INPUTS & set(inputs):
-            raise ValueError(f"inputs {sorted(ENERGY_INPUTS)} need energy_line, the energy x stands for")
-        if energy_line is not None and energy_map not in HIT_ENERGIES:
-            raise ValueError(f"energy_map, of energy_line, must be one of {tuple(HIT_ENERGIES)}, got {energy_map!r}")
         self.set_noise_schedule(noise_schedule)
         channels = len(channel_group)
         self.register_buffer("prior_logit_bits", float_bits(torch.zeros(channels, *grid)))
@@ -107,7 +95,7 @@ class SpikeAndSlabDenoiser(PixelBayes):
         # The dtype is named: loading in half precision changes the default.
         slab = torch.tensor([slab_weights, slab_means, slab_stds], dtype=torch.float64)[:, group]  # (3, C, K)
         self.register_buffer("slab_bits", float_bits(slab), persistent=False)
-        line = torch.full((2, channels), torch.nan) if energy_line is None else torch.tensor(energy_line)[:, group]
+        line = torch.tensor(energy_line, dtype=torch.float64)[:, group]
         self.register_buffer("energy_line_bits", float_bits(line), persistent=False)
         if weights_by_position:
             weights = slab[0].T[:, :, None, None].expand(-1, -1, *grid)
@@ -130,8 +118,8 @@ class SpikeAndSlabDenoiser(PixelBayes):
         mask: torch.Tensor,
         noise_schedule: dict[str, Any],
         regions: torch.Tensor | None = None,
-        components: int = 1,
-        prior: str = "position",
+        components: int = 5,
+        prior: str = "mixture",
         **settings: Any,
     ) -> SpikeAndSlabDenoiser:
         """Fit spike and slab to training jets in model space.
@@ -143,13 +131,12 @@ class SpikeAndSlabDenoiser(PixelBayes):
             regions: (C, H, W) region of each pixel, none empty, as the representation declares them; by default the
                 channel groups.
             components: Gaussians of each group's slab.
-            prior: "mixture" for an occupancy and weights of the group's mixture at each pixel; "position" for an
-                occupancy and the hits' mean and width at each pixel; "occupancy" for an occupancy at each pixel and
-                one mean and width per group; "group" for one of all per group.
+            prior: "mixture" for an occupancy and weights of the group's mixture at each pixel; "group" for one
+                occupancy and mixture per group.
             settings: Further arguments of the class.
         """
-        if prior not in ("mixture", "position", "occupancy", "group"):
-            raise ValueError(f"prior must be mixture, position, occupancy or group, got {prior!r}")
+        if prior not in ("mixture", "group"):
+            raise ValueError(f"prior must be mixture or group, got {prior!r}")
         if prior == "mixture" and components < 2:
             raise ValueError(f"prior mixture needs two components or more, got {components}")
         group = torch.tensor(channel_group)
@@ -161,11 +148,9 @@ class SpikeAndSlabDenoiser(PixelBayes):
             values.append(x[hit].double())
             jets += len(x)
         hits = Hits(torch.cat(places), torch.cat(values), group, shape)
-        place = hits.moments(by_position=prior in ("mixture", "position"))
-        scaled = hits.values
-        if prior != "mixture":
-            scaled = (hits.values - place[0].flatten()[hits.places]) / place[1].flatten()[hits.places]
-        slab = [fit_mixture(scaled[hits.groups == g], components) for g in range(int(group.max()) + 1)]
+        by_position = prior == "mixture"
+        place = hits.moments(by_position)
+        slab = [fit_mixture(hits.values[hits.groups == g], components) for g in range(int(group.max()) + 1)]
         denoiser = cls(
             channel_group=tuple(channel_group),
             grid=tuple(mask.shape),
@@ -174,15 +159,15 @@ class SpikeAndSlabDenoiser(PixelBayes):
             slab_means=[means for _, means, _ in slab],
             slab_stds=[stds for _, _, stds in slab],
             noise_schedule=noise_schedule,
-            weights_by_position=prior == "mixture",
+            weights_by_position=by_position,
             window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
             num_regions=None if regions is None else int(regions.max()) + 1,
             **settings,
         )
-        if prior == "mixture":
+        if by_position:
             weights, means, widths = torch.tensor(slab, dtype=torch.float64).unbind(1)
             denoiser.slab_weight_bits.copy_(float_bits(hits.mixture_weights(weights, means, widths)))
-        probability = hits.occupancy(jets, mask, by_position=prior != "group")
+        probability = hits.occupancy(jets, mask, by_position)
         denoiser.prior_logit_bits.copy_(float_bits(torch.logit(probability, eps=1e-7)))
         denoiser.place_bits.copy_(float_bits(place))
         denoiser.inside.copy_(mask.to(torch.int32))
@@ -194,20 +179,10 @@ class SpikeAndSlabDenoiser(PixelBayes):
         """Whether previous is among the inputs."""
         return "previous" in self.config.inputs
 
-    @property
-    def knows_posterior(self) -> bool:
-        """Whether x_0 can be drawn: each pixel's distribution is known."""
-        return True
-
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
         channels = len(self.config.channel_group)
         return len(self.config.inputs) * channels, 2 * channels
-
-    def same_kind_of_slab(self, other: SpikeAndSlabDenoiser) -> bool:
-        """Whether the slabs have as many components and differ from position to position in the same way."""
-        mine, others = ((d.slab_bits.shape, d.config.weights_by_position) for d in (self, other))
-        return mine == others
 
     def forward(
         self,
@@ -244,16 +219,16 @@ class SpikeAndSlabDenoiser(PixelBayes):
         delta, eta = context.chunk(2, 1)
         slab = self.slab_posterior(x_t, timesteps, eta)
         logit, value = self.log_odds(slab, shift + delta), slab.value
-        if hits is not None and self.config.hold_hits:
+        if hits is not None:
             logit = self.held(logit, hits)
-        if energies is not None and self.config.hold_energies and self.config.energy_line is not None:
+        if energies is not None:
             alpha, sigma = self.noise_level(timesteps)
             quiet = (sigma <= self.config.hold_ratio * alpha).flatten().nonzero().flatten()
             if len(quiet):
                 held = self.held_values(slab.of_jets(quiet), logit[quiet], energies[quiet])
                 value = value.index_copy(0, quiet, held)
         x_0 = self.estimate(self.hit_probability(logit), value)
-        return DenoiserOutput(x_0, x_0, marginal, logit, value, None if torch.is_grad_enabled() else slab)
+        return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
     def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
         """Classifier-free guidance of the log-odds of hits and of their values, rather than of the mean of x_0.
@@ -263,21 +238,6 @@ class SpikeAndSlabDenoiser(PixelBayes):
         given, without = hits_of(output), hits_of(blind)
         logit, value = (b + scale * (a - b) for a, b in zip(given, without, strict=True))
         return replace(output, x0=self.estimate(self.hit_probability(logit), value), logit=logit, value=value)
-
-    def draw(self, output: DenoiserOutput, generators: list[torch.Generator]) -> torch.Tensor:
-        """(N, C, H, W) x_0, each pixel drawn by itself: whether it is hit, of which component, and its value."""
-        logit, value = hits_of(output)
-        slab: SlabPosterior = output.slab  # training, which draws nothing, does not keep it
-        probability = self.hit_probability(logit)
-        shape, device = probability.shape, probability.device
-        uniform = torch.cat([torch.rand(1, *shape[1:], generator=g, device=g.device) for g in generators]).to(device)
-        normal = randn_tensor(shape, generator=generators, device=device, dtype=probability.dtype)
-        # Below the probability the uniform number makes a hit, and where it lies below chooses the component.
-        chosen = (slab.shares.cumsum(0) < uniform / probability).sum(0, keepdim=True).clamp(max=len(slab.shares) - 1)
-        drawn, variance = (of.expand_as(slab.shares).gather(0, chosen)[0] for of in (slab.values, slab.variances))
-        hit = drawn + variance.sqrt() * normal + (value - slab.value)  # as its mean was moved by the energy asked for
-        zero = self.zero_bits.view(torch.float32).view(-1, 1, 1)
-        return torch.where(uniform < probability, hit, zero)
 
     def surprise(
         self,
@@ -330,8 +290,8 @@ class SpikeAndSlabDenoiser(PixelBayes):
         return x_0
 
     def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """1 / max(sigma^2, min_variance)."""
-        return 1 / self.noise_level(timesteps)[1].square().clamp(min=self.config.min_variance)
+        """1 / max(sigma^2, MIN_VARIANCE)."""
+        return 1 / self.noise_level(timesteps)[1].square().clamp(min=MIN_VARIANCE)
 
 
 def hits_of(output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,14 +1,15 @@
 """Sums over regions of a jet: what channels, or rings of them, are asked to have, and how pixels come to add up to it.
 
-This file needs `denoiser.py`, `hit_energy.py` and `pixel_prior.py` beside it; to the Hub they travel as one file.
+This file needs `denoiser.py` and `pixel_prior.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from .denoiser import Denoiser, float_bits  # noqa: TID251 - on the Hub they are one file
-from .hit_energy import HIT_ENERGIES, HitEnergy  # noqa: TID251
 from .pixel_prior import SlabPosterior  # noqa: TID251
 
 ENERGY_LIMIT, MISSING_LIMIT = 30.0, 4.0
@@ -24,12 +25,48 @@ HOLD_DEVIATIONS = 2.0
 """Standard deviations by which a hit's value is moved at most towards the asked energy."""
 
 
+Expected = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""Of values moved by (N, C, H, W): mean energy, its covariance with x, and its derivative, each (N, C, H, W)."""
+
+
+class HitEnergy:
+    """Energy in GeV whose logarithm is a line in x: log-normal where x is Gaussian.
+
+    Args:
+        offset, slope: (C, 1, 1) of the line.
+    """
+
+    def __init__(self, offset: torch.Tensor, slope: torch.Tensor) -> None:
+        self.offset, self.slope = offset, slope
+
+    def at(self, value: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) energy of a value in x."""
+        return (self.offset + self.slope * value).exp()
+
+    def expected(self, slab: SlabPosterior) -> Expected:
+        """Mean energies of values distributed like the slab, as a function of how far these are moved.
+
+        A move is a common factor of all energies.
+        """
+        exponent = self.offset + self.slope * slab.values + self.slope.square() * slab.variances / 2
+        energies = slab.shares * exponent.exp()
+        energy = energies.sum(0)
+        covariance = (energies * (slab.values + self.slope * slab.variances - slab.value)).sum(0)
+
+        def moved(by: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            growth = (self.slope * by).exp()
+            grown = energy * growth
+            return grown, covariance * growth, self.slope * grown
+
+        return moved
+
+
 class RegionSums(Denoiser):
     """Base class of denoisers that know where hits may be, and hold the hits and energies of regions to what is asked.
 
     A region is a channel group, or a ring of one. Beside its own buffers the class needs `prior_logit_bits` and
     `inside`, the prior log-odds of a hit and which pixels lie inside the image, and `energy_line_bits`, offset and
-    slope of the line in x that the energy of a hit follows by the configuration's `energy_map`.
+    slope of the line in x of the logarithm of a hit's energy.
     """
 
     def set_regions(self, group: torch.Tensor, grid: tuple[int, int], num_regions: int | None) -> None:
@@ -116,7 +153,7 @@ class RegionSums(Denoiser):
     def held_values(self, slab: SlabPosterior, logit: torch.Tensor, energies: torch.Tensor) -> torch.Tensor:
         """Values of hits (N, C, H, W), moved so that each region's energies add up to those asked for.
 
-        Given x_t a hit's value is a mixture of Gaussians (`hit_energy` says what that makes of its energy). That the
+        Given x_t a hit's value is a mixture of Gaussians (`HitEnergy` says what that makes of its energy). That the
         energies add up to a known sum moves the values as in a Kalman filter, by their covariance with the energy times
         one number for all: what is missing goes to the hits that have both the energy and the uncertainty to supply it.
         The number is found by Newton's method, and no value is moved by more than HOLD_DEVIATIONS of its standard
@@ -147,7 +184,7 @@ class RegionSums(Denoiser):
     @property
     def _hit_energy(self) -> HitEnergy:
         """The energy in GeV that x stands for where there is a hit."""
-        return HIT_ENERGIES[self.config.energy_map](*self.energy_line_bits.view(torch.float32)[:, :, None, None])
+        return HitEnergy(*self.energy_line_bits.view(torch.float32)[:, :, None, None])
 
     def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) probability of a hit; outside the image there is none."""

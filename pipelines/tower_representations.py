@@ -1,16 +1,261 @@
-"""Representations of the image as it is: towers of crystals, or the grid of pixels.
+"""Representations of the image as it is, towers of crystals or the grid of pixels, on a logarithmic scale.
 
-This file needs `hit_values.py` and what that needs beside it; to the Hub they travel as one file.
+A pixel without energy has a value of its own in x, well below that of the smallest hit. Each channel group (tracks,
+ECAL, HCAL) is at zero mean and unit variance over the pixels that lie inside the image.
+This file needs `representation.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 
-from .hit_values import HitValueMap  # noqa: TID251 - on the Hub they are one file
-from .representation import SIDE, TOWER, TOWERS  # noqa: TID251
+from .representation import GEV_PER_UNIT, GROUPS, SIDE, TOWER, TOWERS, Representation  # noqa: TID251
+
+TAIL = 0.125
+"""Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
+
+RENDER_DECADES = 3.0
+
+CRYSTAL_WIDTH = 2 * math.pi / 360
+"""Of a crystal in eta and in phi (radians)."""
+
+
+class HitValueMap(Representation):
+    """Base class of representations that map crystal by crystal, by the energy of a hit.
+
+    A group's energies are sent to 0 if they are zero and else to ``gap + u``, where ``u`` is 0 at the lower and 1 at
+    the upper quantile of the training hits. Between them and above (a tail without end) u is linear in log E; below,
+    ``u = -d / (1 + d / c)`` with ``d`` the continued line and ``c = TAIL * gap``, so that every positive energy stays
+    above zero's threshold. This is a bijection of [0, inf) onto its image. The result is then standardised by the
+    group's mean and standard deviation over all pixels, zeros included; padding holds the value of a zero. Decoding
+    never clamps an energy.
+
+    Totals of hits and energies are those of the three groups or, where `ring_edges` are given, of each group in rings
+    around the image's centre: so many distances in eta and phi (radians) at which one ring ends and the next begins. A
+    pixel belongs to the ring that its centre lies in.
+    """
+
+    zeros_stand_apart = True
+
+    def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
+        """Rearrange or sum energies (N, 3, 125, 125) into (N, C, *grid), still energies."""
+        raise NotImplementedError
+
+    def from_grid(self, grid_energies: torch.Tensor) -> torch.Tensor:
+        """Undo `to_grid`: (N, C, *grid) into energies (N, 3, 125, 125)."""
+        raise NotImplementedError
+
+    def _encode(self, energies: torch.Tensor) -> torch.Tensor:
+        grid_energies = self.to_grid(energies)
+        x = self.zero(energies.device).view(-1, 1, 1).expand(len(energies), *self.shape).contiguous()
+        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)  # hits are few: work on them alone
+        group = self._group(energies.device)[channel]
+        hits = grid_energies[jet, channel, row, column]
+        if not (hits > 0).all():
+            raise ValueError(f"energies must not be negative or NaN; the smallest is {hits.min().item()}")
+        raw = self._raw(hits.log(), group)
+        x[jet, channel, row, column] = (raw - self._fitted("mean", raw)[group]) / self._fitted("std", raw)[group]
+        return x
+
+    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+        inside = x[:, :, : self.grid[0], : self.grid[1]]
+        hit = ~(inside <= self.hit_threshold(x.device).view(-1, 1, 1))  # a NaN stays visible
+        jet, channel, row, column = hit.nonzero(as_tuple=True)
+        group = self._group(x.device)[channel]
+        values = inside[jet, channel, row, column]
+        raw = values * self._fitted("std", values)[group] + self._fitted("mean", values)[group]
+        grid_energies = torch.zeros_like(inside)
+        grid_energies[jet, channel, row, column] = self._log_energy(raw, group).exp()
+        return self.from_grid(grid_energies)
+
+    def render(self, x: torch.Tensor) -> torch.Tensor:
+        """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone.
+
+        As `decode`, but a value between that of a zero and the hit threshold, which decodes to nothing, is shown as
+        a faint energy: RENDER_DECADES below the smallest fitted hit at zero, rising evenly in x.
+        """
+        group = self._group(x.device)
+        threshold, zero = (limit.view(-1, 1, 1) for limit in (self.hit_threshold(x.device), self.zero(x.device)))
+        climb = ((x - zero) / (threshold - zero))[:, :, : self.grid[0], : self.grid[1]]
+        low = torch.tensor(self.config.log_low, device=x.device)[group].view(-1, 1, 1)
+        faint = (low + math.log(10) * RENDER_DECADES * (climb - 1)).exp()
+        faint = self.from_grid(torch.where((climb > 0.02) & (climb <= 1), faint, 0))
+        return self.decode(x) + faint
+
+    def zero(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C,) the value in x of a pixel without energy."""
+        return self._standardise(torch.zeros(len(GROUPS), device=device))
+
+    def hit_threshold(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C,) the value in x at and below which `decode` gives exactly zero."""
+        return self._standardise(torch.full((len(GROUPS),), self.config.gap * (1 - TAIL), device=device))
+
+    def limits(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
+        return self.zero(device), self._hit_of("log_max", device)
+
+    def settle(self, x: torch.Tensor) -> torch.Tensor:
+        """Hits below the smallest one fitted raised to it; as x is (N, C, H, W) if that one is not known.
+
+        The map gives every x above the hit threshold an energy, however small; a mean over a pixel that may be hit and
+        may be not can lie there, where no hit of a real jet does.
+        """
+        if not self.config.log_min:
+            return x
+        smallest = self._hit_of("log_min", x.device).view(-1, 1, 1)
+        too_small = (x > self.hit_threshold(x.device).view(-1, 1, 1)) & (x < smallest)
+        return torch.where(too_small, smallest, x)
+
+    @classmethod
+    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> HitValueMap:
+        """Fit the value map to training jets.
+
+        Args:
+            batches: Tensors of energies (n, 3, 125, 125); a few thousand jets suffice.
+            settings: The representation's own settings (`gap`, `ring_edges`).
+
+        Raises:
+            ValueError: If a channel holds no energy at all.
+        """
+        blank = cls(**settings)
+        hits: list[list[torch.Tensor]] = [[] for _ in GROUPS]
+        pixels = [0] * len(GROUPS)
+        group = torch.tensor(blank.channel_group)
+        for energies in batches:
+            grid = blank.to_grid(energies.to(torch.float32))
+            for g in range(len(GROUPS)):
+                values = grid[:, group == g]
+                hits[g].append(values[values > 0])
+                pixels[g] += values.numel()
+        fitted: dict[str, list[Any]] = {name: [] for name in ("log_min", "log_low", "log_high", "log_max")}
+        log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
+        for name, values in zip(GROUPS, log_hits, strict=True):
+            if values.numel() < 2 or values.max() == values.min():
+                raise ValueError(f"channel {name} holds no spread of energies in the jets to fit on")
+            low, high = values.sort().values[[int(q * (len(values) - 1)) for q in (0.001, 0.999)]].tolist()
+            if low == high:
+                low, high = values.min().item(), values.max().item()
+            fitted["log_low"].append(low)
+            fitted["log_high"].append(high)
+            fitted["log_min"].append(values.min().item())
+            fitted["log_max"].append(values.max().item())
+        scaled = cls(**settings, **fitted)
+        moments: dict[str, list[float]] = {"mean": [], "std": []}
+        for g, values in enumerate(log_hits):
+            raw = scaled._raw(values, torch.full(values.shape, g))
+            mean = raw.sum().item() / pixels[g]
+            moments["mean"].append(mean)
+            moments["std"].append(math.sqrt(raw.square().sum().item() / pixels[g] - mean**2))
+        return cls(**settings, **fitted, **moments)
+
+    def totals(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
+        grid_energies = self.to_grid(energies)
+        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)
+        regions = self.regions(energies.device).expand(-1, *self.shape[1:])
+        count = self.num_regions
+        region = jet * count + regions[channel, row, column]
+        copies = self._copies().to(energies)[self._group(energies.device)[channel]]
+        hits = torch.bincount(region, minlength=len(energies) * count)
+        sums = torch.bincount(region, grid_energies[jet, channel, row, column] * copies, len(energies) * count)
+        return torch.cat([values.view(-1, count).to(energies) for values in (hits, GEV_PER_UNIT * sums)], 1)
+
+    @property
+    def num_regions(self) -> int:
+        """How many regions there are: rings of each group."""
+        return len(GROUPS) * (len(self.config.ring_edges) + 1)
+
+    def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C, 1, 1) or, with `ring_edges`, (C, H, W) the region each pixel of x lies in; padding is in the last."""
+        return self._regions.to(device)
+
+    @cached_property
+    def _regions(self) -> torch.Tensor:
+        """Worked out once: the loader asks for each batch."""
+        groups = super().regions()
+        if not self.config.ring_edges:
+            return groups
+        edges = torch.tensor(self.config.ring_edges, dtype=torch.float64)
+        ring = torch.bucketize(torch.hypot(*self.positions()), edges).where(self.mask(), len(edges))
+        return groups * (len(edges) + 1) + ring
+
+    def check_rings(self) -> None:
+        """Refuse edges that are not positive and rising, or leave a ring without pixels.
+
+        Raises:
+            ValueError: Saying which.
+        """
+        edges = list(self.config.ring_edges)
+        if any(not 0 < edge < math.inf for edge in edges) or edges != sorted(set(edges)):
+            raise ValueError(f"ring_edges must be positive and rise, got {edges}")
+        inside = self.regions().expand(-1, *self.shape[1:])[:, : self.grid[0], : self.grid[1]]
+        empty = (torch.bincount(inside.flatten(), minlength=self.num_regions) == 0).nonzero().flatten().tolist()
+        if empty:
+            named = ", ".join(f"{GROUPS[region // (len(edges) + 1)]} {region % (len(edges) + 1)}" for region in empty)
+            raise ValueError(f"ring_edges {edges} leave no pixel in rings (counted from 0): {named}")
+
+    def positions(self) -> torch.Tensor:
+        """(2, C, H, W) eta and phi of each pixel's centre from the image's (radians); zero in the padding."""
+        place = CRYSTAL_WIDTH * (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2)
+        tower = place.view(TOWERS, TOWER).mean(1).repeat_interleave(TOWER)
+        rows = torch.stack([place, place, tower])[None, :, :, None].expand(-1, -1, -1, SIDE)
+        ones = self.to_grid(torch.ones_like(rows))
+        positions = torch.zeros(2, *self.shape, dtype=torch.float64)
+        for way, axis in zip((rows, rows.transpose(2, 3)), positions, strict=True):
+            axis[:, : self.grid[0], : self.grid[1]] = (self.to_grid(way) / ones)[0]
+        return positions
+
+    def _copies(self) -> torch.Tensor:
+        """(groups,) how many times a value of x is in the image: a tower's 25 crystals share one."""
+        members = F.one_hot(self._group("cpu")).T.float()  # (groups, C)
+        ones = members[:, :, None, None].expand(-1, -1, *self.grid)
+        return self.from_grid(ones).sum((1, 2, 3)) / math.prod(self.grid) / members.sum(1)
+
+    def energy_line(self) -> torch.Tensor:
+        """(2, groups) offset and slope in x of the logarithm of a hit's energy / GeV; not of the bent tail."""
+        names = ("log_low", "log_high", "mean", "std")
+        low, high, mean, std = (self._fitted(name, torch.zeros(())) for name in names)
+        unit = (GEV_PER_UNIT * self._copies()).log()
+        return torch.stack([low + unit + (mean - self.config.gap) * (high - low), std * (high - low)])
+
+    def _group(self, device: torch.device | str) -> torch.Tensor:
+        return torch.tensor(self.channel_group, device=device)
+
+    def _fitted(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """A fitted value per group, on the device and in the precision of `like`."""
+        return torch.tensor(self.config[name], dtype=like.dtype, device=like.device)
+
+    def _hit_of(self, name: str, device: torch.device | str) -> torch.Tensor:
+        """(C,) the value in x of a hit of a fitted log energy."""
+        log_energy = self._fitted(name, torch.zeros((), device=device))
+        return self._standardise(self._raw(log_energy, torch.arange(len(GROUPS), device=device)))
+
+    def _standardise(self, raw: torch.Tensor) -> torch.Tensor:
+        """Raw values, one a group, to x values, one a model channel."""
+        x = (raw - self._fitted("mean", raw)) / self._fitted("std", raw)
+        return x[self._group(raw.device)]
+
+    def _raw(self, log_energy: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Log energies of hits, with the group of each, to raw values above `gap * (1 - TAIL)`."""
+        low, high = (self._fitted(name, log_energy)[group] for name in ("log_low", "log_high"))
+        line = (log_energy - low) / (high - low)
+        below = line.clamp(max=0)
+        return self.config.gap + line.clamp(min=0) + below / (1 - below / (TAIL * self.config.gap))
+
+    def _log_energy(self, raw: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        """Undo `_raw`."""
+        low, high = (self._fitted(name, raw)[group] for name in ("log_low", "log_high"))
+        u = raw - self.config.gap
+        below = u.clamp(max=0)
+        line = u.clamp(min=0) + below / (1 + below / (TAIL * self.config.gap))
+        return low + line * (high - low)
 
 
 class TowerPatches(HitValueMap):
@@ -27,8 +272,6 @@ class TowerPatches(HitValueMap):
         log_min: Per group, log energy of the least energetic hit; none if not known.
         mean, std: Per group, moments of the raw values over all pixels.
         ring_edges: Distances from the centre at which rings end (radians); none to take totals of whole channels.
-        value_map: "log", "fourth_root" or "quantile": in what u is linear.
-        knots: Per group, of the quantile map.
     """
 
     lossless = True
@@ -45,12 +288,9 @@ class TowerPatches(HitValueMap):
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         ring_edges: tuple[float, ...] = (),
-        value_map: str = "log",
-        knots: tuple[tuple[tuple[float, float], ...], ...] = (),
         log_min: tuple[float, ...] = (),
     ) -> None:
         self.check_rings()
-        self.set_value_map()
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -86,23 +326,19 @@ class TowerPatches(HitValueMap):
 
 
 class PixelGrid(HitValueMap):
-    """The image itself, 125 padded to 128, or sum-pooled to cells of `pool` x `pool` crystals.
-
-    Pooling sums energies and decoding spreads a cell's energy evenly over its crystals inside the image, so the
-    energy per channel is conserved; with `pool` = 1 nothing is lost. With `pool` = 5 cells are towers.
+    """The image itself, 125 padded to 128.
 
     Args:
-        pool: Crystals along each side of a cell; divides 128, or is 5.
-        gap, log_low, log_high, log_max, log_min, mean, std, ring_edges, value_map, knots: As in `TowerPatches`.
+        gap, log_low, log_high, log_max, log_min, mean, std, ring_edges: As in `TowerPatches`.
     """
 
+    lossless = True
     conserves_energy = True
     needs_hcal_towers = False
 
     @register_to_config
-    def __init__(  # noqa: PLR0913, PLR0917
+    def __init__(
         self,
-        pool: int = 1,
         gap: float = 1.0,
         log_low: tuple[float, ...] = (-5.0, -5.0, -5.0),
         log_high: tuple[float, ...] = (0.0, 0.0, 0.0),
@@ -110,19 +346,9 @@ class PixelGrid(HitValueMap):
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         ring_edges: tuple[float, ...] = (),
-        value_map: str = "log",
-        knots: tuple[tuple[tuple[float, float], ...], ...] = (),
         log_min: tuple[float, ...] = (),
     ) -> None:
-        if pool < 1 or (128 % pool and pool != TOWER):
-            raise ValueError(f"pool must divide 128 or be {TOWER}, got {pool}")
         self.check_rings()
-        self.set_value_map()
-
-    @property
-    def lossless(self) -> bool:  # type: ignore[override]
-        """True without pooling."""
-        return self.config.pool == 1
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -131,30 +357,21 @@ class PixelGrid(HitValueMap):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(3, 128 / pool, 128 / pool); 25 towers are padded to 28, as in `TowerPatches`."""
-        side = 28 if self.config.pool == TOWER else 128 // self.config.pool
-        return 3, side, side
+        """(3, 128, 128)."""
+        return 3, 128, 128
 
     @property
     def grid(self) -> tuple[int, int]:
-        """The cells that hold at least one crystal of the image."""
-        return (-(-SIDE // self.config.pool),) * 2
+        """(125, 125) crystals."""
+        return SIDE, SIDE
 
     def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
-        """Sum the crystals of each cell."""
-        pool = self.config.pool
-        if pool == 1:
-            return energies
-        extra = self.grid[0] * pool - SIDE
-        return F.avg_pool2d(F.pad(energies, (0, extra, 0, extra)), pool, divisor_override=1)
+        """The energies as they are."""
+        return energies
 
     def from_grid(self, grid_energies: torch.Tensor) -> torch.Tensor:
-        """Spread each cell's energy evenly over its crystals inside the image."""
-        pool = self.config.pool
-        cell = torch.arange(SIDE, device=grid_energies.device) // pool
-        width = torch.bincount(cell).to(grid_energies.dtype)
-        spread = grid_energies / (width[:, None] * width[None, :])
-        return spread[:, :, cell][:, :, :, cell]
+        """The energies as they are."""
+        return grid_energies
 
 
 NATIVE_REPRESENTATIONS = {"TowerPatches": TowerPatches, "PixelGrid": PixelGrid}

@@ -21,6 +21,9 @@ from jet_diffusion.pipelines.representation import Representation
 MEMORY_BYTES = 2**26
 """Splits whose encoded jets take no more than this are kept."""
 
+TIMESTEP_POWER = 1.35
+"""A spike and slab is trained at timesteps u^TIMESTEP_POWER of the way to T, u uniform: more often at low noise."""
+
 
 class Position(NamedTuple):
     """One jet of one step: the step, the place in the global batch, and the jet's row in the dataset."""

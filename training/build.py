@@ -17,16 +17,22 @@ from jet_diffusion.hub import LOADABLE, training_scheduler
 from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
-from jet_diffusion.pipelines.hit_values import HitValueMap
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.pipelines.tower_representations import HitValueMap
 from jet_diffusion.training.quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
 SIGNAL_LIMIT = 1e-3
 """Largest alpha-bar at T that counts as no signal left."""
+
+MIN_RATIO = 0.02
+"""Noise level sigma/alpha below which a spike and slab is not trained: there every pixel is known."""
+
+STEP_POWER = 1.35
+"""Timesteps of a spike and slab's sampling fall as (1 - i / steps)^STEP_POWER: closer at low noise."""
 
 
 class TrainedModule(nn.Module):
@@ -70,8 +76,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     """The pipeline before the first step: everything fitted on training jets, weights by the seed.
 
     Raises:
-        ValueError: If the noise schedule leaves signal at T, the jets do not fit the representation, or the scheduler
-            needs more of the denoiser than it knows.
+        ValueError: If the noise schedule leaves signal at T, or the jets do not fit the representation.
     """
     noise = noise_schedule(settings.noise)
     scheduler = training_scheduler(noise)
@@ -102,7 +107,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         denoiser=denoiser,
         conditioner=conditioner,
         provenance=jets.simulated or "",
-        step_power=settings.sampling.step_power,
+        step_power=STEP_POWER if isinstance(denoiser, SpikeAndSlabDenoiser) else 1.0,
         default_steps=settings.sampling.steps,
     )
     pipeline.check_scheduler()
@@ -144,13 +149,7 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
         )
     arguments: dict[str, Any] = {}
     if issubclass(chosen, HitValueMap):
-        arguments = {
-            "gap": settings.representation.gap,
-            "ring_edges": tuple(settings.representation.ring_edges),
-            "value_map": settings.representation.value_map,
-        }
-    if chosen.__name__ == "PixelGrid":
-        arguments["pool"] = settings.representation.pool
+        arguments = {"gap": settings.representation.gap, "ring_edges": tuple(settings.representation.ring_edges)}
     return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
 
 
@@ -191,7 +190,6 @@ def fit_spike_and_slab(
     """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
     chosen = settings.denoiser
     batches = energy_batches(jets, chosen.fit_jets)
-    line = representation.energy_line()
     return SpikeAndSlabDenoiser.fit(
         (representation.encode(energies) for energies in batches),
         channel_group=representation.channel_group,
@@ -203,14 +201,10 @@ def fit_spike_and_slab(
         components=chosen.components,
         prior=chosen.prior,
         inputs=tuple(chosen.inputs),
-        min_variance=chosen.min_variance,
-        hold_hits=chosen.hold_hits,
-        hold_energies=chosen.hold_energies,
         hold_ratio=chosen.hold_ratio,
-        energy_map=None if line is None else representation.config.value_map,
-        energy_line=None if line is None else tuple(map(tuple, line.tolist())),
+        energy_line=tuple(map(tuple, representation.energy_line().tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
-        min_ratio=settings.noise.min_ratio,
+        min_ratio=MIN_RATIO,
     )
 
 

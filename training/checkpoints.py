@@ -109,7 +109,6 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
         index, key = name.split(".", 1)
         slots.setdefault(int(index), {})[key] = value
     state.optimizer.load_state_dict({"state": slots, "param_groups": facts["optimizer_groups"]})
-    keep_memory_format(state.optimizer)
     shadow = [torch.empty_like(parameter).copy_(averaged[name]) for name, parameter in state.model.named_parameters()]
     device = next(state.model.parameters()).device
     state.averaged.load_state_dict({**facts["averaged"], "shadow_params": shadow})
@@ -118,14 +117,6 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
         {**facts["lr_scheduler"], "lr_lambdas": state.lr_scheduler.state_dict()["lr_lambdas"]}
     )
     state.step, state.validation_loss = facts["step"], facts["validation_loss"]
-
-
-def keep_memory_format(optimizer: torch.optim.Optimizer) -> None:
-    """Lay the moments out in memory as their parameters are: the fused AdamW walks both alike."""
-    for parameter, slot in optimizer.state.items():
-        for key, value in slot.items():
-            if value.shape == parameter.shape:
-                slot[key] = torch.empty_like(parameter).copy_(value)
 
 
 def load_tensors(tensors: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:

@@ -10,9 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
-from jet_diffusion.training.batches import GlobalBatches, NoisyJets, batch_loader
+from jet_diffusion.training.batches import TIMESTEP_POWER, GlobalBatches, NoisyJets, batch_loader
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.settings import TrainSettings
@@ -126,6 +127,13 @@ class TrainingLoop:
         return sums
 
 
+def noise_range(denoiser: Denoiser) -> dict[str, float]:
+    """Noise levels a denoiser is trained at: all alike, but for a spike and slab, which knows pixels at low noise."""
+    if not isinstance(denoiser, SpikeAndSlabDenoiser):
+        return {}
+    return {"min_ratio": denoiser.config.min_ratio, "timestep_power": TIMESTEP_POWER}
+
+
 def make_loader(
     settings: TrainSettings, accelerator: Accelerator, pipeline: JetImagePipeline, jets: JetDataset, first_step: int
 ) -> torch.utils.data.DataLoader:
@@ -136,8 +144,7 @@ def make_loader(
         pipeline.denoiser,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        min_ratio=settings.noise.min_ratio,
-        timestep_power=settings.noise.timestep_power,
+        **noise_range(pipeline.denoiser),
         condition_drop=settings.optimizer.condition_drop,
         with_totals=settings.unet.totals,
     )

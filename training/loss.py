@@ -59,10 +59,8 @@ class DenoisingLoss:
         mask = representation.mask(device).float()
         group = torch.tensor(representation.channel_group, device=device)
         size = torch.bincount(group).float()
-        share = 1 / (size * len(size)) if settings.balance == "group" else torch.ones_like(size) / len(group)
-        if settings.group_weights:
-            share = share * torch.tensor(settings.group_weights, device=device)
-            share = share / (share * size).sum()
+        share = torch.tensor(settings.group_weights, device=device) if settings.group_weights else torch.ones_like(size)
+        share = share / (share * size).sum()
         self.pixel_weight = share[group].view(-1, 1, 1) * mask / mask.sum()
 
     def noisy(self, batch: NoisyBatch) -> torch.Tensor:

@@ -64,7 +64,7 @@ class Monitor:
             pipeline.denoiser,
             batch_size=count,
             seed=settings.seed,
-            min_ratio=settings.noise.min_ratio,
+            min_ratio=pipeline.denoiser.config.get("min_ratio", 0.0),
             with_totals=settings.unet.totals,
         )
         positions = validation_positions(len(validation), count)
@@ -196,7 +196,7 @@ def describe(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset
     """What `--dry-run` prints: model size, steps, batches, memory."""
     parameters = count_parameters(pipeline)
     share = settings.batch_size // accelerator.num_processes
-    # Weights, gradients, averages and AdamW's two moments (Muon has one) in float32.
+    # Weights, gradients, averages and AdamW's two moments in float32.
     state_mb = 5 * 4 * sum(parameters.values()) / 2**20
     seen = settings.max_steps * settings.batch_size
     return "\n".join(

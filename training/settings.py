@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.quantum_settings import QuantumSettings
 
@@ -63,21 +62,16 @@ class RepresentationSettings:
         name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64), which have no
             further settings; or JetAmplitudeEncoder, quantum states, see `quantum`.
         gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
-        pool: PixelGrid only: crystals along each side of a summed cell, a divisor of 128, or 5 for towers.
         ring_edges: TowerPatches and PixelGrid, with unet.totals: distances from the image's centre (radians) at which
             rings end, whose hits and energies are each a condition; [] for those of whole channels.
-        value_map: TowerPatches and PixelGrid: the fitted energies are spread over x by their logarithm, by their fourth
-            root, or evenly by quantiles; the last does not let energies be held, weighed and shown to the network.
-        fit_jets: Training jets the value map is fitted on, at most.
+        fit_jets: Training jets it is fitted on, at most.
     """
 
     name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid", "JetAmplitudeEncoder"] = (
         "TowerPatches"
     )
     gap: float = 1.0
-    pool: int = 1
     ring_edges: list[float] = field(default_factory=list)
-    value_map: Literal["log", "fourth_root", "quantile"] = "log"
     fit_jets: int = 10_000
 
 
@@ -87,31 +81,25 @@ class DenoiserSettings:
 
     Attributes:
         kind: spike_and_slab, or plain epsilon, sample or v_prediction.
-        prior: spike_and_slab: occupancy and weights of the group's mixture by position, occupancy and hits' mean and
-            width by position, the occupancy alone by position, or one of all per channel group.
-        hold_hits: spike_and_slab, with unet.totals: make the probabilities of hits add up to the number asked for.
-        hold_energies: The same for the energies of hits.
-        hold_ratio: Noise level sigma/alpha up to which energies are held.
+        prior: spike_and_slab: occupancy and weights of the group's mixture by position ("mixture"), or one occupancy
+            and mixture for each channel group ("group").
+        hold_ratio: spike_and_slab, with unet.totals: noise level sigma/alpha up to which energies are made to add up.
         crystal_channels: spike_and_slab: hidden channels of each layer of small convolutions at the image's own
             resolution, after the UNet; [] for none.
         components: spike_and_slab: Gaussians of a group's slab.
         fit_jets: spike_and_slab: training jets the prior and the slab are fitted on, at most.
         inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value, previous, energy,
             missing_energy).
-        min_variance: spike_and_slab: weight of the squared error is 1 / max(sigma^2, min_variance).
         snr_gamma: plain: min-SNR weighting of the loss if positive.
     """
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
-    prior: Literal["mixture", "position", "occupancy", "group"] = "position"
-    hold_hits: bool = True
-    hold_energies: bool = True
+    prior: Literal["mixture", "group"] = "mixture"
     hold_ratio: float = 0.5
     crystal_channels: list[int] = field(default_factory=list)
-    components: int = 1
+    components: int = 5
     fit_jets: int = 50_000
     inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
-    min_variance: float = 0.05
     snr_gamma: float = 0.0
 
 
@@ -124,9 +112,6 @@ class NoiseSettings:
         beta_schedule, beta_start, beta_end, rescale_betas_zero_snr: As in diffusers' DDPMScheduler.
         allow_signal_at_T: Train even if alpha-bar at T is 1e-3 or more, so that sampling starts from what training
             never saw.
-        min_ratio: Noise levels below this sigma/alpha are not trained on.
-        timestep_power: Timesteps are trained on as u^timestep_power of the way to T for u uniform: above 1, lower noise
-            more often.
     """
 
     num_train_timesteps: int = 1000
@@ -135,8 +120,6 @@ class NoiseSettings:
     beta_end: float = 0.02
     rescale_betas_zero_snr: bool = False
     allow_signal_at_T: bool = False  # noqa: N815
-    min_ratio: float = 0.0
-    timestep_power: float = 1.0
 
 
 @dataclass
@@ -144,17 +127,12 @@ class SamplingSettings:
     """How the model samples unless a call says otherwise; saved with it.
 
     Attributes:
-        scheduler: A name of `SCHEDULERS` (posterior: spike_and_slab only), or quantum for quantum states.
+        scheduler: A name of `SCHEDULERS`, or quantum for quantum states.
         steps: Solver steps.
-        step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
-            lie closer at low noise; 1 spreads them as the scheduler does.
     """
 
-    scheduler: Literal["posterior", "ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = (
-        "sde-dpm++"
-    )
+    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = "sde-dpm++"
     steps: int = 25
-    step_power: float = 1.35
 
 
 @dataclass
@@ -162,30 +140,23 @@ class OptimizerSettings:
     """The optimiser and what surrounds it.
 
     Attributes:
-        name: adamw; or muon, for unet2d: Muon for the network's inner layers, AdamW for the rest, both at
-            learning_rate (after 10,240 jets 5e-3 was the best of three).
         beta1, beta2, epsilon: AdamW's.
-        weight_decay: Of both; without it AdamW is Adam.
+        weight_decay: Without it AdamW is Adam.
         lr_schedule: constant_with_warmup (0 warm-up steps: constant) or cosine, by diffusers.
         max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
-        fused: Use the fused implementation.
-        balance: Average the loss over all pixels ("pixel") or over the three channel groups ("group").
-        group_weights: Weight of each channel group's pixels (tracks, ECAL, HCAL) beside that; [] for equal ones.
+        group_weights: Weight of each channel group's pixels (tracks, ECAL, HCAL); [] for equal ones.
         loss: Squared ("l2") or absolute ("l1") error; minus log-likelihood of the hits and their values ("likelihood",
             spike_and_slab only); or, for quantum states, 1 - fidelity ("infidelity").
         energy_weight: likelihood: additional weight of a hit's value, times its estimated energy over the mean hit's.
         condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     lr_schedule: Literal["constant_with_warmup", "cosine"] = "cosine"
     max_grad_norm: float = 1.0
-    fused: bool = True
-    balance: Literal["pixel", "group"] = "pixel"
     group_weights: list[float] = field(default_factory=list)
     loss: Literal["l2", "l1", "likelihood", "infidelity"] = "l2"
     energy_weight: float = 0.0
@@ -207,7 +178,6 @@ class TrainSettings:
         ema_decay: Decay of the averaged weights that samples, validation and the published model use; 0 uses the
             weights as they are.
         precision: "no" (float32) or "bf16", by accelerate; "auto" for bf16 where the device has instructions for it.
-        memory_format: contiguous or channels_last.
         compile: Compile the UNet with torch.compile.
         seed: Seeds weights, data order, noise and timesteps.
         max_jets: Train on the first so many jets of the training split.
@@ -232,7 +202,6 @@ class TrainSettings:
     warmup_steps: int = 100
     ema_decay: float = 0.999
     precision: Literal["auto", "no", "bf16"] = "auto"
-    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     compile: bool = False
     seed: int = 0
     max_jets: int | None = None
@@ -260,7 +229,7 @@ class TrainSettings:
 
 RESUMABLE = ("max_steps", "checkpoint_every", "keep_checkpoints", "validate_every", "sample_every", "sample_jets",
              "log_every", "trackers", "num_workers", "cpu", "dry_run", "expect_processes", "compile", "precision",
-             "memory_format", "init_from", "accumulation", "run_dir", "data")  # fmt: skip
+             "init_from", "accumulation", "run_dir", "data")  # fmt: skip
 """Options that may differ when a run goes on; any other change would make it another run."""
 
 
@@ -321,8 +290,6 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
-    if settings.optimizer.name == "muon" and settings.unet.network != "unet2d":
-        raise ValueError(f"optimizer.name muon is for unet.network unet2d, not for {settings.unet.network}")
     check_fitted(settings)
     check_optimizer(settings.optimizer)
 
@@ -340,21 +307,6 @@ def check_fitted(settings: TrainSettings) -> None:
         raise ValueError(f"denoiser.hold_ratio must be finite and not negative, got {settings.denoiser.hold_ratio}")
     if settings.representation.ring_edges and not settings.unet.totals:
         raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
-    representation, value_map = settings.representation.name, settings.representation.value_map
-    if value_map != "log" and representation not in NATIVE_REPRESENTATIONS:
-        accepted = " and ".join(NATIVE_REPRESENTATIONS)
-        raise ValueError(f"representation.value_map {value_map} is of {accepted}, not of {representation}")
-    if value_map == "quantile":
-        asked = {
-            "denoiser.hold_energies: true": settings.unet.totals and settings.denoiser.hold_energies,
-            "denoiser.inputs energy or missing_energy": {"energy", "missing_energy"} & set(settings.denoiser.inputs),
-            "optimizer.energy_weight above 0": settings.optimizer.energy_weight,
-        }
-        if wrong := [name for name, is_asked in asked.items() if is_asked]:
-            raise ValueError(
-                f"{', '.join(wrong)}: energies of hits are known while denoising with representation.value_map log "
-                f"or fourth_root, not with {value_map}"
-            )
 
 
 def check_optimizer(settings: OptimizerSettings) -> None:

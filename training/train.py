@@ -27,7 +27,6 @@ from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marg
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
-from jet_diffusion.training.muon import MuonAdamW, parameter_groups
 from jet_diffusion.training.runtime import keep_freed_memory, make_accelerator
 from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
 from jet_diffusion.training.warm_start import start_from
@@ -132,21 +131,16 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:
     """Model, optimiser, learning-rate schedule and averaged weights at step 0."""
     model, options = TrainedModule(pipeline), settings.optimizer
-    if settings.memory_format == "channels_last":
-        model.unet.to(memory_format=torch.channels_last)
     if settings.unet.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    adamw: dict[str, Any] = {
-        "lr": settings.learning_rate,
-        "betas": (options.beta1, options.beta2),
-        "eps": options.epsilon,
-        "weight_decay": options.weight_decay,
-        "fused": options.fused,
-    }
-    if options.name == "muon":
-        optimizer: torch.optim.Optimizer = MuonAdamW(parameter_groups(model, model.unet), **adamw)
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), **adamw)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        betas=(options.beta1, options.beta2),
+        eps=options.epsilon,
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
     lr_scheduler = get_scheduler(
         options.lr_schedule,
         optimizer,

@@ -69,8 +69,6 @@ def bare_loop(settings: TrainSettings, accelerator: Accelerator, loop: TrainingL
     """Forward, squared error, backward and AdamW, over a copy of our UNet and one batch of noise."""
     like = loop.state.model.unet
     unet = type(like).from_config(like.config).to(accelerator.device)
-    if settings.memory_format == "channels_last":
-        unet.to(memory_format=torch.channels_last)
     if settings.compile:
         unet.compile()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.learning_rate)

@@ -41,7 +41,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's own)")
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--step-power", type=float, help="where steps lie (default: the model's own)")
-    parser.add_argument("--hold-hits", choices=["true", "false"], help="override the denoiser's setting")
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no)")
     parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
     parser.add_argument("--out", type=Path, help="write the results there too, with all digits")
@@ -50,8 +49,6 @@ def main() -> None:
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
     seen = jets_seen(RunFolder(Path(options.model)), options.checkpoint)
     set_sampler(pipeline, options.scheduler, options.steps, options.step_power)
-    if options.hold_hits:
-        pipeline.denoiser.register_to_config(hold_hits=options.hold_hits == "true")
     rng = np.random.default_rng(options.seed)
     conditions, real = load_jets(options.real, 3 * options.size, rng).split([options.size, 2 * options.size], rng)
     steps = pipeline.config.default_steps

@@ -87,7 +87,7 @@ def fit_shape_tilt(
         The tilt, as `JetImagePipeline` takes it, with the strengths after the last round, and what each round found.
 
     Raises:
-        ValueError: If the model is unconditional, knows no hits and energies or draws x_0, or a number is too small.
+        ValueError: If the model is unconditional, knows no hits and energies, or a number is too small.
     """
     accelerator = accelerator or Accelerator()
     if pipeline.conditioner is None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
-from jet_diffusion.pipelines.schedulers import draws_x_0, make_scheduler
+from jet_diffusion.pipelines.schedulers import make_scheduler
 
 
 class Conditioned(Protocol):
@@ -60,7 +60,7 @@ def set_sampler(
     """Make a solver, its number of steps, where they lie and a shape tilt the pipeline's own; None leaves what is.
 
     Raises:
-        ValueError: If the model cannot be tilted like that, or the solver is given a drawn x_0, which no tilt reaches.
+        ValueError: If the model cannot be tilted like that.
     """
     if scheduler is not None:
         pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
@@ -69,8 +69,6 @@ def set_sampler(
     if step_power is not None:
         pipeline.register_to_config(step_power=step_power)
     if shape_tilt is not None:
-        if draws_x_0(pipeline.scheduler):
-            raise ValueError(f"{type(pipeline.scheduler).__name__} draws x_0, which a shape tilt does not change")
         pipeline.register_to_config(shape_tilt=shape_tilt)
         pipeline.check_shape_tilt()
 
@@ -85,14 +83,13 @@ def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> di
     weights = hashlib.sha256()
     for _, tensor in sorted(pipeline.unet.state_dict().items()):
         weights.update(tensor.float().cpu().numpy().tobytes())
-    tilt = None if draws_x_0(pipeline.scheduler) else pipeline.config.shape_tilt
     return {
         "weights": weights.hexdigest()[:16],
         "scheduler": type(pipeline.scheduler).__name__,
         "scheduler_config": json.dumps(_own_settings(pipeline.scheduler), default=str, sort_keys=True),
         "num_inference_steps": pipeline.config.default_steps if steps is None else steps,
         "step_power": pipeline.config.step_power,
-        "shape_tilt": json.dumps(tilt, sort_keys=True),
+        "shape_tilt": json.dumps(pipeline.config.shape_tilt, sort_keys=True),
     }
 
 

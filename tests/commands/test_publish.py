@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from diffusers import EulerDiscreteScheduler
 from fakehub import FakeHub
 from huggingface_hub import ModelCard
 from models import small_settings, tilt
@@ -21,7 +22,6 @@ from jet_diffusion.commands.generate import generate
 from jet_diffusion.commands.publish import main, stage
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.train import train
@@ -155,9 +155,9 @@ def test_a_run_without_checkpoints_cannot_be_published(converted_folder, tmp_pat
 def test_a_scheduler_made_from_another_is_loaded(staged, tmp_path):
     """It keeps the other's settings, which it does not know."""
     pipeline = load_pipeline(staged)
-    pipeline.scheduler = make_scheduler("posterior", make_scheduler("unipc", pipeline.scheduler.config).config)
+    pipeline.scheduler = make_scheduler("euler", make_scheduler("unipc", pipeline.scheduler.config).config)
     pipeline.save_pretrained(tmp_path)
-    assert isinstance(load_pipeline(tmp_path).scheduler, PosteriorScheduler)
+    assert isinstance(load_pipeline(tmp_path).scheduler, EulerDiscreteScheduler)
 
 
 def test_settings_of_another_version_are_refused(staged, tmp_path):

@@ -10,9 +10,9 @@ from diffusers import DDPMScheduler
 
 from jet_diffusion.pipelines.crystal_refiner import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
-from jet_diffusion.pipelines.hit_energy import HIT_ENERGIES
 from jet_diffusion.pipelines.pixel_prior import Hits, fit_mixture
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
+from jet_diffusion.pipelines.sum_constraints import HitEnergy
 from jet_diffusion.pipelines.tower_representations import TowerPatches
 
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
@@ -28,21 +28,14 @@ def ringed(jets):
     return TowerPatches.fit([torch.from_numpy(jets.energies)], ring_edges=(0.1, 0.2, 0.4, 0.7))
 
 
-@pytest.fixture(params=HIT_ENERGIES)
-def known_energies(request, jets):
-    """A representation whose energies are known, by one value map and the other."""
-    return TowerPatches.fit([torch.from_numpy(jets.energies)], value_map=request.param)
-
-
-def energies_of(representation):
-    """What the denoiser is told of energies."""
-    return {"energy_map": representation.config.value_map, "energy_line": representation.energy_line().tolist()}
+LINE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""An energy line for tests that need none."""
 
 
 def hit_energy(representation):
     """The energy that x stands for, channel by channel."""
     line = representation.energy_line()[:, torch.tensor(representation.channel_group), None, None]
-    return HIT_ENERGIES[representation.config.value_map](*line)
+    return HitEnergy(*line)
 
 
 def fit(representation, jets, **settings):
@@ -55,6 +48,7 @@ def fit(representation, jets, **settings):
         hit_threshold=representation.hit_threshold(),
         mask=representation.mask(),
         noise_schedule=NOISE,
+        energy_line=representation.energy_line().tolist(),
         **settings,
     )
 
@@ -97,7 +91,7 @@ def test_the_marginal_estimate_is_bayes_rule(components, timestep):
     weights, means, stds = (
         ([1.0], [9.0], [1.5]) if components == 1 else ([0.5, 0.3, 0.2], [7.0, 9.0, 14.0], [0.4, 1, 3])
     )
-    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE)
+    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE, LINE)
     p = torch.sigmoid(denoiser.prior_logit_bits.view(torch.float32)).item()
     timesteps = torch.tensor([timestep])
     alpha, sigma = (level.double().item() for level in denoiser.noise_level(timesteps))
@@ -111,7 +105,7 @@ def test_the_marginal_estimate_is_bayes_rule(components, timestep):
 def test_the_network_tilts_the_slab(timestep):
     """Times exp(b x_0): the weights, means and stds of the tilted mixture, worked out by integration."""
     weights, means, stds, b = [0.6, 0.4], [8.0, 9.0], [0.3, 1.2], 0.7
-    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE)
+    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE, LINE)
     mean = sum(w * m for w, m in zip(weights, means, strict=True))
     variance = sum(w * (s**2 + (m - mean) ** 2) for w, m, s in zip(weights, means, stds, strict=True))
     tilted = [w * math.exp(b * m + b**2 * s**2 / 2) for w, m, s in zip(weights, means, stds, strict=True)]
@@ -169,7 +163,7 @@ def test_padding_is_a_zero_for_certain(representation, jets):
 
 
 def test_a_prior_by_position_knows_where_jets_are(representation, jets):
-    flat, mapped = (fit(representation, jets, prior=prior) for prior in ("group", "position"))
+    flat, mapped = (fit(representation, jets, prior=prior) for prior in ("group", "mixture"))
     prior = torch.sigmoid(mapped.prior_logit_bits.view(torch.float32))
     assert prior[50, 12, 12] > 3 * prior[50, 2, 2]  # HCAL: the centre against a corner
     assert torch.sigmoid(flat.prior_logit_bits.view(torch.float32))[50].unique().numel() == 1
@@ -182,7 +176,7 @@ def test_a_prior_by_position_knows_where_jets_are(representation, jets):
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        {"prior": "group", "components": 1},
         {"components": 2, "inputs": ("x_t", "hit_probability", "hit_value")},
         {"components": 3, "prior": "mixture"},
     ],
@@ -268,7 +262,7 @@ def test_bad_settings_are_refused(representation, jets):
     with pytest.raises(ValueError, match="prior must be"):
         fit(representation, jets, prior="class")
     with pytest.raises(ValueError, match="two components"):
-        fit(representation, jets, prior="mixture")
+        fit(representation, jets, prior="mixture", components=1)
     with pytest.raises(ValueError, match="too few"):
         fit_mixture(torch.arange(15.0), 2)
 
@@ -303,7 +297,7 @@ def test_a_mixture_by_position_describes_hits_better(representation, jets):
     x = representation.encode(torch.from_numpy(jets.energies))
     hit = (x > representation.hit_threshold().view(-1, 1, 1)) & representation.mask()
     surprises = []
-    for settings in ({"components": 3, "prior": "occupancy"}, {"components": 3, "prior": "mixture"}):
+    for settings in ({"components": 3, "prior": "group"}, {"components": 3, "prior": "mixture"}):
         weights, means, variances = fit(representation, jets, **settings).slab()
         density = weights.log() - (x[:, None] - means).square() / variances / 2 - variances.log() / 2
         surprises.append(-density.logsumexp(1)[hit].mean())
@@ -358,11 +352,8 @@ def test_the_prior_expects_the_asked_hits_of_each_ring(ringed, jets):
     torch.testing.assert_close(found, hits, rtol=0.03, atol=0)
 
 
-@pytest.mark.parametrize("value_map", HIT_ENERGIES)
-def test_energies_are_held_ring_by_ring(value_map, jets):
-    edges = (0.1, 0.2, 0.4, 0.7)
-    ringed = TowerPatches.fit([torch.from_numpy(jets.energies)], ring_edges=edges, value_map=value_map)
-    denoiser = fit(ringed, jets, **energies_of(ringed), components=3, prior="mixture")
+def test_energies_are_held_ring_by_ring(ringed, jets):
+    denoiser = fit(ringed, jets, components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:6])
     totals = ringed.totals(energies)
     x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 100)
@@ -390,7 +381,7 @@ def test_unknown_hits_hold_nothing(representation, jets):
 
 
 def test_what_is_not_asked_for_leaves_gradients_finite(ringed, jets):
-    denoiser = fit(ringed, jets, **energies_of(ringed), components=3, prior="mixture")
+    denoiser = fit(ringed, jets, components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:3])
     totals = ringed.totals(energies)
     totals[0] = torch.nan
@@ -415,29 +406,10 @@ def test_a_shift_of_a_whole_group_has_no_gradient_where_its_hits_are_held(repres
     assert common.grad.abs() < 1e-3 * single.grad.abs().sum()
 
 
-def test_the_slab_follows_the_position(representation, jets):
-    x = representation.encode(torch.from_numpy(jets.energies))
-    hit = (x > representation.hit_threshold().view(-1, 1, 1)) & representation.mask()
-    place, scale = fit(representation, jets).place_bits.view(torch.float32)
-    flat, flat_scale = fit(representation, jets, prior="occupancy").place_bits.view(torch.float32)
-    group = torch.tensor(representation.channel_group)
-    for g in range(3):
-        values = x[:, group == g][hit[:, group == g]]
-        assert flat[group == g].unique().item() == pytest.approx(values.mean().item(), rel=1e-4)
-        assert flat_scale[group == g].unique().item() == pytest.approx(values.std().item(), rel=1e-2)
-    # The core's hits are harder; where there are no hits near a position has the group's moments.
-    assert place[50, 12, 12] > flat[50, 12, 12] + flat_scale[50, 12, 12]
-    assert place[50, 12, 12] == pytest.approx(x[:, 50, 12, 12][hit[:, 50, 12, 12]].mean().item(), rel=0.1)
-    never = deserts(representation, hit)
-    assert never.any()
-    torch.testing.assert_close(place[never], flat[never])
-    torch.testing.assert_close(scale[never], flat_scale[never], rtol=0.01, atol=0)
-
-
 @pytest.mark.parametrize("timestep", [400, 600, 900])
 def test_the_likelihood_is_best_where_the_squared_error_is(timestep):
     """One pixel, many jets: both losses have their minimum at the marginal denoiser, delta = eta = 0."""
-    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [[1.0]], [[0.0]], [[1.0]], NOISE)
+    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [[1.0]], [[0.0]], [[1.0]], NOISE, LINE)
     denoiser.prior_logit_bits.copy_(torch.logit(torch.tensor([[[0.2]]])).view(torch.int32))
     denoiser.place_bits.copy_(torch.tensor([6.0, 0.8]).view(2, 1, 1, 1).view(torch.int32))
     generator = torch.Generator().manual_seed(0)
@@ -517,11 +489,10 @@ def test_crystals_must_tile_their_towers():
         CrystalNetwork((0, 0, 1), (1, 1), (4,), (0, 4, 0, 4))
 
 
-@pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
+@pytest.mark.parametrize("settings", [{"prior": "group"}, {"components": 3}])
 @pytest.mark.parametrize("timestep", [60, 130])
-def test_held_energies_add_up_and_move_uncertain_hits(known_energies, jets, timestep, settings):
-    representation = known_energies
-    denoiser = fit(representation, jets, **energies_of(representation), **settings)
+def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
+    denoiser = fit(representation, jets, **settings)
     energies = torch.from_numpy(jets.energies[:6])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
     totals = representation.totals(energies)
@@ -549,7 +520,7 @@ def test_held_energies_add_up_and_move_uncertain_hits(known_energies, jets, time
 
 
 def test_energies_are_held_at_low_noise_alone(representation, jets):
-    denoiser = fit(representation, jets, **energies_of(representation))
+    denoiser = fit(representation, jets)
     energies = torch.from_numpy(jets.energies[:2])
     x_0, totals = representation.encode(energies), representation.totals(energies)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
@@ -563,9 +534,8 @@ def test_energies_are_held_at_low_noise_alone(representation, jets):
     assert torch.equal(held[1], free[1])
 
 
-def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(known_energies, jets):
-    representation = known_energies
-    denoiser = fit(representation, jets, **energies_of(representation), components=3, prior="mixture")
+def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(representation, jets):
+    denoiser = fit(representation, jets, components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:4])
     x_0 = representation.encode(energies)
     x_t, _, timesteps = noisy(denoiser, x_0, 300)
@@ -585,9 +555,8 @@ def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(known_e
     assert common.grad.abs() < 1e-3 * (weights * covariance.square()).abs().sum()
 
 
-def test_energy_shares_average_to_one_over_the_hits(known_energies, jets):
-    representation = known_energies
-    denoiser = fit(representation, jets, **energies_of(representation))
+def test_energy_shares_average_to_one_over_the_hits(representation, jets):
+    denoiser = fit(representation, jets)
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:6])), 400)
     output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
     share = denoiser.energy_share(output)
@@ -599,10 +568,9 @@ def test_energy_shares_average_to_one_over_the_hits(known_energies, jets):
         torch.testing.assert_close(mean, torch.ones(6), rtol=1e-3, atol=0)
 
 
-def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(known_energies, jets):
-    representation = known_energies
+def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, jets):
     inputs = ("x_t", "energy", "missing_energy")
-    denoiser = fit(representation, jets, **energies_of(representation), inputs=inputs)
+    denoiser = fit(representation, jets, inputs=inputs)
     assert denoiser.unet_channels() == (153, 102)
     energies = torch.from_numpy(jets.energies[:4])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), 300)
@@ -630,41 +598,6 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(known_energies, 
     torch.testing.assert_close(given[0][:, 51:], torch.cat([seen, missing], 1))
 
 
-def test_energy_inputs_need_to_know_energies(representation, jets):
-    with pytest.raises(ValueError, match="need energy_line"):
-        fit(representation, jets, inputs=("x_t", "energy"))
-    with pytest.raises(ValueError, match=r"must be one of \('log', 'fourth_root'\), got 'quantile'"):
-        fit(representation, jets, **energies_of(representation) | {"energy_map": "quantile"})
-
-
-@pytest.mark.parametrize("settings", [{}, {"components": 3, "prior": "mixture"}])
-@pytest.mark.parametrize("timestep", [150, 500])
-def test_drawn_jets_have_the_posterior_for_their_distribution(representation, jets, settings, timestep):
-    """Their mean is the posterior mean, and their hits the probability of a hit."""
-    denoiser = fit(representation, jets, **settings)
-    x_0 = representation.encode(torch.from_numpy(jets.energies[:1])).repeat(64, 1, 1, 1)
-    x_t, _, timesteps = noisy(denoiser, x_0[:1], timestep)
-    with torch.no_grad():
-        output = denoiser(constant_unet(0.2, 102), x_t.expand_as(x_0), timesteps.expand(64))
-    generators = [torch.Generator().manual_seed(seed) for seed in range(64)]
-    drawn = denoiser.draw(output, generators)
-    again = denoiser.draw(output, [torch.Generator().manual_seed(seed) for seed in range(64)])
-    assert torch.equal(drawn, again)
-    zero = representation.zero().view(-1, 1, 1)
-    assert (drawn == zero)[..., ~representation.mask()].all()
-    hit = (drawn != zero).double()
-    probability = denoiser.hit_probability(output.logit).double()
-    group = torch.tensor(representation.channel_group)
-    for g in range(3):
-        asked = probability[:, group == g].sum()
-        width = (probability * (1 - probability))[:, group == g].sum().sqrt()
-        assert abs(hit[:, group == g].sum() - asked) < 4 * width
-        excess = (drawn - output.x0).double()[:, group == g]
-        assert abs(excess.mean()) < 4 * excess.std() / excess.numel() ** 0.5
-        pulls = ((drawn - output.value) / output.slab.variance.sqrt()).double()[:, group == g]
-        assert pulls[hit[:, group == g] > 0].std().item() == pytest.approx(1, rel=0.1)
-
-
 def test_guidance_moves_log_odds_and_values(representation, jets):
     denoiser = fit(representation, jets)
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 300)
@@ -683,8 +616,3 @@ def test_guidance_moves_log_odds_and_values(representation, jets):
     guided = denoiser.guided(weak, none, 2.0)
     torch.testing.assert_close(guided.x0, strong.x0)
     torch.testing.assert_close(denoiser.guided(weak, none, 0.0).x0, none.x0)
-    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    again = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    drawn = denoiser.draw(guided, generators)
-    hit = drawn != representation.zero().view(-1, 1, 1)
-    assert torch.equal(hit, denoiser.draw(strong, again) != representation.zero().view(-1, 1, 1))

@@ -8,9 +8,7 @@ from models import small_pipeline
 from PIL import Image
 
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.pipelines.posterior_scheduler import PosteriorScheduler
 from jet_diffusion.pipelines.schedulers import SCHEDULERS, make_scheduler
-from jet_diffusion.pipelines.sum_constraints import SHIFT_NODES
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +81,7 @@ def test_every_scheduler_of_the_table_makes_jets(pipeline, default_scheduler, na
     assert np.array_equal(output.images, again.images)
 
 
-@pytest.mark.parametrize("name", ["posterior", "dpm++", "sde-dpm++", "ddpm", "euler"])
+@pytest.mark.parametrize("name", ["dpm++", "sde-dpm++", "ddpm", "euler"])
 def test_a_jet_is_the_same_in_any_batch(pipeline, default_scheduler, name):
     pipeline.scheduler = make_scheduler(name, default_scheduler.config)
     settings = {"num_inference_steps": 6}
@@ -217,7 +215,7 @@ def test_half_precision_leaves_jets_nearly_as_they_are(converted_folder, widths)
     assert (x - x_half).abs().mean() < 0.05
 
 
-@pytest.mark.parametrize("name", ["posterior", "dpm++", "ddpm", "euler", "ddim"])
+@pytest.mark.parametrize("name", ["dpm++", "ddpm", "euler", "ddim"])
 def test_lightly_noised_jets_come_back(pipeline, default_scheduler, jets, name):
     pipeline.scheduler = make_scheduler(name, default_scheduler.config)
     energies = torch.from_numpy(jets.energies[:3])
@@ -388,44 +386,3 @@ def test_a_self_conditioned_model_sees_the_estimate_of_the_step_before(converted
     assert torch.equal(seen[0][:, 2 * channels :], seen[0][:, channels : 2 * channels])  # the pixel's own, at first
     for inputs, estimate in zip(seen[1:], estimates, strict=False):
         assert torch.equal(inputs[:, 2 * channels :], estimate)
-
-
-def test_steps_by_the_posterior_are_exact_where_pixels_are_independent(converted_folder):
-    """A network that says nothing leaves pixels independent: few steps then make the hits that the prior expects."""
-    settings = ("--denoiser.prior=group", "--unet.conditional=false")
-    pipeline = small_pipeline(converted_folder, *settings, perturb=False)
-    denoiser, representation = pipeline.denoiser, pipeline.representation
-    group = torch.tensor(representation.channel_group)
-    threshold = representation.hit_threshold().view(-1, 1, 1)
-    mean, width = denoiser.place_bits.view(torch.float32)[:, :, 0, 0]
-    expected = denoiser.expected_hits()[:, SHIFT_NODES // 2]  # no shift
-    found = {}
-    for name in ("posterior", "sde-dpm++"):
-        pipeline.scheduler = make_scheduler(name, pipeline.scheduler.config)
-        x, _ = final_x(pipeline, 16, timesteps=[999, 600, 300, 100, 20], generator=seeded(), hold=False, batch_size=16)
-        hit = (x > threshold) & representation.mask()
-        hits = torch.zeros(16, 3).index_add(1, group, hit.sum((2, 3)).float())
-        found[name] = hits.mean(0).double() / expected
-        if name == "posterior":
-            errors = (16 * expected).rsqrt()
-            assert ((found[name] - 1).abs() < 4 * errors).all()
-            for g in range(3):
-                values = x.transpose(0, 1)[group == g][hit.transpose(0, 1)[group == g]]
-                centre, spread = mean[group == g][0], width[group == g][0]
-                assert abs(values.mean() - centre) < 5 * spread / len(values) ** 0.5
-                assert values.std() == pytest.approx(spread.item(), rel=0.15)
-    assert (found["sde-dpm++"] - 1).abs().max() > 2 * (found["posterior"] - 1).abs().max()
-
-
-def test_drawing_x_0_is_for_those_who_know_its_distribution(pipeline, default_scheduler, converted_folder):
-    plain = small_pipeline(converted_folder, "--denoiser.kind=v_prediction")
-    plain.scheduler = make_scheduler("posterior", plain.scheduler.config)
-    message = "of which PlainDenoiser knows only the mean; use one of ddpm, "
-    with pytest.raises(ValueError, match=message):
-        plain(1)
-    with pytest.raises(ValueError, match=message):
-        small_pipeline(converted_folder, "--denoiser.kind=v_prediction", "--sampling.scheduler=posterior")
-    config = make_scheduler("ddpm-large", default_scheduler.config).config
-    pipeline.scheduler = PosteriorScheduler.from_config(config)
-    with pytest.raises(ValueError, match="needs variance_type fixed_small and clip_sample False, got fixed_large"):
-        pipeline(1)

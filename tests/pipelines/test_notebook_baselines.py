@@ -171,7 +171,6 @@ def test_a_stranger_and_our_loader_agree(run, name, tmp_path):
     [
         (["--unet.conditional=true"], "deepfalcon_cnn has no unet.conditional: true"),
         (["--unet.dropout=0.1"], "has no unet.dropout"),
-        (["--representation.name=PixelGrid", "--representation.pool=128"], "cannot be halved 1 times"),
         (["--denoiser.kind=spike_and_slab"], "zeros that stand apart"),
         (["--sampling.steps=51"], "sampling.steps must lie in 1 to 50"),
     ],

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -10,19 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jet_diffusion.hub import LOADABLE
-from jet_diffusion.pipelines.hit_energy import HIT_ENERGIES
 from jet_diffusion.pipelines.resized_representations import ChannelMaxGrid, ImageRangeGrid
+from jet_diffusion.pipelines.sum_constraints import HitEnergy
 from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS, PixelGrid, TowerPatches
 
 HIT_VALUED = [
     ("TowerPatches", {}),
     ("TowerPatches", {"gap": 0.5}),
-    ("TowerPatches", {"value_map": "fourth_root"}),
-    ("TowerPatches", {"value_map": "quantile"}),
     ("PixelGrid", {}),
-    ("PixelGrid", {"pool": 4}),
-    ("PixelGrid", {"pool": 5}),
-    ("PixelGrid", {"pool": 4, "value_map": "quantile"}),
 ]
 RESIZED = [("ChannelMaxGrid", {}), ("ImageRangeGrid", {}), ("ImageRangeGrid", {"side": 32})]
 VARIANTS = HIT_VALUED + RESIZED
@@ -166,14 +159,6 @@ def test_decode_neither_clamps_nor_hides():
     assert decoded[0, 2].abs().sum() == 0
 
 
-VALUE_MAPS = {
-    "log": {},
-    "fourth_root": {"value_map": "fourth_root"},
-    "quantile": {"value_map": "quantile", "knots": (((0.0, 0.0), (0.2, 0.1), (0.3, 0.8), (1.0, 1.0)),) * 3},
-}
-
-
-@pytest.mark.parametrize("value_map", VALUE_MAPS)
 @given(
     values=arrays(
         np.float32,
@@ -181,13 +166,12 @@ VALUE_MAPS = {
         elements=st.floats(2.0**-120, 2.0**100, width=32, allow_subnormal=False) | st.just(0.0) | st.just(-0.0),
     )
 )
-def test_any_energy_goes_there_and_back(value_map, values):
+def test_any_energy_goes_there_and_back(values):
     representation = TowerPatches(
         log_low=(-6.1, -10.8, -8.1),
         log_high=(-0.6, -1.9, -3.8),
         mean=(0.006, 0.02, 0.03),
         std=(0.08, 0.18, 0.19),
-        **VALUE_MAPS[value_map],
     )
     energies = torch.zeros(1, 3, 125, 125)
     energies[0, :2, 0, :8] = torch.from_numpy(values[:2])
@@ -201,10 +185,9 @@ def test_any_energy_goes_there_and_back(value_map, values):
     assert (error < torch.where((energies[hit] > 1e-6) & (energies[hit] < 1e4), 1e-4, 0.15)).all()
 
 
-@pytest.mark.parametrize("value_map", VALUE_MAPS)
 @given(values=st.lists(st.floats(1e-37, 1e30), min_size=2, max_size=50, unique=True))
-def test_the_value_map_rises(value_map, values):
-    representation = PixelGrid(log_low=(-6.0,) * 3, log_high=(-1.0,) * 3, **VALUE_MAPS[value_map])
+def test_the_value_map_rises(values):
+    representation = PixelGrid(log_low=(-6.0,) * 3, log_high=(-1.0,) * 3)
     energies = torch.zeros(1, 3, 125, 125)
     ordered = torch.tensor(sorted(values), dtype=torch.float64)
     energies[0, 0, 0, : len(values)] = ordered.float()
@@ -213,72 +196,6 @@ def test_the_value_map_rises(value_map, values):
     assert (x.diff() >= 0).all()
     assert (x.diff()[apart] > 0).all()
     assert x.min() > representation.hit_threshold()[0]
-
-
-def fitted_hits(representation, energies):
-    """Track energies between the fitted quantiles, and their x, standardised to 0 and 1 at the quantiles."""
-    low, high = (torch.tensor(representation.config[name][0]).exp() for name in ("log_low", "log_high"))
-    tracks, x = energies[:, 0], representation.encode(energies)[:, 0, :125, :125]
-    inside = (tracks > low) & (tracks < high)
-    raw = x[inside] * representation.config.std[0] + representation.config.mean[0]
-    return tracks[inside], raw - representation.config.gap
-
-
-def test_x_is_even_in_the_fourth_root_of_energy(jets):
-    energies = torch.from_numpy(jets.energies)
-    representation = PixelGrid.fit([energies], value_map="fourth_root")
-    low, high = (torch.tensor(representation.config[name][0] / 4).exp() for name in ("log_low", "log_high"))
-    tracks, raw = fitted_hits(representation, energies)
-    torch.testing.assert_close(raw, (tracks**0.25 - low) / (high - low), rtol=1e-4, atol=1e-5)
-
-
-def test_quantiles_spread_the_hits_evenly(jets):
-    energies = torch.from_numpy(jets.energies)
-    representation = PixelGrid.fit([energies], value_map="quantile")
-    _, raw = fitted_hits(representation, energies)
-    shares = torch.histc(raw, 16, 0, 1) / len(raw)
-    assert (shares - 1 / 16).abs().max() < 0.01
-    _, by_log = fitted_hits(PixelGrid.fit([energies]), energies)
-    assert (torch.histc(by_log, 16, 0, 1) / len(by_log) - 1 / 16).abs().max() > 0.02
-    assert representation.energy_line() is None
-
-
-def test_quantiles_take_energies_that_are_often_the_same():
-    energies = torch.zeros(4, 3, 125, 125)
-    energies[:, :, 0, :100] = 1.0
-    energies[:, :, 5:10, :25] = torch.linspace(0.01, 30, 25)
-    energies[:, 2] = (
-        energies[:, 2].reshape(4, 25, 5, 25, 5).amax((2, 4)).repeat_interleave(5, 1).repeat_interleave(5, 2)
-    )
-    representation = TowerPatches.fit([energies], value_map="quantile")
-    torch.testing.assert_close(representation.decode(representation.encode(energies)), energies, rtol=1e-5, atol=0)
-    for group in representation.config.knots:
-        assert (torch.tensor(group).diff(dim=0) > 0).all()
-    assert len(representation.config.knots[0]) < 17  # an energy that many hits have is one knot
-
-
-def test_an_unknown_value_map_is_refused():
-    with pytest.raises(ValueError, match=r"one of .*fourth_root.*, got 'cube'"):
-        PixelGrid(value_map="cube")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"knots": (((0, 0), (1, 1)),) * 3}, "those of value_map quantile, not of log"),
-        ({"value_map": "quantile", "knots": (((0, 0), (1, 1)),) * 2}, "those of 3 groups, got 2"),
-        ({"value_map": "quantile", "knots": (((0, 0), (0.5, 1)),) * 3}, "must lead from"),
-        ({"value_map": "quantile", "knots": (((0, 0), (0.5, 0.5), (0.5, 0.7), (1, 1)),) * 3}, "must rise"),
-    ],
-)
-def test_knots_that_are_none_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        TowerPatches(**settings)
-
-
-def test_quantiles_without_knots_encode_nothing(jets):
-    with pytest.raises(ValueError, match="has no knots yet"):
-        TowerPatches(value_map="quantile").encode(torch.from_numpy(jets.energies[:1]))
 
 
 def test_render_shows_what_is_no_hit_yet(jets):
@@ -323,19 +240,6 @@ def test_a_blank_channel_cannot_be_fitted(jets):
     energies[:, 1] = 0
     with pytest.raises(ValueError, match="ecal"):
         TowerPatches.fit([energies])
-
-
-def test_pool_must_divide_128_or_be_a_tower():
-    with pytest.raises(ValueError, match="divide 128 or be 5, got 3"):
-        PixelGrid(pool=3)
-
-
-def test_cells_of_five_crystals_are_towers(jets):
-    energies = torch.from_numpy(jets.energies)
-    representation = PixelGrid.fit([energies], pool=5)
-    decoded = representation.decode(representation.encode(energies))
-    assert representation.shape == (3, 28, 28)
-    torch.testing.assert_close(decoded[:, 2], energies[:, 2], rtol=1e-4, atol=0)  # HCAL has no finer energies
 
 
 def test_a_blank_channel_or_image_cannot_be_fitted(jets):
@@ -395,14 +299,13 @@ def test_a_blank_image_has_no_range():
     assert (x == -1).all()
 
 
-@pytest.mark.parametrize("make", [TowerPatches.fit, PixelGrid.fit, partial(PixelGrid.fit, pool=4)])
-@pytest.mark.parametrize("value_map", HIT_ENERGIES)
-def test_the_energy_line_gives_the_energies(make, value_map, jets):
+@pytest.mark.parametrize("make", [TowerPatches.fit, PixelGrid.fit])
+def test_the_energy_line_gives_the_energies(make, jets):
     energies = torch.from_numpy(jets.energies)
-    representation = make([energies], value_map=value_map)
+    representation = make([energies])
     x = representation.encode(energies)
     group = torch.tensor(representation.channel_group)
-    energy = HIT_ENERGIES[value_map](*representation.energy_line()[:, group, None, None])
+    energy = HitEnergy(*representation.energy_line()[:, group, None, None])
     hit = x > representation.hit_threshold().view(-1, 1, 1)
     sums = torch.where(hit, energy.at(x), 0).sum((2, 3))
     found = torch.zeros(len(x), 3).index_add(1, group, sums)
@@ -426,7 +329,7 @@ def test_rings_divide_each_channel_by_the_distance_from_the_centre():
     )
 
 
-@pytest.mark.parametrize("make", [TowerPatches, PixelGrid, partial(PixelGrid, pool=4)])
+@pytest.mark.parametrize("make", [TowerPatches, PixelGrid])
 def test_totals_of_rings_add_up_to_those_of_channels(make, jets):
     energies = torch.from_numpy(jets.energies)
     of_channels, of_rings = make().totals(energies), make(ring_edges=EDGES).totals(energies)
@@ -450,7 +353,7 @@ def test_ring_edges_must_rise_from_above_zero(edges):
     [
         (TowerPatches, (0.002, 0.003), "tracks 1, ecal 1, hcal 1"),
         (TowerPatches, (0.1, 1.6), "tracks 2, ecal 2, hcal 2"),
-        (partial(PixelGrid, pool=4), (0.01, 0.2), "tracks 0, ecal 0"),
+        (PixelGrid, (0.1, 1.6), "tracks 2, ecal 2, hcal 2"),
     ],
 )
 def test_rings_without_pixels_are_refused(make, edges, empty):

@@ -145,17 +145,6 @@ def test_tilted_jets_do_not_depend_on_their_batch_and_leave_no_gradients(pipelin
     assert all(weight.grad is None for weight in pipeline.unet.parameters())
 
 
-def test_schedulers_that_draw_x_0_go_without(pipeline):
-    own = pipeline.scheduler
-    try:
-        pipeline.scheduler = make_scheduler("posterior", own.config)
-        plain = pipeline(2, num_inference_steps=4, generator=seeded()).images
-        pipeline.register_to_config(shape_tilt=tilt(5.0))
-        assert np.array_equal(pipeline(2, num_inference_steps=4, generator=seeded()).images, plain)
-    finally:
-        pipeline.scheduler = own
-
-
 def test_a_tilt_survives_saving(pipeline, tmp_path):
     pipeline.register_to_config(shape_tilt=tilt(0.5))
     pipeline.save_pretrained(tmp_path)
@@ -179,9 +168,6 @@ def test_bad_tilts_are_refused_before_any_work(model, changes, message):
     bad = {**tilt(0.1), **changes}
     with pytest.raises(ValueError, match=message):
         JetImagePipeline(**model.components, shape_tilt=bad)
-    drawing = make_scheduler("posterior", model.scheduler.config)  # goes without a tilt, but not with any
-    with pytest.raises(ValueError, match=message):
-        JetImagePipeline(**{**model.components, "scheduler": drawing}, shape_tilt=bad)
     other = JetImagePipeline(**model.components)
     with pytest.raises(ValueError, match=message):
         set_sampler(other, shape_tilt=bad)
@@ -214,20 +200,11 @@ def test_moments_are_float32_under_autocast(jets):
     torch.testing.assert_close(found, moments(representation, energies), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("options", [["--denoiser.kind=v_prediction"], ["--representation.value_map=quantile"]])
-def test_models_that_know_no_energies_of_hits_refuse_a_tilt(converted_folder, options):
-    if "quantile" in options[0]:
-        options = [*options, "--denoiser.inputs=[x_t,estimate]", "--denoiser.hold_energies=false"]
-    other = small_pipeline(converted_folder, *options)
+def test_models_that_know_no_energies_of_hits_refuse_a_tilt(converted_folder):
+    other = small_pipeline(converted_folder, "--denoiser.kind=v_prediction")
     with pytest.raises(ValueError, match="needs a spike-and-slab denoiser"):
         JetImagePipeline(**other.components, shape_tilt=tilt(0.1))
     with pytest.raises(ValueError, match="needs a spike-and-slab denoiser"):
-        fit_shape_tilt(other, JetDataset.load(converted_folder, "train"), rounds=1, num_jets=4)
-
-
-def test_a_solver_that_draws_x_0_is_not_fitted(converted_folder):
-    other = small_pipeline(converted_folder, "--sampling.scheduler=posterior")
-    with pytest.raises(ValueError, match="PosteriorScheduler draws x_0"):
         fit_shape_tilt(other, JetDataset.load(converted_folder, "train"), rounds=1, num_jets=4)
 
 

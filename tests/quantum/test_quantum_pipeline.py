@@ -136,8 +136,6 @@ def test_settings_that_do_not_go_together_are_refused(converted_folder):
         build(converted_folder)
     with pytest.raises(ValueError, match="precision 'bf16'"):
         build(converted_folder, *MODELS["filter"], "--precision=bf16")
-    with pytest.raises(ValueError, match="draws x_0 from each pixel's posterior, of which StateDenoiser"):
-        build(converted_folder, *MODELS["filter"], "--sampling.scheduler=posterior")
     with pytest.raises(ValueError, match=r"need representation\.name: JetAmplitudeEncoder"):
         build_pipeline(
             small_settings(converted_folder, "unused", "--unet.network=quantum_filter"),
