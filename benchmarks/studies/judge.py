@@ -1,4 +1,4 @@
-"""Judge one model in a few lines, as the ablations of docs/ablations.md are judged.
+"""Judge one model in a few lines, as the ablations of docs/research-log are judged.
 
     python -m benchmarks.studies.judge MODEL REAL [--size 1000] [--steps 25] [--scheduler dpm++] [--out FILE]
 
