@@ -236,7 +236,7 @@ def test_a_shape_tilt_is_published_and_works_without_our_package(run, shapes, tm
     main([str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
     card = (folder / "README.md").read_text()
     assert "strengths centroid_tracks 0.50" in card
-    assert "guided to spread" in card and "fit-shapes RUN DATA" in card
+    assert "moment guidance" in card and "fit-guidance RUN DATA" in card
     expected = our_jets(folder)
     assert not np.array_equal(expected, our_jets(run.path))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}

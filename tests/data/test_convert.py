@@ -82,7 +82,7 @@ def test_metadata_tells_what_was_done(tmp_path, odd_jets, write_file):
     assert json.loads(pq.read_schema(shard).metadata[b"jet_diffusion"])["simulated"] == "a toy"
     card = (tmp_path / "out" / "README.md").read_text()
     assert "**Not collision data.** a toy." in card
-    assert f"in another split too: {metadata['duplicates']['jets_across_splits']}." in card
+    assert f"in another split: {metadata['duplicates']['jets_across_splits']}\n" in card
 
 
 def test_duplicates_across_splits_are_those_of_the_rows(tmp_path, odd_jets, write_file):
