@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -45,6 +48,47 @@ def partial_folder(path: str | Path) -> Path:
     """The hidden sibling in which work on `path` waits until it is complete."""
     path = Path(path)
     return path.with_name(f".{path.name}.partial")
+
+
+def claim_partial_folder(folder: Path, maker: str, settings: Mapping[str, Any], *, resume: bool = True) -> bool:
+    """Make the folder in which work waits, or find in it an interrupted run of the same maker and settings.
+
+    Args:
+        folder: What `partial_folder` names.
+        maker: Whose work waits there, told apart from others' ("convert").
+        settings: What determines the work, storable as JSON.
+        resume: Whether to go on with an interrupted run.
+
+    Returns:
+        Whether an interrupted run goes on.
+
+    Raises:
+        FileExistsError: The folder holds something else, or an interrupted run and `resume` is false.
+        ValueError: The interrupted run had other settings.
+    """
+    claim = folder / "claim.json"
+    if claim.exists():
+        before = json.loads(claim.read_text(encoding="utf-8"))
+        if before["maker"] != maker:
+            raise FileExistsError(f"{folder} is left of an interrupted `{before['maker']}`; finish it or delete it")
+        if not resume:
+            raise FileExistsError(f"{folder} is left of an interrupted run; resume it or delete it")
+        _compare(folder, before["settings"], json.loads(json.dumps(dict(settings))))
+        return True
+    # A crash before the claim was written leaves an empty folder or the claim's own temporary file.
+    if folder.exists() and any(not path.match(".claim.*.partial.json") for path in folder.iterdir()):
+        raise FileExistsError(f"{folder} is in the way and not of `{maker}`; move it away or choose another name")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_text_atomically(claim, json.dumps({"maker": maker, "settings": dict(settings)}))
+    return False
+
+
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if changed:
+        seen = ", ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in changed)
+        raise ValueError(f"the interrupted run in {folder} differs: {seen}; delete it to start anew")
 
 
 def sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read quark/gluon HDF5 files of any chunking, without decompressing a chunk twice.
+"""Read quark/gluon files, HDF5 of any chunking and Parquet, without decompressing anything twice.
 
 The schema: `X_jets` (N, 125, 125, 3) float32 and `y`, `pt`, `m0` of shape (N,); a file of simulated stand-in
 jets says so in a text attribute `simulated` of its root. Channels-last ends here: reader and writer speak of
@@ -8,80 +8,90 @@ jets says so in a text attribute `simulated` of its root. Channels-last ends her
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from jet_diffusion.data.files.hdf5 import Hdf5File
+from jet_diffusion.data.files.kinds import kind_of
+from jet_diffusion.data.files.layout import as_single, check_columns, parse_columns
+from jet_diffusion.data.files.parquet import ParquetFile
+from jet_diffusion.data.files.stored import SLICE_JETS, Stored
+from jet_diffusion.data.files.units import Unit, explain_response, infer_unit, parse_unit
 from jet_diffusion.data.writer import JetWriter
 from jet_diffusion.schema import PIXELS_SHAPE, check_energies, hcal_is_constant_in_towers
 
 __all__ = ["JetWriter", "QuarkGluonFile", "hcal_is_constant_in_towers"]
 
-KEYS = ("X_jets", "y", "pt", "m0")
-"""The datasets a file must hold."""
-
-SLICE_JETS = 128
-"""Jets a slice holds unless the caller asks otherwise: 24 MB of dense energies."""
-
-
-class StoredDataset(NamedTuple):
-    """How a dataset of the file is stored."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    chunks: tuple[int, ...] | None
-    compression: str | None
-    stored_bytes: int
-
 
 class QuarkGluonFile:
-    """A quark/gluon HDF5 file, validated when opened.
+    """A file of quark/gluon jets, opened by its content whatever its name, and validated.
 
-    HDF5 decompresses whole chunks, and a chunk of the published file holds 6,400 jets (1.2 GB). So the file
-    is read in bands: the jets that one row of chunks covers. The chunk cache holds exactly one band, and is
-    freed before the next is read: a sequential pass decompresses each chunk once and holds one band at most.
+    The file is read in bands, the jets of one row of chunks; one band is in memory at most.
 
     Args:
-        path: The file. It is opened for reading only.
+        path: The file, HDF5 or Parquet. It is opened for reading only.
+        columns: The file's names of `X_jets`, `y`, `pt`, `m0` where they are others: "pt=jetPt,m0=jetM" or a mapping.
+        channels_first: Whether the images are (N, 3, 125, 125); by default only a Parquet file's may be.
+        unit: Unit of the energies: "GeV/100", "GeV", a number of GeV, or "raw" (GeV, HCAL divided by 25, as in the
+            Parquet files). By default an HDF5 file is in GeV/100, and that of a Parquet file is inferred from the
+            energies over pT.
+        follow_links: Whether to read content that lies in other files.
+        check: Whether to refuse a pT or mass that is not finite; `jet_diffusion.data.checks` counts them instead.
 
     Attributes:
         path: The file.
+        kind: "HDF5" or "Parquet".
         num_jets: Number of jets N.
         labels: (N,) int64, 0 gluon and 1 quark.
         pt: (N,) float32, jet pT in GeV.
         m0: (N,) float32, jet mass in GeV.
         attrs: The root attributes, as plain Python values.
         simulated: The text that marks simulated stand-in jets, or None.
-        datasets: How each dataset is stored.
+        datasets: How each column is stored.
+        unit: The unit of the stored energies, and whether the user stated it or it was inferred.
+        suppressed: Stored energies read so far that became 0 as noise, and how many of them were negative.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no HDF5 file, is truncated, or breaks the schema.
+        ValueError: It is of another kind, truncated, or breaks the schema or a limit; or an option is wrong.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        columns: str | Mapping[str, str] | None = None,
+        channels_first: bool | None = None,
+        unit: str | float | None = None,
+        follow_links: bool = False,
+        check: bool = True,
+    ) -> None:
         self.path = Path(path)
-        self._file = _open(self.path)
+        names = parse_columns(columns)
+        self._images = names["X_jets"]
+        stated = None if unit is None else parse_unit(unit)
+        kind = kind_of(self.path)
+        self._stored: Stored = Hdf5File(self.path, follow_links) if kind == "hdf5" else ParquetFile(self.path)
         try:
-            _check_schema(self._file, self.path)
-            self.attrs: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
+            self._channels_first = check_columns(self._stored, self.path, names, channels_first)
+            self.kind, self.attrs = self._stored.kind, self._stored.attrs
             self.simulated = _simulated_text(self.attrs, self.path)
-            self.labels = _read_labels(self._file["y"], self.path)
-            self.pt = _read_condition(self._file["pt"], self.path)
-            self.m0 = _read_condition(self._file["m0"], self.path)
-            self.datasets = [_storage(item) for item in self._file.values() if isinstance(item, h5py.Dataset)]
+            self.labels = _read_labels(self._stored.column(names["y"]), self.path)
+            self.pt, self.m0 = (self._read_condition(names[key], key, check) for key in ("pt", "m0"))
+            self.datasets = list(self._stored.contents.values())
             self.num_jets = len(self.labels)
-            self._chunks: tuple[int, ...] | None = self._file["X_jets"].chunks
+            self._band_jets = self._stored.band_jets(self._images)
+            self.suppressed = [0, 0]
+            self.unit_is_stated, self.unit = stated is not None, stated or parse_unit("GeV/100")
+            if stated is None and self.kind == "Parquet":
+                self.unit = self._infer_unit()
         except BaseException:
-            self._file.close()
+            self._stored.close()
             raise
-        self._band_jets = _band_jets(self._chunks, self.num_jets)
-        self._band: tuple[int, h5py.Dataset] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +99,28 @@ class QuarkGluonFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def elsewhere(self) -> list[str]:
+        """What is read from other files, as phrases; empty unless links are followed."""
+        return self._stored.elsewhere
+
+    @property
+    def remarks(self) -> list[str]:
+        """What reading changed or assumed, as sentences for the user and the dataset card."""
+        said = [f"{phrase} (links were followed)" for phrase in self.elsewhere]
+        if not self.unit.is_ours:
+            how = "as stated" if self.unit_is_stated else "inferred from the energies over pT, not proven"
+            factors = ", ".join(f"{gev:g}" for gev in self.unit.gev)
+            said.append(f"energies were in the unit {self.unit.name} ({how}): {factors} GeV for tracks, ECAL, HCAL")
+        if self.unit.threshold is not None:
+            said.append(f"energies below {self.unit.threshold:g} GeV were set to 0")
+        if self.kind == "Parquet":
+            said.append("pt and m0 were rounded to float32")
+        return said
+
     def close(self) -> None:
         """Close the file; what was read stays valid."""
-        self._band = None
-        self._file.close()
+        self._stored.close()
 
     def slices(self, size: int | None = None, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
         """Cut jets start to stop into slices whose ends keep to the chunks.
@@ -134,68 +162,56 @@ class QuarkGluonFile:
             (stop - start, 3, 125, 125) float32: a transposed view of the channels-last pixels.
 
         Raises:
-            ValueError: A value is negative or not finite (-0.0 passes), the range lies outside the file, or
-                the file is damaged there.
+            ValueError: A value is negative or not finite (-0.0 passes), float32 does not hold it, the range lies
+                outside the file, or the file is damaged there.
         """
         self._check_range(start, stop)
         pixels = np.empty((stop - start, *PIXELS_SHAPE), np.float32)
         position = start
         while position < stop:
-            band = position // self._band_jets
-            end = min((band + 1) * self._band_jets, stop)
-            self._read_from_band(band, position, end, pixels[position - start : end - start])
+            end = min(position - position % self._band_jets + self._band_jets, stop)
+            pixels[position - start : end - start] = self._converted(self._pixels(position, end), position)
             position = end
         energies = np.moveaxis(pixels, -1, 1)
         if check:
             check_energies(energies, f"{self.path}: ", first_jet=start)
         return energies
 
+    def _pixels(self, start: int, stop: int) -> NDArray[Any]:
+        """Stored values of jets within one band, channels last."""
+        values = self._stored.images(self._images, start, stop)
+        return np.moveaxis(values, 1, -1) if self._channels_first else values
+
+    def _converted(self, pixels: NDArray[Any], first_jet: int) -> NDArray[np.float32]:
+        if self.unit.is_ours:
+            return as_single(pixels, self._images, self.path, first_jet)
+        energies, small, negative = self.unit.convert(pixels)
+        self.suppressed[0] += small
+        self.suppressed[1] += negative
+        return energies
+
+    def _infer_unit(self) -> Unit:
+        """The unit in which the first jets' energies over pT are as published."""
+        stop = min(self.num_jets, SLICE_JETS)
+        unit, seen = infer_unit(self._pixels(0, stop), self.pt[:stop])
+        if unit is None:
+            raise ValueError(
+                f"{self.path}: the energies add up to {seen:.3g} of pt, about 2 is usual, {explain_response(seen)}"
+            )
+        return unit
+
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.num_jets:
             raise ValueError(f"jets {start} to {stop} lie outside {self.path}, which holds {self.num_jets}")
 
-    def _read_from_band(self, band: int, start: int, stop: int, pixels: NDArray[np.float32]) -> None:
-        if self._band is None or self._band[0] != band:
-            self._band = None  # closing the dataset frees its chunk cache before the next band fills one
-            access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-            access.set_chunk_cache(*_cache_of_one_band(self._chunks, self._band_jets), 1.0)
-            self._band = band, h5py.Dataset(h5py.h5d.open(self._file.id, b"X_jets", access))
-        try:
-            self._band[1].read_direct(pixels, np.s_[start:stop])
-        except OSError as error:
-            message = f"{self.path}: jets {start} to {stop} cannot be read, the file is damaged: {error}"
-            raise ValueError(message) from error
-
-
-def _open(path: Path) -> h5py.File:
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file; expected a quark/gluon HDF5 file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "truncated" in str(error):
-            raise ValueError(f"{path} is truncated, an interrupted copy or download? ({error})") from error
-        raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
-
-
-def _check_schema(file: h5py.File, path: Path) -> None:
-    missing = [key for key in KEYS if not isinstance(file.get(key), h5py.Dataset)]
-    if missing:
-        raise ValueError(f"{path}: no dataset {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
-    pixels = file["X_jets"]
-    if pixels.shape[1:] != PIXELS_SHAPE:
-        channels_first = pixels.shape[1:] == PIXELS_SHAPE[-1:] + PIXELS_SHAPE[:-1]
-        hint = "; the channels stand first, move them to the last axis" if channels_first else ""
-        raise ValueError(f"{path}: X_jets has shape {pixels.shape}, expected (N, 125, 125, 3){hint}")
-    if pixels.dtype != np.float32:
-        raise ValueError(f"{path}: X_jets has dtype {pixels.dtype}, expected float32")
-    if pixels.shape[0] == 0:
-        raise ValueError(f"{path}: X_jets holds no jets")
-    for key in KEYS[1:]:
-        if file[key].shape != pixels.shape[:1]:
-            raise ValueError(f"{path}: {key} has shape {file[key].shape}, expected {pixels.shape[:1]}")
+    def _read_condition(self, stored_name: str, name: str, check: bool) -> NDArray[np.float32]:
+        values = self._stored.column(stored_name).reshape(-1)
+        if check and values.dtype.kind == "f" and not np.isfinite(values).all():
+            first = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ValueError(f"{self.path}: {name} of jet {first} is {values[first]}, expected a finite number of GeV")
+        if self.kind == "Parquet" and values.dtype == np.float64:
+            values = values.astype(np.float32)
+        return as_single(values, name, self.path)
 
 
 def _simulated_text(attrs: dict[str, Any], path: Path) -> str | None:
@@ -205,63 +221,13 @@ def _simulated_text(attrs: dict[str, Any], path: Path) -> str | None:
     return text
 
 
-def _read_labels(dataset: h5py.Dataset, path: Path) -> NDArray[np.int64]:
-    if dataset.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: y has dtype {dataset.dtype}, expected numbers 0 (gluon) and 1 (quark)")
-    values = dataset[:]
+def _read_labels(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"{path}: y has dtype {values.dtype}, expected numbers 0 (gluon) and 1 (quark)")
+    values = values.reshape(-1)
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if wrong.size:
         first = wrong[0]
         seen = f"y of jet {first} is {values[first]}, as are {wrong.size - 1} others not 0 or 1"
         raise ValueError(f"{path}: {seen}; expected 0 (gluon) or 1 (quark)")
     return values.astype(np.int64)
-
-
-def _read_condition(dataset: h5py.Dataset, path: Path) -> NDArray[np.float32]:
-    name = dataset.name.lstrip("/")
-    if dataset.dtype.kind != "f":
-        raise ValueError(f"{path}: {name} has dtype {dataset.dtype}, expected float32 (GeV)")
-    values = dataset[:]
-    with np.errstate(over="ignore"):
-        single = values.astype(np.float32)
-    for wrong, reason in (
-        (~np.isfinite(values), "expected a finite number of GeV"),
-        (single != values, "which float32 cannot hold exactly; round the column to float32 first"),
-    ):
-        if wrong.any():
-            first = int(np.flatnonzero(wrong)[0])
-            raise ValueError(f"{path}: {name} of jet {first} is {values[first]}, {reason}")
-    return single
-
-
-def _storage(dataset: h5py.Dataset) -> StoredDataset:
-    name, stored = dataset.name.lstrip("/"), dataset.id.get_storage_size()
-    dtype, compression = str(dataset.dtype), dataset.compression
-    return StoredDataset(name, dataset.shape, dtype, dataset.chunks, compression, stored)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-
-
-def _band_jets(chunks: tuple[int, ...] | None, num_jets: int) -> int:
-    """Jets of a band: one row of chunks, or as many rows as make a slice."""
-    if chunks is None:
-        return num_jets
-    return chunks[0] * math.ceil(SLICE_JETS / chunks[0])
-
-
-def _cache_of_one_band(chunks: tuple[int, ...] | None, band_jets: int) -> tuple[int, int]:
-    """Slots and bytes of a chunk cache that holds a band.
-
-    HDF5 gives chunk (i, j, k, l) the slot of the packed bits of its indices, modulo the number of slots. With
-    a slot for every such code of a band, no two of its chunks evict one another.
-    """
-    if chunks is None:
-        return 1, 0
-    along = [math.ceil(side / chunk) for side, chunk in zip(PIXELS_SHAPE, chunks[1:], strict=True)]
-    rows = band_jets // chunks[0]
-    slots = (rows + 1) * math.prod(1 << (number - 1).bit_length() for number in along)
-    return slots, rows * math.prod(along) * 4 * math.prod(chunks)

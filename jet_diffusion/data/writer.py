@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jet_diffusion.io import partial_folder, sync, write_atomically, write_text_atomically
+from jet_diffusion.io import claim_partial_folder, partial_folder, sync, write_atomically
 from jet_diffusion.schema import PIXELS_SHAPE, check_energies
 
 CHUNK_JETS = 100
@@ -77,9 +76,7 @@ class JetWriter:
             raise FileExistsError(f"{self.path} exists; delete it or choose another name")
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {self.path.parent}")
-        if self._folder.exists() and not resume:
-            raise FileExistsError(f"{self._folder} is left of an interrupted run; resume it or delete it")
-        self._settle_settings()
+        claim_partial_folder(self._folder, "generate", {"num_jets": num_jets} | self._attrs, resume=resume)
         self._pick_up_parts()
 
     @classmethod
@@ -136,22 +133,6 @@ class JetWriter:
         if whole < count:  # kept in memory too: a later part with the same start replaces this one
             self._pending = [jets.cut(whole)]
             self._write_part(start + whole, jets.cut(whole))
-
-    def _settle_settings(self) -> None:
-        """Store the settings of a new run, or compare with those of the interrupted one."""
-        settings = {"num_jets": self.num_jets} | self._attrs
-        file = self._folder / "settings.json"
-        if not file.exists():
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir()
-            write_text_atomically(file, json.dumps(settings))
-            return
-        before = json.loads(file.read_text())
-        names = sorted(settings.keys() | before.keys())
-        changed = [name for name in names if settings.get(name) != before.get(name)]
-        if changed:
-            seen = ", ".join(f"{n} was {before.get(n)!r} and is now {settings.get(n)!r}" for n in changed)
-            raise ValueError(f"the interrupted run in {self._folder} differs: {seen}; delete it to start anew")
 
     def _parts(self) -> list[tuple[int, Path]]:
         """First jet and path of every part, in order."""

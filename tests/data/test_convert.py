@@ -11,9 +11,10 @@ from conftest import Jets, same_bits
 from datasets import load_dataset
 from fakehub import FakeHub
 
-from jet_diffusion import conversion
+from jet_diffusion.commands.convert import main
+from jet_diffusion.data import convert as conversion
 from jet_diffusion.data.bundled import sample_path
-from jet_diffusion.data.convert import convert, main, push
+from jet_diffusion.data.convert import convert, push
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.encoding import encode_jets
 from jet_diffusion.data.hdf5 import QuarkGluonFile
@@ -112,7 +113,7 @@ def test_the_card_decodes_a_row_in_five_lines_of_numpy(tmp_path, odd_jets, write
 
 def test_an_interrupted_conversion_goes_on(tmp_path, jets, write_file, monkeypatch):
     source = write_file(jets, chunks=(4, 125, 125, 3), compression="lzf")
-    monkeypatch.setattr("jet_diffusion.data.hdf5.SLICE_JETS", 4)
+    monkeypatch.setattr("jet_diffusion.data.files.stored.SLICE_JETS", 4)
     monkeypatch.setattr(conversion, "BLOCK_JETS", 16)
     convert(source, tmp_path / "whole")
     encoded = []

@@ -94,21 +94,24 @@ def replace(file, key, values):
 
 
 BREAKAGES = {
-    "no dataset pt; it holds X_jets, m0, y": lambda f: f.__delitem__("pt"),
-    "the channels stand first": lambda f: replace(f, "X_jets", np.zeros((64, 3, 125, 125), "f4")),
-    r"shape \(64, 25, 25, 3\), expected \(N, 125, 125, 3\)$": lambda f: replace(
+    r"without pt; it holds X_jets \(64, 125, 125, 3\) float32, m0": lambda f: f.__delitem__("pt"),
+    "the channels stand first: --channels-first": lambda f: replace(f, "X_jets", np.zeros((64, 3, 125, 125), "f4")),
+    r"shape \(64, 25, 25, 3\), expected \(N, 125, 125, 3\); this package reads": lambda f: replace(
         f, "X_jets", np.zeros((64, 25, 25, 3), "f4")
     ),
-    "X_jets has dtype float16, expected float32": lambda f: replace(f, "X_jets", np.zeros((64, 125, 125, 3), "f2")),
+    "X_jets has dtype complex64, expected float32": lambda f: replace(f, "X_jets", np.zeros((64, 125, 125, 3), "c8")),
     "holds no jets": lambda f: replace(f, "X_jets", np.zeros((0, 125, 125, 3), "f4")),
     r"m0 has shape \(63,\), expected \(64,\)": lambda f: replace(f, "m0", np.ones(63, "f4")),
-    r"y has shape \(64, 1\)": lambda f: replace(f, "y", np.ones((64, 1), "f4")),
+    r"y has shape \(64, 2\)": lambda f: replace(f, "y", np.ones((64, 2), "f4")),
     "y of jet 5 is 2.0, as are 58 others": lambda f: f["y"].__setitem__(slice(5, None), 2),
     "y of jet 0 is nan": lambda f: f["y"].__setitem__(0, np.nan),
     "y has dtype object": lambda f: replace(f, "y", ["gluon"] * 64),
     "pt of jet 7 is inf, expected a finite number": lambda f: f["pt"].__setitem__(7, np.inf),
-    "pt has dtype int64, expected float32": lambda f: replace(f, "pt", np.full(64, 100)),
-    "m0 of jet 0 is 0.1, which float32 cannot hold": lambda f: replace(f, "m0", np.full(64, 0.1)),
+    "pt has dtype object, expected numbers": lambda f: replace(f, "pt", ["100"] * 64),
+    r"m0 of jet 0 is 0.1 .*float32 cannot hold exactly\n.*values.astype\('float32'\)": lambda f: replace(
+        f, "m0", np.full(64, 0.1)
+    ),
+    r"pt of jet 0 is 16777217 \(int64\), which float32 cannot": lambda f: replace(f, "pt", np.full(64, 2**24 + 1)),
     "attribute `simulated` holds True, expected a text": lambda f: f.attrs.__setitem__("simulated", True),
 }
 
@@ -125,21 +128,35 @@ def test_a_broken_schema_is_named(jets, write_file, message):
 def test_number_types_that_lose_nothing_are_accepted(jets, write_file):
     path = write_file(jets)
     with h5py.File(path, "r+") as file:
-        replace(file, "y", jets.labels.astype(np.uint8))
-        replace(file, "pt", jets.pt.astype(np.float64))
+        replace(file, "y", jets.labels.astype(np.uint8)[:, None])
+        replace(file, "pt", jets.pt.astype(np.float64)[:, None])
+        replace(file, "m0", np.arange(1, 65))
+        replace(file, "X_jets", np.moveaxis(jets.energies, 1, -1).astype(">f8"))
     with QuarkGluonFile(path) as file:
         assert np.array_equal(file.labels, jets.labels)
         assert same_bits(file.pt, jets.pt)
+        assert np.array_equal(file.m0, np.arange(1, 65))
+        assert same_bits(file.energies(0, 64), jets.energies)
+
+
+def test_pixels_that_float32_rounds_are_named(jets, write_file):
+    path = write_file(jets)
+    with h5py.File(path, "r+") as file:
+        pixels = np.moveaxis(jets.energies, 1, -1).astype(np.float64)
+        pixels[40, 1, 2, 0] = 0.1
+        replace(file, "X_jets", pixels)
+    with QuarkGluonFile(path) as file, pytest.raises(ValueError, match=r"X_jets of jet 40 is 0.1 \(float64\), which"):
+        file.energies(32, 64)
 
 
 def test_files_that_are_no_hdf5_are_refused(tmp_path, jets, write_file):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         QuarkGluonFile(tmp_path / "missing.hdf5")
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="is a folder"):
         QuarkGluonFile(tmp_path)
     text = tmp_path / "text.hdf5"
     text.write_text("no jets here")
-    with pytest.raises(ValueError, match="not a readable HDF5 file"):
+    with pytest.raises(ValueError, match="is a text file: it begins with 'no jets here'"):
         QuarkGluonFile(text)
     whole = write_file(jets, compression="gzip").read_bytes()
     text.write_bytes(whole[: len(whole) // 2])
@@ -156,7 +173,7 @@ def test_a_damaged_chunk_is_reported(jets, write_file):
         raw.write(b"\xff" * 200)
     with QuarkGluonFile(path) as file:
         file.energies(0, 32)
-        with pytest.raises(ValueError, match="jets 32 to 64 cannot be read, the file is damaged"):
+        with pytest.raises(ValueError, match="jets 32 to 64 of X_jets cannot be read, the file is damaged"):
             file.energies(32, 64)
 
 

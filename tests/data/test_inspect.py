@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from jet_diffusion.commands.inspect import main
 from jet_diffusion.data.hdf5 import QuarkGluonFile
-from jet_diffusion.data.inspect import describe_energies, main, tally_energies
+from jet_diffusion.data.inspect import describe_energies, tally_energies
 from jet_diffusion.schema import CHANNEL_LABELS
 
 
