@@ -89,6 +89,18 @@ def converted_folder(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="session")
+def small_pool(tmp_path_factory):
+    """A pool of two shards of twenty pile-up events, in a folder of its own: what simulates pile-up takes seconds."""
+    from jet_diffusion.simulation import pileup_cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(pileup_cache.FOLDER_VARIABLE, str(tmp_path_factory.mktemp("pileup")))
+        patch.setattr(pileup_cache, "POOL_SHARDS", 2)
+        patch.setattr(pileup_cache, "SHARD_EVENTS", 20)
+        yield
+
+
 def same_bits(left, right):
     """Whether two float32 arrays are the same bit for bit, signs of zeros included."""
     left, right = (np.ascontiguousarray(array).view(np.uint32) for array in (left, right))

@@ -17,9 +17,6 @@ from jet_diffusion.simulation.settings import SimulationSettings
 
 JETS_PER_BLOCK = 500
 
-BLOCKS_PER_POOL = 20
-"""10,000 jets share a pool of pile-up: each of its events is then laid on about 110 jets, in 144 positions."""
-
 BATCH_EVENTS = 40
 """Collisions generated at a time; part of what fixes the numbers, for jets of a batch share a random stream."""
 

@@ -17,7 +17,7 @@ import numba
 
 _config: Any = numba.config
 
-NOT_PHYSICS = ("command", "facts", "generate", "libraries", "validation")
+NOT_PHYSICS = ("command", "facts", "generate", "libraries", "pileup_cache", "validation")
 """Modules that do not change the jets."""
 
 
@@ -29,11 +29,15 @@ def source_digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
+def user_cache() -> Path:
+    """The folder of this package in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jet-diffusion"
+
+
 @cache
 def _cache_folder() -> Path | None:
     """Folder for this state of the package's sources, or None where it cannot be made."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(_config.CACHE_DIR or user_cache / "jet-diffusion" / "numba") / source_digest()
+    folder = Path(_config.CACHE_DIR or user_cache() / "numba") / source_digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -6,9 +6,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -16,9 +14,10 @@ from tqdm import tqdm
 from jet_diffusion import __version__
 from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.simulation import libraries
-from jet_diffusion.simulation.block import BLOCKS_PER_POOL, JETS_PER_BLOCK, PackedBlock, make_block
+from jet_diffusion.simulation.block import JETS_PER_BLOCK, PackedBlock, make_block
 from jet_diffusion.simulation.compiled import source_digest
-from jet_diffusion.simulation.pileup import PileupPool, empty_pool, load_pool, make_pool, save_pool
+from jet_diffusion.simulation.pileup import empty_pool
+from jet_diffusion.simulation.pileup_cache import prepare_pool, read_pool
 from jet_diffusion.simulation.settings import SimulationSettings
 
 
@@ -46,7 +45,7 @@ def simulate(settings: SimulationSettings, path: str | Path, workers: int = 1, p
         JetWriter.resume(path, settings.num_jets, attributes(settings)) as writer,
         tqdm(total=settings.num_jets, unit="jet", disable=not progress, initial=writer.num_written) as bar,
     ):
-        for packed in _packed_blocks(settings, writer.num_written // JETS_PER_BLOCK, workers):
+        for packed in _packed_blocks(settings, writer.num_written // JETS_PER_BLOCK, workers, progress):
             block = packed.unpack()
             count = min(len(block.labels), settings.num_jets - writer.num_written)
             writer.append(*(column[:count] for column in block))
@@ -66,42 +65,21 @@ def attributes(settings: SimulationSettings) -> dict[str, Any]:
     }
 
 
-def _packed_blocks(settings: SimulationSettings, first: int, workers: int) -> Iterator[PackedBlock]:
+def _packed_blocks(settings: SimulationSettings, first: int, workers: int, progress: bool) -> Iterator[PackedBlock]:
     """The blocks from number `first` on, in order; a few are under way at a time."""
-    last = -(-settings.num_jets // JETS_PER_BLOCK)
-    pools: dict[int, Future[None]] = {}
     under_way: deque[Future[PackedBlock]] = deque()
-    with TemporaryDirectory(prefix="jet-diffusion-pileup-") as folder, _executor(workers) as executor:
-        for number in range(first, last):
-            if settings.pileup > 0:
-                newest = min(number // BLOCKS_PER_POOL + (workers > 1), (last - 1) // BLOCKS_PER_POOL)
-                for pool in range(number // BLOCKS_PER_POOL, newest + 1):  # the next one is made ahead
-                    if pool not in pools:
-                        pools[pool] = executor.submit(_write_pool, settings.seed, pool, folder)
-                pools[number // BLOCKS_PER_POOL].result()
-            under_way.append(executor.submit(_make_packed, settings, number, folder))
+    with _executor(workers) as executor:
+        pool = prepare_pool(executor, progress) if settings.pileup > 0 else ()
+        for number in range(first, -(-settings.num_jets // JETS_PER_BLOCK)):
+            under_way.append(executor.submit(_make_packed, settings, number, pool))
             if len(under_way) > 2 * (workers - 1):
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
 
 
-def _pool_path(folder: str, number: int) -> Path:
-    return Path(folder) / f"pool-{number}.npz"
-
-
-def _write_pool(seed: int, number: int, folder: str) -> None:
-    save_pool(make_pool(seed, number), _pool_path(folder, number))
-
-
-@lru_cache(maxsize=1)
-def _read_pool(path: Path) -> PileupPool:
-    return load_pool(path)
-
-
-def _make_packed(settings: SimulationSettings, number: int, folder: str) -> PackedBlock:
-    pool = _read_pool(_pool_path(folder, number // BLOCKS_PER_POOL)) if settings.pileup > 0 else empty_pool()
-    return PackedBlock.pack(make_block(settings, number, pool))
+def _make_packed(settings: SimulationSettings, number: int, pool: tuple[Path, ...]) -> PackedBlock:
+    return PackedBlock.pack(make_block(settings, number, read_pool(pool) if pool else empty_pool()))
 
 
 class _ThisProcess(Executor):

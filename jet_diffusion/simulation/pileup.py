@@ -1,4 +1,4 @@
-"""Collisions of the same bunch crossing: made once as a pool, and laid on each hard scatter turned and mirrored.
+"""Collisions of the same bunch crossing: one pool of them for all files, laid on each hard scatter turned and mirrored.
 
 A pool event has passed tracker, showers and particle flow, but no readout: noise, thresholds and mis-measured
 tracks are drawn when the image is made. The detector is symmetric under turns by one HCAL tower (72 of them) and
@@ -7,6 +7,7 @@ under eta -> -eta, so each event stands for 144.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +23,14 @@ from jet_diffusion.simulation.geometry import NUM_TOWER_COLUMNS
 from jet_diffusion.simulation.particle_flow import reconstruct
 from jet_diffusion.simulation.seeds import POOL_STREAM, pythia_seed, stream
 
-POOL_EVENTS = 2000
-"""Events of a pool; their mean activity scatters from pool to pool by about 2 %."""
+POOL_SHARDS = 10
+"""Parts of the pool, each with a random stream of its own, so that several processes can make it."""
+
+SHARD_EVENTS = 2000
+"""Events of a shard; their mean activity scatters from shard to shard by about 2 %."""
+
+POOL_SEED = 8000
+"""Names the random streams of the pool, which all files share, whatever their seed."""
 
 BATCH_EVENTS = 250
 
@@ -74,9 +81,9 @@ class Overlay(NamedTuple):
     mirrored: np.ndarray
 
 
-def make_pool(seed: int, number: int, num_events: int = POOL_EVENTS) -> PileupPool:
-    """Generate pool `number` under a master seed; takes about ten seconds, half of it Pythia's start."""
-    rng = stream(seed, POOL_STREAM, number)
+def make_shard(number: int, num_events: int = SHARD_EVENTS) -> PileupPool:
+    """Generate shard `number` of the pool; takes about twelve seconds, half of it Pythia's start."""
+    rng = stream(POOL_SEED, POOL_STREAM, number)
     generator = MinimumBias(pythia_seed(rng))
     maps = empty_maps()
     hits: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in maps._fields}
@@ -106,6 +113,18 @@ def _flatten(hits: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
     """Offsets, cells and values of the hits of all events."""
     cells, values = zip(*hits, strict=True)
     return _offsets([len(event) for event in cells]), np.concatenate(cells), np.concatenate(values)
+
+
+def join_pools(pools: Sequence[PileupPool]) -> PileupPool:
+    """One pool of the events of several, in their order."""
+
+    def joined(name: str) -> np.ndarray:
+        columns = [getattr(pool, name) for pool in pools]
+        if name.endswith("_offsets"):
+            return _offsets(np.concatenate([np.diff(offsets) for offsets in columns]))
+        return np.concatenate(columns)
+
+    return PileupPool(*map(joined, PileupPool._fields))
 
 
 def empty_pool() -> PileupPool:

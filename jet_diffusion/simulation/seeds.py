@@ -1,4 +1,4 @@
-"""Random streams: every block of jets, and every pile-up pool, has its own, named by the master seed.
+"""Random streams: every block of jets has its own, named by the master seed, and every shard of pile-up, by a constant.
 
 A block's jets so depend on the seed and the block's number alone: not on the worker, nor on what else is made.
 """
@@ -13,7 +13,7 @@ MAX_PYTHIA_SEED = 900_000_000
 
 
 def stream(seed: int, kind: int, *numbers: int) -> np.random.Generator:
-    """The random stream of one purpose (POOL_STREAM, ...) and its numbers under a master seed."""
+    """The random stream of one purpose (POOL_STREAM, ...) and its numbers under a seed."""
     return np.random.default_rng(np.random.SeedSequence([seed, kind, *numbers]))
 
 

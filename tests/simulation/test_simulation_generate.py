@@ -18,7 +18,8 @@ from jet_diffusion.simulation import block as block_module
 from jet_diffusion.simulation import generate
 from jet_diffusion.simulation.block import Block, PackedBlock, make_block
 from jet_diffusion.simulation.generate import simulate
-from jet_diffusion.simulation.pileup import empty_pool, make_pool
+from jet_diffusion.simulation.pileup import empty_pool, load_pool, make_shard
+from jet_diffusion.simulation.pileup_cache import prepare_pool
 from jet_diffusion.simulation.settings import SimulationSettings
 
 FEW = 10
@@ -118,11 +119,23 @@ def test_other_thresholds_move_the_jets(tmp_path, small_blocks):
 
 @pytest.mark.integration
 def test_pileup_adds_tracks_everywhere():
-    pool = make_pool(1, 0, 40)
+    pool = make_shard(0, 40)
     with_pileup, without = make_block(settings(pileup=22.0), 0, pool), make_block(settings(), 0, empty_pool())
     corner = np.s_[:, 0, :30, :30]
     assert np.count_nonzero(with_pileup.energies[corner]) > 5 * np.count_nonzero(without.energies[corner])
     assert with_pileup.pt.min() > 70
+
+
+@pytest.mark.integration
+def test_files_of_all_seeds_share_a_pool_that_is_made_once(tmp_path, small_blocks, small_pool):
+    simulate(settings(10, pileup=22.0), tmp_path / "one.hdf5")
+    shards = prepare_pool(None)  # nothing is left to make
+    assert [np.diff(load_pool(shard).track_offsets).size for shard in shards] == [20, 20]
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    simulate(settings(10, seed=5, pileup=22.0), tmp_path / "other.hdf5")
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
+    one, other = (read(tmp_path / name)[0] for name in ("one.hdf5", "other.hdf5"))
+    assert not np.array_equal(one, other)
 
 
 @pytest.mark.integration

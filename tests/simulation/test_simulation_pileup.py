@@ -1,5 +1,8 @@
 """Pile-up: turned, mirrored and added without loss; and the random streams."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
+from jet_diffusion.simulation import pileup_cache
 from jet_diffusion.simulation.detector import empty_maps
 from jet_diffusion.simulation.pileup import (
     Overlay,
@@ -15,6 +19,7 @@ from jet_diffusion.simulation.pileup import (
     add_pileup,
     draw_overlay,
     empty_pool,
+    join_pools,
     load_pool,
     save_pool,
 )
@@ -82,6 +87,70 @@ def test_a_pool_is_read_as_it_was_written(tmp_path):
     for written, again in zip(pool, load_pool(tmp_path / "pool.npz"), strict=True):
         np.testing.assert_array_equal(written, again)
     assert [path.name for path in tmp_path.iterdir()] == ["pool.npz"]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=5))
+def test_joined_pools_have_the_events_of_each(sizes):
+    one = pool_of((1, 2), (3, 4), (5, 6))
+    pools = [join_pools([empty_pool(), *[one] * size]) for size in sizes]
+    joined = join_pools(pools)
+    assert joined.num_events == sum(sizes)
+    for offsets, values in ((joined.track_offsets, joined.track_values), (joined.ecal_offsets, joined.ecal_values)):
+        assert [values[start:stop].size for start, stop in pairwise(offsets)] == [1] * sum(sizes)
+    np.testing.assert_array_equal(joined.candidates, np.tile(one.candidates, (sum(sizes), 1)))
+
+
+@pytest.fixture
+def shards_made(tmp_path, monkeypatch):
+    """Numbers of the shards that are made, each of one event, in a cache that starts empty."""
+    made = []
+
+    def make(number, num_events):
+        made.append(number)
+        return pool_of((number, 0), (number, 0), (number, 0))
+
+    monkeypatch.setattr(pileup_cache, "make_shard", make)
+    monkeypatch.setattr(pileup_cache, "POOL_SHARDS", 3)
+    monkeypatch.delenv(pileup_cache.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return made
+
+
+def test_the_pool_is_made_once_in_the_users_cache(shards_made, tmp_path):
+    with ThreadPoolExecutor(2) as executor:
+        paths = pileup_cache.prepare_pool(executor)
+        assert pileup_cache.prepare_pool(executor) == paths
+    assert sorted(shards_made) == [0, 1, 2]
+    assert all(path.is_relative_to(tmp_path / "jet-diffusion" / "pileup") for path in paths)
+    assert pileup_cache.read_pool(paths).track_cells.tolist() == [0, 360, 720]  # in the order of their numbers
+
+
+def test_only_the_shards_that_are_missing_are_made(shards_made, monkeypatch, tmp_path):
+    monkeypatch.setenv(pileup_cache.FOLDER_VARIABLE, str(tmp_path / "elsewhere"))
+    with ThreadPoolExecutor(1) as executor:
+        paths = pileup_cache.prepare_pool(executor)
+        paths[1].unlink()
+        pileup_cache.prepare_pool(executor)
+    assert shards_made == [0, 1, 2, 1]
+    assert paths[0].parents[1] == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("changed", ["source_digest", "libraries"])
+def test_a_changed_simulation_has_a_pool_of_its_own(changed, monkeypatch):
+    before = pileup_cache.pool_folder()
+    if changed == "source_digest":
+        monkeypatch.setattr(pileup_cache, "source_digest", lambda: "other")
+    else:
+        monkeypatch.setattr(pileup_cache.libraries, "versions", lambda: {"pythia8mc": "9"})
+    assert pileup_cache.pool_folder().parent == before.parent
+    assert pileup_cache.pool_folder() != before
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_its_cure(shards_made, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(pileup_cache.FOLDER_VARIABLE, str(tmp_path / "file"))
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match="name another folder in JET_DIFFUSION_P"):
+        pileup_cache.prepare_pool(executor)
 
 
 def test_streams_are_named_by_all_their_numbers():
