@@ -33,7 +33,7 @@ def evaluate_jets(
     heading: dict[str, Any] | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Compute everything that the jets at hand allow; what they do not allow is left out with its reason.
+    """Compare generated jets with real ones by all metrics; what cannot be computed is left out with its reason.
 
     Args:
         real: held-out real jets, twice `size` of them for baselines at full size.

@@ -53,7 +53,7 @@ _Panels = NDArray[np.float64]
 
 
 def jet_colours() -> Colormap:
-    """Inferno without its darkest quarter, which the background would swallow."""
+    """Colours of energies: matplotlib's inferno without its darkest quarter, which looks like the background."""
     return ListedColormap(colormaps["inferno"](np.linspace(0.25, 1.0, 256)), "jet").with_extremes(bad=BACKGROUND)
 
 
