@@ -144,7 +144,7 @@ def _tile(result: MetricResult) -> dict[str, str]:
         "label": result.label,
         "value": number(result.value, result.error),
         "below": result.unit if result.baseline is None else f"baseline {baseline}",
-        "goal": f"goal {result.goal.text}: " if result.goal else "",
+        "goal": result.goal.text if result.goal else "",
         "verdict": verdict(result),
     }
 
