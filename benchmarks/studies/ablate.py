@@ -155,7 +155,7 @@ def logged(command: Sequence[str], log: Path) -> None:
 
 
 def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
-    """The rows made so far, in the file's order; in brackets how many of the seeds' deviations from the base."""
+    """Tabulate the rows made so far; in brackets the distance from the base in standard deviations of its seeds."""
     base = [made[row.name] for row in rows if row.base and row.name in made]
     spread: dict[str, tuple[float, float]] = {}
     for key in METRICS if len(base) > 1 else ():
@@ -191,7 +191,7 @@ def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
 
 
 def cell(value: float | None, spread: tuple[float, float] | None) -> str:
-    """A figure, and how many deviations it is from the base."""
+    """Format a number, with its distance from the base in standard deviations."""
     if value is None:
         return "-"
     if spread is None or not spread[1]:

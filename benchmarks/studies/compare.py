@@ -1,4 +1,4 @@
-"""One table of generators of jets, from the simplest baseline to ours, all judged alike.
+"""Compare generators of jets in one table, from the mean image to ours, all judged alike.
 
     python -m benchmarks.studies.compare DATA OUT [--rows benchmarks/studies/compare.yaml] [--size 300]
 

@@ -29,7 +29,7 @@ DISTANCES = ("fpd", "mean_w1", "auc_observables")
 
 @dataclass(frozen=True)
 class Candidate:
-    """Jets that compete.
+    """Jets of one row of the comparison.
 
     Attributes:
         name: in the table.
@@ -49,7 +49,7 @@ class Candidate:
 
 
 def reduce_sample(jets: JetSample, pipeline: JetImagePipeline | None) -> JetSample:
-    """Jets as a representation leaves them."""
+    """Encode and decode jets by a model's representation."""
     if pipeline is None:
         return jets
     representation = pipeline.representation
@@ -74,7 +74,7 @@ _REDUCED: dict[int, _Reduced] = {}
 
 
 def reduced_once(jets: JetSample, pipeline: JetImagePipeline | None) -> JetSample:
-    """As `reduce_sample`, remembered: several rows share real jets and reduction."""
+    """Do as `reduce_sample` and remember the result, which several rows share."""
     return _REDUCED.setdefault(id(jets), _Reduced(jets)).through(pipeline)
 
 

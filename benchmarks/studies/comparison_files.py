@@ -17,6 +17,7 @@ from benchmarks.studies.comparison import Candidate, reduce_sample, reduced_once
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.plotting.jets import BACKGROUND, ENERGY_RANGE_GEV, enlarge_hits, jet_colours, save_figure
+from jet_diffusion.report.render import markdown_text
 from jet_diffusion.schema import CHANNELS, GEV_PER_UNIT
 
 PANEL_JETS = 6
@@ -56,7 +57,8 @@ def write_comparison(
     verdict = winners(rows)
     cells = [row_cells(row) for row in rows]
     divider = "|".join([" --- "] * len(HEADER))
-    markdown = [f"| {' | '.join(HEADER)} |", f"|{divider}|", *(f"| {' | '.join(line)} |" for line in cells)]
+    lines = [f"| {' | '.join(map(markdown_text, line))} |" for line in cells]
+    markdown = [f"| {' | '.join(HEADER)} |", f"|{divider}|", *lines]
     text = "\n".join([*markdown, "", CAPTION, "", *verdict, ""])
     write_text_atomically(out / "compare.md", text)
     write_text_atomically(out / "compare.json", json.dumps({"rows": rows, "verdict": verdict}, indent=2) + "\n")

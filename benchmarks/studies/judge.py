@@ -75,7 +75,7 @@ def jets_seen(run: RunFolder, checkpoint: str) -> int | None:
 
 
 def moments(generated: JetSample, real: JetSample) -> dict[str, Any]:
-    """Of each observable, in units of the real jets' central width: distance W1, and ratio of the central widths."""
+    """Measure W1 and the ratio of the central widths of each observable, in units of the real central width."""
     width = central_width(real.observables)
     distances = wasserstein(real.observables, generated.observables) / width
     spreads = central_width(generated.observables) / width
@@ -84,7 +84,7 @@ def moments(generated: JetSample, real: JetSample) -> dict[str, Any]:
 
 
 def in_short(row: dict[str, Any]) -> dict[str, Any]:
-    """What is looked at first."""
+    """Pick the numbers that are looked at first."""
     ratios = {name: "/".join(f"{row[f'{name}_{c}']:.3f}" for c in CHANNELS) for name in ("occupancy", "energy")}
     results = {
         name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_baseline']:.3f})"

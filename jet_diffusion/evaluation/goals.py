@@ -1,4 +1,4 @@
-"""What a very good generator reaches in each result of a report that is no headline metric."""
+"""Goals: what a very good generator reaches in each result. Headline metrics have theirs in `HEADLINE`."""
 
 from __future__ import annotations
 

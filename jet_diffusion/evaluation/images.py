@@ -1,4 +1,4 @@
-"""Pictures of where generated jets hold their energy, beside real ones."""
+"""Pictures of where generated and real jets have their energy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation has found so far: its report, the jets and what the pictures are drawn from."""
+"""The result of an evaluation: the report, the jets, and what the pictures are drawn from."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Evaluation:
 
 
 def describe(sample: JetSample) -> dict[str, Any]:
-    """What the report's heading says of a sample."""
+    """Describe a sample for the report's heading."""
     return {
         "source": sample.source,
         "jets": len(sample),

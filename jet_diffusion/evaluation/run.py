@@ -33,7 +33,7 @@ def evaluate_jets(
     heading: dict[str, Any] | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Compute everything that the jets at hand allow; what they do not allow is left out with its reason.
+    """Compare generated jets with real ones by all metrics; what cannot be computed is left out with its reason.
 
     Args:
         real: held-out real jets, twice `size` of them for baselines at full size.
@@ -51,12 +51,7 @@ def evaluate_jets(
         ValueError: if there are fewer than 100 jets a side, or jets are in another unit.
     """
     rng = np.random.default_rng(seed)
-    size = min(size, len(generated), len(real) // 2)
-    if size < LEAST_JETS:
-        raise ValueError(
-            f"evaluation needs {2 * LEAST_JETS} real and {LEAST_JETS} generated jets at least, "
-            f"got {len(real)} and {len(generated)}"
-        )
+    size = _size(real, generated, size)
     check_units(real, generated)
     reference, second = real.split([size, size], rng)
     (generated,) = generated.split([size], rng)
@@ -83,6 +78,17 @@ def evaluate_jets(
         bar.set_description(name)
         step()
     return result
+
+
+def _size(real: JetSample, generated: JetSample, size: int) -> int:
+    """Jets a side, as many as there are."""
+    size = min(size, len(generated), len(real) // 2)
+    if size < LEAST_JETS:
+        raise ValueError(
+            f"evaluation needs {2 * LEAST_JETS} real and {LEAST_JETS} generated jets at least, "
+            f"got {len(real)} and {len(generated)}"
+        )
+    return size
 
 
 def _compute_observables(*samples: JetSample) -> None:

@@ -1,4 +1,4 @@
-"""The sections of an evaluation: each computes its metrics and puts them, or why not, into the report."""
+"""The sections of a report: each computes its metrics, or notes why it could not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W1 of many observables at once, each against its own band and all against a simultaneous one."""
+"""W1 (Wasserstein-1 distance) of each observable, and the bands in which a perfect generator's W1 lie."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class WassersteinBands:
-    """W1 of K observables; arrays are (K,), in the observables' units.
+    """W1 of K observables with its bands; arrays are (K,), in the observables' units.
 
     Attributes:
         value: generated against real.
@@ -68,7 +68,7 @@ class WassersteinBands:
 def wasserstein_bands(
     real: Array, second: Array, generated: Array, rng: np.random.Generator, replicas: int = REPLICAS
 ) -> WassersteinBands:
-    """Compare generated with real jets, observable by observable.
+    """Measure W1 between generated and real jets, observable by observable, with bands from a permutation test.
 
     The bands are a permutation test: real and generated jets are shuffled into two new samples, again and again.
     If both are the same jets, their W1 is one more draw of the shuffled ones whatever the distribution; a bootstrap
@@ -115,7 +115,7 @@ def wasserstein_bands(
 
 
 class PooledPair:
-    """Two samples of N jets, sorted together once, so that W1 of any redrawing is a sum over the sorted values.
+    """Two samples of N jets, sorted once, so that W1 of any resampling is a fast sum.
 
     W1 is the area between the two cumulative distributions: the difference of the counts so far, times the gap to
     the next value.

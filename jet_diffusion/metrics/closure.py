@@ -27,7 +27,7 @@ RESPONSES = {"pt": "image_pt", "m0": "image_mass"}
 
 @dataclass(frozen=True)
 class ClosureBin:
-    """Response (observable / condition) of one class in one bin of the condition.
+    """Response (measured over asked pT or mass) of jets of one class in one bin of what was asked.
 
     Attributes:
         condition: "pt" or "m0".

@@ -20,7 +20,7 @@ SIGNIFICANT = 3.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric and what it is worth.
+    """A metric's value, error and baseline.
 
     Attributes:
         value: mean over the draws, generated against real.

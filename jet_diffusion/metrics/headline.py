@@ -32,7 +32,7 @@ Compute = Callable[[Array, Array, np.random.Generator], float]
 
 @dataclass(frozen=True)
 class HeadlineMetric:
-    """One number for a generator.
+    """A metric that gives one number for a whole sample of generated jets.
 
     Attributes:
         name: identifier in reports.

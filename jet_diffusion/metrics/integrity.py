@@ -1,4 +1,4 @@
-"""What no distance should have to find: values a jet cannot have, jets that are empty or come twice."""
+"""Sanity checks: jets with impossible values, empty or repeated jets, and jets in another unit."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def typical_hits(sample: JetSample) -> Array:
 
 
 def condition_mismatch(real: JetSample, generated: JetSample, level: float = 1e-3) -> list[str]:
-    """Which of class, pT and mass the generated jets were asked for in another proportion than real jets have."""
+    """Name those of class, pT and mass whose distribution differs between generated and real jets."""
     from scipy.stats import ks_2samp
 
     columns = ("labels", "pt", "m0")

@@ -1,4 +1,4 @@
-"""What the neural two-sample tests train: tower inputs, a perceptron on them, and one training loop."""
+"""The neural networks of the two-sample tests: their tower inputs, a perceptron, and the training loop."""
 
 from __future__ import annotations
 

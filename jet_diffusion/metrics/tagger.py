@@ -35,7 +35,7 @@ LEAST_JETS = 200
 
 @dataclass(frozen=True)
 class TaggerScores:
-    """How a tagger does on labelled jets.
+    """How well a tagger recognises the class of labelled jets.
 
     Attributes:
         auc: area under the ROC curve, quark against gluon.

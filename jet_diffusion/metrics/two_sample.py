@@ -34,7 +34,7 @@ class Labelled(NamedTuple):
 
 
 class Classifier(Protocol):
-    """What a two-sample test trains.
+    """A classifier that a two-sample test trains.
 
     Attributes:
         name: identifier in reports.

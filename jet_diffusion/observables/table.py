@@ -55,7 +55,7 @@ class JetFeatures(Hits):
 
 @dataclass(frozen=True)
 class Observable:
-    """One number a jet.
+    """An observable: one number for each jet.
 
     Attributes:
         name: identifier in tables and files.
@@ -253,7 +253,7 @@ def compute_observables(
 
 
 def quick_table(real_energies: Array, generated_energies: Array) -> list[dict[str, float | str]]:
-    """Energy and occupancy per channel, generated against real: the trainer's glance at a sample.
+    """Compare mean energy and occupancy of each channel between generated and real jets.
 
     Args:
         real_energies: (N, 3, 125, 125) in GeV/100.

@@ -53,7 +53,7 @@ _Panels = NDArray[np.float64]
 
 
 def jet_colours() -> Colormap:
-    """Inferno without its darkest quarter, which the background would swallow."""
+    """Colours of energies: matplotlib's inferno without its darkest quarter, which looks like the background."""
     return ListedColormap(colormaps["inferno"](np.linspace(0.25, 1.0, 256)), "jet").with_extremes(bad=BACKGROUND)
 
 
@@ -136,7 +136,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     write_atomically(path, partial(figure.savefig, dpi=figure.dpi))
 
 
-def enlarge_hits(images: NDArray[np.floating]) -> NDArray[np.floating]:
+def enlarge_hits(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Draw each crystal as `CRYSTAL_PIXELS` and each hit as `HIT_PIXELS` wide squares, the most energetic on top.
 
     Args:
@@ -149,7 +149,7 @@ def enlarge_hits(images: NDArray[np.floating]) -> NDArray[np.floating]:
     return maximum_filter(_pixels(images), size=(*[1] * (images.ndim - 2), widened, widened))
 
 
-def _pixels(images: NDArray[np.floating]) -> NDArray[np.floating]:
+def _pixels(images: NDArray[np.float64]) -> NDArray[np.float64]:
     return images.repeat(CRYSTAL_PIXELS, axis=-2).repeat(CRYSTAL_PIXELS, axis=-1)
 
 

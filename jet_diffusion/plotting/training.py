@@ -57,7 +57,7 @@ def plot_history(metrics: list[dict[str, Any]]) -> Figure:
 
 
 def _draw_loss(axis: Any, metrics: list[dict[str, Any]]) -> None:
-    """Loss as a share of the marginal denoiser's where there is one, else the plain loss."""
+    """Draw the loss, divided by that of the one-pixel denoiser where that is known."""
     key = "loss_ratio" if any("loss_ratio" in line for line in metrics) else "loss"
     for kind, style in (("train", {"color": "0.6", "linewidth": 1}), ("validation", {"color": COLOURS[0]})):
         lines = [line for line in metrics if line["kind"] == kind and key in line]

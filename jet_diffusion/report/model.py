@@ -19,7 +19,7 @@ REPORT_FILE = "report.json"
 
 
 def refuse_existing(folder: Path, *, overwrite: bool) -> None:
-    """Keep a report from being written over another unless that was asked for.
+    """Refuse to write a report over another unless the user asked for it.
 
     Raises:
         FileExistsError: If the folder holds a report already.
@@ -119,7 +119,7 @@ class Report:
     pictures: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, *results: MetricResult) -> None:
-        """Put results in.
+        """Add results.
 
         Raises:
             ValueError: if a name is there already.
@@ -130,11 +130,11 @@ class Report:
             self.results.append(result)
 
     def omit(self, name: str, reason: object) -> None:
-        """Say why a result is not there."""
+        """Note why a result could not be computed."""
         self.omitted.append({"name": name, "reason": str(reason)})
 
     def result(self, name: str) -> MetricResult:
-        """The result of that name.
+        """Return the result of a name.
 
         Raises:
             ValueError: if it was left out or never existed.
@@ -146,7 +146,7 @@ class Report:
         raise ValueError(f"the report has no result {name!r}" + (f": {reasons[0]}" if reasons else ""))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; numbers that JSON lacks become null."""
+        """Return plain values for JSON; NaN and infinity become null."""
         rows = [{**asdict(result), "met": result.met} for result in self.results]
         return _plain(
             {
@@ -201,7 +201,7 @@ def _result(row: dict[str, Any]) -> MetricResult:
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Names of schema version 2: results had been figures, baselines floors, known perturbations a ladder."""
+    """Rename a report of version 1, which called results figures, baselines floors, known perturbations a ladder."""
 
     def renamed(row: dict[str, Any]) -> dict[str, Any]:
         return {re.sub(r"(^|_)floor", r"\1baseline", key): value for key, value in row.items()}
@@ -215,7 +215,7 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON has: numpy scalars become Python's, not-a-number and infinity become null."""
+    """Turn a value into what JSON has: numpy scalars become Python's, NaN and infinity become null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

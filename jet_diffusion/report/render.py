@@ -44,13 +44,13 @@ _WIDE = " (wide)"
 
 
 def one_line(text: object) -> str:
-    """Text on one line that no terminal obeys: control characters become visible escapes."""
+    """Put text on one line and make control characters visible, so that no terminal obeys them."""
     spaced = re.sub(r"\s+", " ", str(text)).strip()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in spaced)
 
 
 def markdown_text(text: object) -> str:
-    """Text that Markdown shows as it is: no heading, list, table cell, link, code or HTML comes of it."""
+    """Escape text so that Markdown shows it as it is: no heading, list, table cell, link, code or HTML."""
     escaped = re.sub(r"[\\`*|~$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # At the start of a line these would begin a heading or a list; a number such as -1.5 would not.
@@ -59,7 +59,7 @@ def markdown_text(text: object) -> str:
 
 
 def code_text(text: object) -> str:
-    """Text for a code span or block: on one line, without the backticks that would end it."""
+    """Put text on one line for a code span or block, without the backticks that would end it."""
     return one_line(text).replace("`", "'")
 
 
@@ -94,13 +94,13 @@ def render_markdown(template: str, **values: Any) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """The report as Markdown, notices first."""
+    """Write the report as Markdown, notices first."""
     title = report.heading.get("title", _TITLE)
     return render_markdown("report.md.j2", title=title, report=report, tables=tables(report)).rstrip() + "\n"
 
 
 def to_html(report: Report, folder: Path) -> str:
-    """The report as one HTML page that holds its own pictures and needs no network.
+    """Write the report as one HTML page that holds its own pictures and needs no network.
 
     Args:
         report: the report.
@@ -144,7 +144,7 @@ def _tile(result: MetricResult) -> dict[str, str]:
         "label": result.label,
         "value": number(result.value, result.error),
         "below": result.unit if result.baseline is None else f"baseline {baseline}",
-        "goal": f"goal {result.goal.text}: " if result.goal else "",
+        "goal": result.goal.text if result.goal else "",
         "verdict": verdict(result),
     }
 

@@ -44,7 +44,7 @@ class Table:
 
 
 def number(value: float | None, error: float | None = None) -> str:
-    """A number with the digits its error allows, or three significant ones; a dash for none."""
+    """Format a number with the digits its error allows, or with three digits; a dash for none."""
     if value is None or not math.isfinite(value):
         return "-"
     if error is None or not math.isfinite(error) or error <= 0:
@@ -59,14 +59,14 @@ def number(value: float | None, error: float | None = None) -> str:
 
 
 def verdict(result: MetricResult) -> str:
-    """Whether a result meets its goal, in a word or two."""
+    """Say in a word or two whether a result meets its goal."""
     if not result.has_power:
         return "no power"
     return {True: "met", False: "missed", None: ""}[result.met]
 
 
 def result_table(report: Report) -> Table:
-    """All results, group by group."""
+    """Tabulate all results, group by group."""
     groups = [*GROUP_TITLES, *(r.group for r in report.results if r.group not in GROUP_TITLES)]
     rows = [
         (
@@ -246,7 +246,7 @@ LAYOUTS = {
 
 
 def tables(report: Report) -> list[Table]:
-    """All tables of a report in the order they are shown."""
+    """Return all tables of a report in the order they are shown."""
     shown = [result_table(report)] if report.results else []
     shown += [layout.table(report.tables[name]) for name, layout in LAYOUTS.items() if report.tables.get(name)]
     if report.omitted:
