@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from importlib.resources import as_file, files
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
+
+from jet_diffusion.data.files.kinds import printable
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -14,7 +17,7 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
     """Fill the dataset card.
 
     Args:
-        metadata: Content of the metadata file (`conversion.convert` returns it).
+        metadata: Content of the metadata file (`convert` returns it).
         repo: Where the card says the dataset is loaded from: a folder or `user/name`.
     """
     splits = [{"name": name, **counts} for name, counts in metadata["splits"].items()]
@@ -33,23 +36,50 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         size_categories=next((name for limit, name in _SIZES if num_jets < limit), "1M<n<10M"),
         tags=["physics", "jets", "calorimeter", "hdf5", *(["simulated"] if simulated else [])],
         configs=[configuration],
-        jet_diffusion=metadata,
+        jet_diffusion={name: value for name, value in metadata.items() if name != "shards"},
     )
     with as_file(files("jet_diffusion.model_cards") / "dataset_card.md") as template:
         return DatasetCard.from_template(
             card_data,
             template_path=str(template),
             pretty_name=pretty_name,
-            simulated=simulated,
+            simulated=harmless(simulated) if simulated else None,
             num_jets=num_jets,
-            repo=repo,
+            repo=harmless(repo),
             splits=splits,
-            source_name=metadata["source"]["name"],
-            source_jets=metadata["source"]["num_jets"],
-            source_size=metadata["source"]["size"],
+            sources=_describe_sources(metadata),
+            remarks=_remarks(metadata),
+            findings=[f"{finding['level']}, {harmless(finding['text'])}" for finding in metadata.get("findings", [])],
             fractions=" / ".join(f"{share:g}" for share in metadata["fractions"].values()),
             seed=metadata["seed"],
             duplicate_jets=metadata["duplicates"]["jets"],
             duplicate_jets_across_splits=metadata["duplicates"]["jets_across_splits"],
             num_hcal_not_in_towers=metadata["num_hcal_not_in_towers"],
         )
+
+
+def harmless(text: str) -> str:
+    """Text from a file as one line that is neither markup nor script in Markdown."""
+    shown = html.escape(printable(text, 500), quote=False)
+    return "".join(f"\\{character}" if character in "`*_[]#|" else character for character in shown)
+
+
+def _describe_sources(metadata: dict[str, Any]) -> list[str]:
+    """One phrase for each source file; those of older datasets have one source."""
+    sources = metadata.get("sources") or [metadata["source"]]
+    return [f"{harmless(row['name'])} ({row['num_jets']} jets, {row['size']} bytes)" for row in sources]
+
+
+def _remarks(metadata: dict[str, Any]) -> list[str]:
+    """What reading changed, and what was left out."""
+    said = [
+        f"{harmless(row['name'])}: {harmless(remark)}"
+        for row in metadata.get("sources", [])
+        for remark in row["remarks"]
+    ]
+    suppressed = metadata.get("suppressed", {"energies": 0})
+    if suppressed["energies"]:
+        said.append(f"{suppressed['energies']} energies became 0 so, {suppressed['negative']} of them negative")
+    if metadata.get("dropped_repeats"):
+        said.append(f"{metadata['dropped_repeats']} jets that repeat an image were left out")
+    return said
