@@ -1,4 +1,4 @@
-"""Turn a quark/gluon HDF5 file into a Hugging Face dataset: `jet-diffusion convert FILE OUT`."""
+"""Turn files of quark/gluon jets into a Hugging Face dataset: `jet-diffusion convert FILE OUT`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jet_diffusion.data.convert import FRACTIONS, convert, push, read_metadata
+from jet_diffusion.data.convert import FRACTIONS, convert, converted_before, push
 from jet_diffusion.schema import CLASS_NAMES
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jet-diffusion convert", description=__doc__)
-    parser.add_argument("file", type=Path, help="the quark/gluon HDF5 file")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="quark/gluon files, HDF5 or Parquet")
     parser.add_argument("out", type=Path, help="the dataset folder to make")
     parser.add_argument("--max-jets", type=int, help="convert only the file's first jets")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
@@ -21,6 +21,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=float, default=FRACTIONS[2], help="share of test (default 0.1)")
     parser.add_argument("--workers", type=int, default=2, help="encoding threads beside the reading one")
     parser.add_argument("--license", default="unknown", help="licence on the card, as the Hub names it")
+    parser.add_argument("--columns", help="the file's names of columns: pt=jetPt,m0=jetM")
+    parser.add_argument("--channels-first", action="store_true", help="the images are (N, 3, 125, 125)")
+    parser.add_argument("--unit", help="unit of the energies: GeV/100 (default of HDF5), GeV, a number of GeV, raw")
+    parser.add_argument("--follow-links", action="store_true", help="read content that lies in other files too")
+    parser.add_argument("--drop-bad", action="store_true", help="leave out faulty, empty and repeated jets")
     parser.add_argument("--push-to", metavar="USER/NAME", help="also upload to this dataset repository")
     parser.add_argument("--private", action="store_true", help="a repository that --push-to makes is private")
     return parser
@@ -30,18 +35,21 @@ def main(argv: list[str]) -> None:
     """`jet-diffusion convert FILE OUT`."""
     options = _parser().parse_args(argv)
     train = round(1 - options.val - options.test, 12)
-    if options.push_to and options.out.exists():
-        metadata = read_metadata(options.out)  # converted before: this time only the upload is left
+    settings = {
+        "seed": options.seed,
+        "fractions": (train, options.val, options.test),
+        "max_jets": options.max_jets,
+        "license_name": options.license,
+        "drop_bad": options.drop_bad,
+        "columns": options.columns,
+        "channels_first": options.channels_first or None,
+        "unit": options.unit,
+        "follow_links": options.follow_links,
+    }
+    if options.push_to and options.out.exists():  # converted before: this time only the upload is left
+        metadata = converted_before(options.files, options.out, **settings)
     else:
-        metadata = convert(
-            options.file,
-            options.out,
-            seed=options.seed,
-            fractions=(train, options.val, options.test),
-            max_jets=options.max_jets,
-            workers=options.workers,
-            license_name=options.license,
-        )
+        metadata = convert(options.files, options.out, workers=options.workers, **settings)
     sys.stdout.write(_describe(metadata, options.out))
     if options.push_to:
         sys.stdout.write(f"pushed to {push(options.out, options.push_to, options.private)}\n")
@@ -49,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 def _describe(metadata: dict[str, Any], out: Path) -> str:
     """What the command says at its end."""
-    lines = [f"{out}: {metadata['num_jets']} jets of {metadata['source']['name']}"]
+    lines = [f"{out}: {sum(counts['num_jets'] for counts in metadata['splits'].values())} jets of {metadata['source']}"]
     for name, counts in metadata["splits"].items():
         classes = ", ".join(f"{counts[label]} {label}" for label in CLASS_NAMES)
         lines.append(f"  {name:<11}{counts['num_jets']:>8} jets: {classes}")
@@ -59,6 +67,8 @@ def _describe(metadata: dict[str, Any], out: Path) -> str:
         f"{duplicates['jets_across_splits']}",
         f"  jets whose HCAL is not constant in 5x5 towers: {metadata['num_hcal_not_in_towers']}",
     ]
+    lines += [f"  {remark}" for source in metadata["sources"] for remark in source["remarks"]]
+    lines += [f"  {finding['level']}: {finding['text']}" for finding in metadata["findings"]]
     if metadata["simulated"]:
         lines.append(f"  NOT COLLISION DATA: {metadata['simulated']}")
     return "\n".join(lines) + "\n"

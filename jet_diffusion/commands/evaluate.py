@@ -20,7 +20,7 @@ import torch
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.leakage import find_training_hashes, read_hashes, refuse_training_jets
-from jet_diffusion.data.load import HDF5_SUFFIXES, load_jets
+from jet_diffusion.data.load import is_jet_file, load_jets
 from jet_diffusion.evaluation.goals import GOALS
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.evaluation.run import SIZE, evaluate_jets
@@ -48,7 +48,7 @@ def evaluate(arguments: argparse.Namespace) -> Evaluation:
     out: Path = arguments.out
     refuse_existing(out, overwrite=arguments.overwrite)
     steps = parse_steps(arguments.sweep) if arguments.sweep else []
-    is_file = Path(arguments.generated).suffix in HDF5_SUFFIXES
+    is_file = is_jet_file(arguments.generated)
     if is_file and steps:
         raise ValueError("--sweep needs a model to sample, not a file of jets")
     rng = np.random.default_rng(arguments.seed)
@@ -132,7 +132,7 @@ def _notices(arguments: argparse.Namespace, real: JetSample) -> list[str]:
     """What the report must say first; refuses training jets among the real ones."""
     if arguments.training_hashes:
         hashes = read_hashes(arguments.training_hashes)
-    elif Path(arguments.generated).suffix in HDF5_SUFFIXES:
+    elif is_jet_file(arguments.generated):
         hashes = None
     else:
         hashes = find_training_hashes(arguments.generated)

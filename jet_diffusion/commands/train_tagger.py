@@ -19,7 +19,7 @@ import numpy as np
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from jet_diffusion.data.jet_set import JetSample
-from jet_diffusion.data.load import HDF5_SUFFIXES, load_jets
+from jet_diffusion.data.load import is_jet_file, load_jets
 from jet_diffusion.evaluation.result import describe
 from jet_diffusion.io import partial_folder
 from jet_diffusion.metrics.networks import load_transformers
@@ -43,7 +43,7 @@ def load_splits(data: str, num_jets: int | None, seed: int) -> list[JetSample]:
         seed: of the draw and of a file's split.
     """
     rng = np.random.default_rng(seed)
-    if Path(data).suffix in HDF5_SUFFIXES:
+    if is_jet_file(data):
         jets = load_jets(data, num_jets, rng, progress=True)
         held = [int(share * len(jets)) for share in SHARES[1:]]
         return jets.split([len(jets) - sum(held), *held], rng)

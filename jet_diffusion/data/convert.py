@@ -1,4 +1,4 @@
-"""Convert a quark/gluon HDF5 file to a Hugging Face dataset: Parquet shards, a dataset card, metadata.
+"""Convert files of quark/gluon jets to a Hugging Face dataset: Parquet shards, a dataset card, metadata.
 
 One thread reads the file and others encode and compress: HDF5, numpy and Arrow release the interpreter while
 they work. Shards are finished block by block of the source, so an interrupted conversion goes on with the
@@ -11,9 +11,9 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import blake2b
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,23 +22,29 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jet_diffusion import __version__
-from jet_diffusion.data.dataset import METADATA_FILE
+from jet_diffusion.data.checks import JetCheck, refuse
 from jet_diffusion.data.dataset_card import make_dataset_card
 from jet_diffusion.data.encoding import encode_jets
+from jet_diffusion.data.files.many import JetFiles
+from jet_diffusion.data.folder import METADATA_FILE, check_whole
 from jet_diffusion.data.hdf5 import QuarkGluonFile
-from jet_diffusion.data.shards import PartialDataset
+from jet_diffusion.data.shards import PartialDataset, summed
 from jet_diffusion.data.splits import SPLITS, assign_splits
 from jet_diffusion.io import write_text_atomically
+from jet_diffusion.locks import hold
 
 BLOCK_JETS = 12_800
 """Jets of the source, about, that make one shard of each split: 18 MB of Parquet."""
+
+CHECKED_JETS = 512
+"""Unit and order of channels are judged by so many jets of each file before the work begins."""
 
 FRACTIONS = (0.8, 0.1, 0.1)
 """Default shares of train, validation and test."""
 
 
 def convert(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     seed: int = 0,
@@ -46,35 +52,82 @@ def convert(
     max_jets: int | None = None,
     workers: int = 2,
     license_name: str = "unknown",
+    drop_bad: bool = False,
+    **reading: Any,
 ) -> dict[str, Any]:
-    """Convert an HDF5 file to a dataset folder that `datasets.load_dataset` and `JetDataset.load` read.
+    """Convert files of jets to a dataset folder that `datasets.load_dataset` and `JetDataset.load` read.
 
     Args:
-        source: The quark/gluon HDF5 file.
+        source: The quark/gluon file, HDF5 or Parquet; or several, whose jets are put one after the other.
         out: The folder to make.
         seed: Seed of the split.
         fractions: Shares of train, validation and test.
-        max_jets: Convert only the file's first jets.
+        max_jets: Convert only the first jets.
         workers: Threads that encode, beside the one that reads.
         license_name: Licence for the dataset card, as the Hub names it.
+        drop_bad: Leave out faulty, empty and repeated jets, and count them on the card. Without it faulty jets are
+            refused, once all of them are counted.
+        **reading: How to read the files: `columns`, `channels_first`, `unit` and `follow_links` of `QuarkGluonFile`.
 
     Returns:
-        The metadata: settings, source, jets and classes of each split, duplicates, the simulated marker.
+        The metadata: settings, sources, jets and classes of each split, shards, findings, the simulated marker.
 
     Raises:
         FileExistsError: `out` exists.
         FileNotFoundError: There is no source.
-        ValueError: The source breaks the schema, an argument is out of range, or an interrupted conversion
-            to `out` had other settings.
+        BlockingIOError: Another process converts to `out`.
+        ValueError: The source breaks the schema or holds what no model should be trained on, an argument is out of
+            range, or an interrupted conversion to `out` had other settings.
     """
     if workers < 1:
         raise ValueError(f"workers must be positive, not {workers}")
-    with QuarkGluonFile(source) as file:
-        settings = _settings(file, seed, fractions, max_jets, license_name)
-        splits = assign_splits(file.labels[: settings["num_jets"]], fractions, seed)
-        dataset = PartialDataset(Path(out), settings)
-        _write_blocks(file, splits, dataset, workers)
-    return dataset.complete()
+    with ExitStack() as stack:
+        files = _open(source, reading, stack)
+        settings, sources = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
+        splits = assign_splits(files.labels[: settings["num_jets"]], fractions, seed)
+        _check_beginning(files, settings)
+        with hold(out, "convert"):
+            dataset = PartialDataset(Path(out), settings)
+            try:
+                doomed = _write_blocks(files, splits, dataset, workers)
+                check = summed([*dataset.notes(), *doomed])
+                findings = check.findings(_unit_is_stated(files), drop_bad)
+                refuse(_names(files), findings)
+                return dataset.complete(findings, sources=sources, **_counts(dataset.notes()))
+            except ValueError:
+                dataset.discard()
+                raise
+
+
+def converted_before(
+    source: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    seed: int = 0,
+    fractions: Sequence[float] = FRACTIONS,
+    max_jets: int | None = None,
+    license_name: str = "unknown",
+    drop_bad: bool = False,
+    **reading: Any,
+) -> dict[str, Any]:
+    """The metadata of a finished dataset, if it was made from these files with these settings.
+
+    Args: as of `convert`.
+
+    Raises:
+        FileNotFoundError: `out` is no converted folder, or shards or a source are missing.
+        ValueError: It was made from other files or with other settings, or is not whole; names what differs.
+    """
+    metadata = check_whole(Path(out))
+    with ExitStack() as stack:
+        files = _open(source, reading, stack)
+        settings, _ = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
+    named = [name for name in settings if name != "jet_diffusion_version"]
+    changed = [name for name in named if metadata.get(name) != settings[name]]
+    if changed:
+        seen = ", ".join(f"{name} was {metadata.get(name)!r} and is now {settings[name]!r}" for name in changed)
+        raise ValueError(f"{out} was converted otherwise: {seen}; choose another name, or delete it")
+    return metadata
 
 
 def push(out: str | Path, repo: str, private: bool = False) -> str:
@@ -89,10 +142,11 @@ def push(out: str | Path, repo: str, private: bool = False) -> str:
         Address of the dataset.
 
     Raises:
-        FileNotFoundError: `out` is no converted folder.
+        FileNotFoundError: `out` is no converted folder, or shards are missing.
+        ValueError: A shard is foreign, changed or damaged.
     """
     out = Path(out)
-    metadata = read_metadata(out)
+    metadata = check_whole(out, verify=True)
     write_text_atomically(out / "README.md", str(make_dataset_card(metadata, repo)))
     api = HfApi()
     address = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
@@ -100,78 +154,178 @@ def push(out: str | Path, repo: str, private: bool = False) -> str:
         repo_id=address.repo_id,
         folder_path=out,
         repo_type="dataset",
-        commit_message=f"Convert {metadata['source']['name']}",
+        commit_message=f"Convert {metadata['source']}",
+        allow_patterns=[METADATA_FILE, "README.md", *metadata.get("shards", ["data/[!.]*.parquet"])],
         delete_patterns="data/*.parquet",
     )
     return str(address)
 
 
-def read_metadata(out: Path) -> dict[str, Any]:
-    """The metadata of a converted dataset in folder `out`."""
-    file = out / METADATA_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"{out} is no converted dataset: it holds no {METADATA_FILE}")
-    return dict(json.loads(file.read_text()))
-
-
-def _settings(
-    file: QuarkGluonFile, seed: int, fractions: Sequence[float], max_jets: int | None, license_name: str
-) -> dict[str, Any]:
-    """What determines the dataset; the columns' hash tells files of one name and size apart."""
+def _describe_source(
+    files: JetFiles,
+    seed: int,
+    fractions: Sequence[float],
+    max_jets: int | None,
+    license_name: str,
+    drop_bad: bool,
+    reading: dict[str, Any],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What determines the dataset, and where its jets come from; the digest tells files of one name and size apart."""
     if max_jets is not None and max_jets < 1:
         raise ValueError(f"max_jets must be positive, not {max_jets}")
-    digest = blake2b(digest_size=16)
-    for column in (file.labels, file.pt, file.m0):
-        digest.update(column.tobytes())
-    return {
-        "format": 1,
+    sources = files.provenance()
+    settings = {
+        "format": 2,
         "jet_diffusion_version": __version__,
-        "source": {
-            "name": file.path.name,
-            "size": file.path.stat().st_size,
-            "num_jets": file.num_jets,
-            "columns_hash": digest.hexdigest(),
-        },
-        "simulated": file.simulated,
-        "num_jets": min(file.num_jets, max_jets or file.num_jets),
+        "source": ", ".join(row["name"] for row in sources),
+        "digest": " ".join(row["digest"] for row in sources),
+        "reading": {name: value for name, value in reading.items() if value not in (None, False)},
+        "drop_bad": drop_bad,
+        "simulated": files.simulated,
+        "num_jets": min(files.num_jets, max_jets or files.num_jets),
         "seed": seed,
         "fractions": dict(zip(SPLITS, map(float, fractions), strict=True)),
         "license": license_name,
     }
+    return json.loads(json.dumps(settings)), sources
 
 
-def _write_blocks(file: QuarkGluonFile, splits: NDArray[np.int64], dataset: PartialDataset, workers: int) -> None:
-    """Read, encode and write every block that an earlier run has not finished."""
-    blocks = enumerate(file.slices(BLOCK_JETS, stop=len(splits)))
+def _open(source: str | Path | Sequence[str | Path], reading: dict[str, Any], stack: ExitStack) -> JetFiles:
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    if not paths:
+        raise ValueError("name at least one file to convert")
+    return JetFiles([stack.enter_context(QuarkGluonFile(path, check=False, **reading)) for path in paths])
+
+
+def _names(files: JetFiles) -> str:
+    return ", ".join(str(file.path) for file in files.files)
+
+
+def _unit_is_stated(files: JetFiles) -> bool:
+    return all(file.unit_is_stated for file in files.files)
+
+
+def _check_beginning(files: JetFiles, settings: dict[str, Any]) -> None:
+    """Refuse another unit or order of channels by the first jets of each file, before any work."""
+    for file, first in zip(files.files, files.starts, strict=False):
+        stop = min(file.num_jets, settings["num_jets"] - first, CHECKED_JETS)
+        check = JetCheck()
+        for start, end in file.slices(stop=max(0, stop)):
+            energies = file.energies(start, end, check=False)
+            check.add(energies, file.labels[start:end], file.pt[start:end], file.m0[start:end], start)
+        wrong = [finding for finding in check.findings(_unit_is_stated(files)) if not finding.count]
+        refuse(str(file.path), wrong)
+        file.suppressed[:] = 0, 0
+
+
+class _Slice(NamedTuple):
+    """What became of some consecutive jets: the check, the good ones encoded unless all are refused, counts."""
+
+    check: JetCheck
+    table: pa.Table | None
+    num_read: int
+    suppressed: NDArray[np.int64]
+
+
+def _encode(
+    energies: NDArray[np.float32],
+    columns: tuple[NDArray[Any], ...],
+    first: int,
+    simulated: bool,
+    drop_bad: bool,
+    suppressed: NDArray[np.int64],
+) -> _Slice:
+    """Check jets and encode those that stay."""
+    check = JetCheck()
+    faulty = check.add(energies, *columns, first)
+    refused = any(check.counts[name] for name in check.rows if name != "empty")
+    if refused and not drop_bad:
+        return _Slice(check, None, len(energies), suppressed)
+    rows = first + np.arange(len(energies))
+    if drop_bad and faulty.any():
+        energies, rows = energies[~faulty], rows[~faulty]
+        columns = tuple(column[~faulty] for column in columns)
+    return _Slice(check, encode_jets(energies, *columns, first, simulated, rows), check.counts["jets"], suppressed)
+
+
+def _write_blocks(
+    files: JetFiles, splits: NDArray[np.int64], dataset: PartialDataset, workers: int
+) -> list[dict[str, Any]]:
+    """Read, encode and write every block that an earlier run has not finished.
+
+    From the first refused jet on nothing is written any more: the rest is only counted.
+
+    Returns:
+        The notes of blocks that were not written for that reason.
+    """
+    blocks = enumerate(files.slices(BLOCK_JETS, stop=len(splits)))
     todo = [(block, start, stop) for block, (start, stop) in blocks if not dataset.has(block)]
     done = len(splits) - sum(stop - start for _, start, stop in todo)
+    drop_bad = dataset.settings["drop_bad"]
+    seen, doomed = dataset.hashes() if drop_bad else None, []
     writing: Future[None] | None = None
     with (
         tqdm(total=len(splits), initial=done, unit=" jets", desc="convert") as progress,
         ThreadPoolExecutor(workers) as pool,
     ):
         for block, start, stop in todo:
-            tables = []
-            for table in _encoded_slices(file, start, stop, pool, workers + 1):
-                tables.append(table)
-                progress.update(table.num_rows)
+            slices = []
+            for part in _encoded_slices(files, start, stop, pool, workers + 1, drop_bad):
+                slices.append(part)
+                progress.update(int(part.num_read))
+            note = _note(slices)
+            tables = [part.table for part in slices if part.table is not None]
             if writing is not None:  # one block at a time: an error surfaces soon and memory stays bounded
                 writing.result()
-            writing = pool.submit(dataset.write, block, pa.concat_tables(tables), splits[start:stop])
+                writing = None
+            if doomed or len(tables) < len(slices):
+                doomed.append(note)
+                continue
+            table = pa.concat_tables(tables)
+            if seen is not None:
+                table, seen, note["repeats"] = _without_repeats(table, seen)
+            rows = table["row"].to_numpy().astype(np.int64)
+            writing = pool.submit(dataset.write, block, table, splits[rows], note)
         if writing is not None:
             writing.result()
+    return doomed
 
 
 def _encoded_slices(
-    file: QuarkGluonFile, start: int, stop: int, pool: ThreadPoolExecutor, ahead: int
-) -> Iterator[pa.Table]:
+    files: JetFiles, start: int, stop: int, pool: ThreadPoolExecutor, ahead: int, drop_bad: bool
+) -> Iterator[_Slice]:
     """Read slices in this thread and encode them in the pool, at most `ahead` of them waiting."""
-    pending: deque[Future[pa.Table]] = deque()
-    simulated = file.simulated is not None
-    for first, end in file.slices(start=start, stop=stop):
-        columns = file.labels[first:end], file.pt[first:end], file.m0[first:end]
-        pending.append(pool.submit(encode_jets, file.energies(first, end), *columns, first, simulated))
+    pending: deque[Future[_Slice]] = deque()
+    for first, end in files.slices(start=start, stop=stop):
+        columns = files.labels[first:end], files.pt[first:end], files.m0[first:end]
+        before = files.suppressed
+        energies = files.energies(first, end, check=False)
+        simulated = files.file_of(first).simulated is not None
+        pending.append(pool.submit(_encode, energies, columns, first, simulated, drop_bad, files.suppressed - before))
         if len(pending) > ahead:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+def _note(slices: list[_Slice]) -> dict[str, Any]:
+    suppressed = np.sum([part.suppressed for part in slices], axis=0).tolist()
+    check = sum((part.check for part in slices), JetCheck())
+    return {"check": check.to_json(), "suppressed": suppressed, "repeats": 0}
+
+
+def _counts(notes: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the notes of all blocks add to the metadata."""
+    small, negative = np.sum([note["suppressed"] for note in notes], axis=0).tolist()
+    return {
+        "suppressed": {"energies": small, "negative": negative},
+        "dropped_repeats": sum(note["repeats"] for note in notes),
+    }
+
+
+def _without_repeats(table: pa.Table, seen: NDArray[np.uint64]) -> tuple[pa.Table, NDArray[np.uint64], int]:
+    """The rows whose image was not seen before, what is seen now, and how many rows went."""
+    hashes = table["content_hash"].to_numpy()
+    _, first = np.unique(hashes, return_index=True)
+    keep = np.sort(first[~np.isin(hashes[first], seen)])
+    return table.take(keep), np.union1d(seen, hashes), len(hashes) - len(keep)

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,26 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 
+from jet_diffusion.data.checks import MAX_GEV, Finding, JetCheck, refuse
 from jet_diffusion.data.encoding import (
     FEATURES,
+    FINGERPRINTED,
     IMAGE_COLUMNS,
     content_hashes,
     decode_energies,
     encode_jets,
+    fingerprint,
     has_hcal_among_crystals,
 )
+from jet_diffusion.data.files.stored import SLICE_JETS
+from jet_diffusion.data.folder import check_whole, locate
 
 __all__ = ["JetDataset", "content_hashes", "decode_energies", "encode_jets"]
-
-METADATA_FILE = "jet_diffusion.json"
-"""Lies beside the data: source file, split, seed, duplicates, simulated marker."""
-
-FINGERPRINTED = ("content_hash", "y", "pt", "m0")
-"""The columns that make a split's fingerprint."""
 
 SIMULATED = "Simulated stand-in jets, not collision data"
 """Said of simulated jets whose metadata file did not travel with them."""
@@ -46,7 +41,7 @@ class JetDataset:
     Everything but the images is held in memory; images are decoded from the memory-mapped Arrow files.
 
     Args:
-        dataset: Rows with the columns of `jet_table.FEATURES`.
+        dataset: Rows with the columns of `encoding.FEATURES`.
         metadata: What the metadata file says; may be empty.
 
     Attributes:
@@ -85,22 +80,27 @@ class JetDataset:
         self.all_hcal_in_towers = not _any_hcal_among_crystals(dataset)
 
     @classmethod
-    def load(cls, path_or_repo: str | Path, split: str) -> Self:
+    def load(cls, path_or_repo: str | Path, split: str, *, verify: bool | None = None, check: bool = True) -> Self:
         """Load a split of a converted folder or of a dataset on the Hub.
 
         Args:
-            path_or_repo: A folder, or `user/name`.
+            path_or_repo: A folder; or `user/name` or `hf://user/name` on the Hub.
             split: `train`, `validation` or `test`; the slicing of `datasets` works (`train[:1000]`).
+            verify: Whether to compare the digests of all shards; by default if they take 2 GB at most together.
+            check: Whether to refuse jets that no model should be trained or judged on: every pT and mass is looked
+                at, and the images of some jets spread over the split.
 
         Raises:
-            FileNotFoundError: There is neither such a folder nor such a dataset on the Hub.
-            ValueError: There is no such split, or it is no converted jet dataset.
+            FileNotFoundError: There is neither such a folder nor such a dataset on the Hub, or shards are missing.
+            ValueError: There is no such split, it is no converted jet dataset or not whole, or its jets are refused.
         """
-        metadata = _metadata_of_folder(Path(path_or_repo))
-        dataset = load_dataset(str(path_or_repo), split=split)
-        if metadata is None:
-            metadata = _metadata_of_repo(str(path_or_repo))
-        return cls(dataset, metadata)
+        folder = locate(path_or_repo)
+        metadata = check_whole(folder, verify)
+        files = {name: sorted(map(str, (folder / "data").glob(f"{name}-*.parquet"))) for name in metadata["splits"]}
+        jets = cls(load_dataset("parquet", data_files=files, split=split), metadata)
+        if check:
+            refuse(f"{path_or_repo} ({split})", check_dataset(jets))
+        return jets
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,37 +118,24 @@ class JetDataset:
         return decode_energies(table)
 
 
-def fingerprint(columns: Mapping[str, Any]) -> str:
-    """Hash the content of encoded jets in their order.
+def check_dataset(jets: JetDataset, num_images: int = 256) -> list[Finding]:
+    """Look for what no model should be trained or judged on: all conditions, and images spread over the split.
 
     Args:
-        columns: The Arrow columns named in `FINGERPRINTED`.
-
-    Returns:
-        32 hexadecimal digits.
+        jets: The split.
+        num_images: So many images are looked at.
     """
-    digest = blake2b(digest_size=16)
-    for name in FINGERPRINTED:
-        digest.update(columns[name].to_numpy().tobytes())
-    return digest.hexdigest()
+    check = JetCheck()
+    wrong = [~((column > 0) & (column < MAX_GEV)) for column in (jets.pt, jets.m0)]
+    spread = np.unique(np.linspace(0, len(jets) - 1, min(num_images, len(jets))).astype(np.int64))
+    rows = np.union1d(spread, np.flatnonzero(np.logical_or(*wrong)))
+    for start in range(0, len(rows), SLICE_JETS):
+        part = rows[start : start + SLICE_JETS]
+        check.add(jets.energies(part), jets.labels[part], jets.pt[part], jets.m0[part], part)
+    stated = jets.metadata.get("reading", {}).get("unit") is not None
+    return check.findings(unit_is_stated=stated)
 
 
 def _any_hcal_among_crystals(dataset: Dataset) -> bool:
     batches = dataset.select_columns(["index", "value"]).with_format("arrow").iter(batch_size=10_000)
     return any(has_hcal_among_crystals(batch).any() for batch in batches)
-
-
-def _metadata_of_folder(folder: Path) -> dict[str, Any] | None:
-    """The metadata file of a folder, empty where it has none; None where there is no folder."""
-    if not folder.is_dir():
-        return None
-    file = folder / METADATA_FILE
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _metadata_of_repo(repo: str) -> dict[str, Any]:
-    try:
-        file = hf_hub_download(repo, METADATA_FILE, repo_type="dataset")
-    except (EntryNotFoundError, LocalEntryNotFoundError):
-        return {}
-    return dict(json.loads(Path(file).read_text()))

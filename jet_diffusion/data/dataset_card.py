@@ -15,7 +15,7 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
     """Fill the dataset card.
 
     Args:
-        metadata: Content of the metadata file (`conversion.convert` returns it).
+        metadata: Content of the metadata file (`convert` returns it).
         repo: Where the card says the dataset is loaded from: a folder or `user/name`.
     """
     splits = [{"name": name, **counts} for name, counts in metadata["splits"].items()]
@@ -34,7 +34,7 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         size_categories=next((name for limit, name in _SIZES if num_jets < limit), "1M<n<10M"),
         tags=["physics", "jets", "calorimeter", "hdf5", *(["simulated"] if simulated else [])],
         configs=[configuration],
-        jet_diffusion=metadata,
+        jet_diffusion={name: value for name, value in metadata.items() if name != "shards"},
     )
     content = render_markdown(
         "dataset_card.md",
@@ -44,9 +44,9 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         num_jets=num_jets,
         repo=repo,
         splits=splits,
-        source_name=metadata["source"]["name"],
-        source_jets=metadata["source"]["num_jets"],
-        source_size=metadata["source"]["size"],
+        sources=_describe_sources(metadata),
+        remarks=_remarks(metadata),
+        findings=[f"{finding['level']}, {finding['text']}" for finding in metadata.get("findings", [])],
         fractions=" / ".join(f"{share:g}" for share in metadata["fractions"].values()),
         seed=metadata["seed"],
         duplicate_jets=metadata["duplicates"]["jets"],
@@ -54,3 +54,20 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         num_hcal_not_in_towers=metadata["num_hcal_not_in_towers"],
     )
     return DatasetCard(content)
+
+
+def _describe_sources(metadata: dict[str, Any]) -> list[str]:
+    """One phrase for each source file; those of older datasets have one source."""
+    sources = metadata.get("sources") or [metadata["source"]]
+    return [f"{row['name']} ({row['num_jets']} jets, {row['size']} bytes)" for row in sources]
+
+
+def _remarks(metadata: dict[str, Any]) -> list[str]:
+    """What reading changed, and what was left out."""
+    said = [f"{row['name']}: {remark}" for row in metadata.get("sources", []) for remark in row["remarks"]]
+    suppressed = metadata.get("suppressed", {"energies": 0})
+    if suppressed["energies"]:
+        said.append(f"{suppressed['energies']} energies became 0 so, {suppressed['negative']} of them negative")
+    if metadata.get("dropped_repeats"):
+        said.append(f"{metadata['dropped_repeats']} jets that repeat an image were left out")
+    return said

@@ -18,9 +18,10 @@ every 5x5 tower has its HCAL in the tower columns; any other jet has it in `inde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +55,9 @@ FEATURES = Features(
     }
 )
 """Types of the columns."""
+
+FINGERPRINTED = ("content_hash", "y", "pt", "m0")
+"""The columns that make a split's fingerprint."""
 
 IMAGE_COLUMNS = ["index", "value", "tower_index", "tower_value"]
 """The columns `decode_energies` needs."""
@@ -100,8 +104,9 @@ def encode_jets(
     m0: NDArray[np.float32],
     first_row: int,
     simulated: bool = False,
+    rows: NDArray[np.int64] | None = None,
 ) -> pa.Table:
-    """Pack consecutive jets of a source file.
+    """Pack jets of a source file.
 
     Args:
         energies: (n, 3, 125, 125) float32, finite and not negative.
@@ -110,6 +115,7 @@ def encode_jets(
         m0: (n,) GeV.
         first_row: Number of the first of them in the source file.
         simulated: Whether they are simulated stand-in jets.
+        rows: (n,) numbers of the jets in the source file; by default they are consecutive.
 
     Returns:
         n rows with the columns of `FEATURES`.
@@ -131,7 +137,7 @@ def encode_jets(
         pa.array(pt, pa.float32()),
         pa.array(m0, pa.float32()),
         pa.array(_hash(hits)),
-        pa.array(np.arange(first_row, first_row + count, dtype=np.uint32)),
+        pa.array(np.arange(first_row, first_row + count) if rows is None else rows, pa.uint32()),
         pa.array(np.full(count, simulated)),
     ]
     return pa.table(columns, schema=FEATURES.arrow_schema)
@@ -170,6 +176,21 @@ def content_hashes(energies: NDArray[np.float32]) -> NDArray[np.uint64]:
     """
     check_energies(energies)
     return _hash(_find_hits(energies))
+
+
+def fingerprint(columns: Mapping[str, Any]) -> str:
+    """Hash the content of encoded jets in their order.
+
+    Args:
+        columns: The Arrow columns named in `FINGERPRINTED`.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = blake2b(digest_size=16)
+    for name in FINGERPRINTED:
+        digest.update(columns[name].to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def has_hcal_among_crystals(table: pa.Table) -> NDArray[np.bool_]:

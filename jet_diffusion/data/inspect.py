@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from jet_diffusion.data.checks import Finding, JetCheck, repeated
+from jet_diffusion.data.encoding import content_hashes
+from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.plotting.jets import plot_jets, plot_mean_images, save_figure
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, CLASS_NAMES, NUM_CRYSTALS, hcal_is_constant_in_towers
@@ -76,21 +79,29 @@ class EnergyTally:
         return float(middle.view(np.float32))
 
 
-def tally_energies(file: QuarkGluonFile, max_jets: int | None = None) -> EnergyTally:
+def tally_energies(file: QuarkGluonFile, max_jets: int | None = None) -> tuple[EnergyTally, list[Finding]]:
     """Run over a file, or its first jets, with a progress bar.
 
+    Returns:
+        Statistics of the jets that are not faulty, and what the checks found in all.
+
     Raises:
-        ValueError: `max_jets` is not positive or an energy breaks the schema.
+        ValueError: `max_jets` is not positive, or the file is damaged.
     """
     if max_jets is not None and max_jets < 1:
         raise ValueError(f"max_jets must be positive, not {max_jets}")
     num_jets = min(file.num_jets, max_jets or file.num_jets)
-    tally = EnergyTally()
+    tally, check, hashes = EnergyTally(), JetCheck(), []
     with tqdm(total=num_jets, unit=" jets", desc="inspect") as progress:
         for start, stop in file.slices(stop=num_jets):
-            tally.add(file.energies(start, stop), file.labels[start:stop])
+            energies, labels = file.energies(start, stop, check=False), file.labels[start:stop]
+            sound = ~check.add(energies, labels, file.pt[start:stop], file.m0[start:stop], start)
+            tally.add(energies[sound], labels[sound])
+            hashes.append((start + np.flatnonzero(sound), content_hashes(energies[sound])))
             progress.update(stop - start)
-    return tally
+    rows, images = (np.concatenate(parts) for parts in zip(*hashes, strict=True))
+    again = repeated(images, rows)
+    return tally, [*check.findings(file.unit_is_stated), *([again] if again else [])]
 
 
 def describe_file(file: QuarkGluonFile) -> str:
@@ -107,16 +118,17 @@ def describe_file(file: QuarkGluonFile) -> str:
     for name, column in (("pt", file.pt), ("m0", file.m0)):
         values = column.min(), column.mean(dtype=np.float64), column.max()
         ranges.append((name, *(f"{value:.2f}" for value in values)))
-    attributes = [f"  {name} = {value}" for name, value in file.attrs.items()] or ["  none"]
+    attributes = [f"  {printable(name)} = {printable(value, 300)}" for name, value in file.attrs.items()] or ["  none"]
+    remarks = "".join(f"\n  {remark}" for remark in file.remarks)
     parts = [
-        f"{file.path}: {file.num_jets} jets, {file.path.stat().st_size / 1e6:.1f} MB",
+        f"{file.path}: {file.kind}, {file.num_jets} jets, {file.path.stat().st_size / 1e6:.1f} MB{remarks}",
         _table(storage),
         "\n".join(["attributes", *attributes]),
         _table(classes),
         _table(ranges),
     ]
     if file.simulated:
-        parts.insert(1, f"*** NOT COLLISION DATA: {file.simulated} ***")
+        parts.insert(1, f"*** NOT COLLISION DATA: {printable(file.simulated, 500)} ***")
     return "\n\n".join(parts)
 
 
@@ -149,12 +161,14 @@ def draw_pictures(file: QuarkGluonFile, folder: Path) -> list[Path]:
         The pictures' paths.
     """
     stop = min(_PICTURED_JETS, file.num_jets)
-    energies, labels = file.energies(0, stop), file.labels[:stop]
+    energies, labels, wanted = _sound_jets(file, stop)
     members = {name: np.flatnonzero(labels == label) for label, name in enumerate(CLASS_NAMES)}
     shown = np.concatenate([jets[:_JETS_PER_CLASS] for jets in members.values()])
-    titles = [rf"$p_T$ = {file.pt[jet]:.0f} GeV" for jet in shown]
+    titles = [rf"$p_T$ = {file.pt[jet]:.0f} GeV" for jet in wanted[shown]]
     means = {name: energies[jets] for name, jets in members.items() if jets.size}
     folder.mkdir(parents=True, exist_ok=True)
+    if not len(shown):
+        raise ValueError(f"{file.path}: the first {stop} jets are all faulty or empty; there is nothing to draw")
     figures = {
         "jets.png": plot_jets(energies[shown], labels[shown], titles, file.simulated),
         "mean_images.png": plot_mean_images(means, file.simulated),
@@ -162,6 +176,13 @@ def draw_pictures(file: QuarkGluonFile, folder: Path) -> list[Path]:
     for name, figure in figures.items():
         save_figure(figure, folder / name)
     return [folder / name for name in figures]
+
+
+def _sound_jets(file: QuarkGluonFile, stop: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Energies, labels and numbers of those of the first jets that are neither faulty nor empty."""
+    energies = file.energies(0, stop, check=False)
+    rows = np.flatnonzero(~JetCheck().add(energies, file.labels[:stop], file.pt[:stop], file.m0[:stop]))
+    return energies[rows], file.labels[rows], rows
 
 
 def _table(rows: _Rows) -> str:

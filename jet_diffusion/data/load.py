@@ -1,21 +1,27 @@
-"""Read jets to evaluate: from an HDF5 file of the original schema or from a converted dataset."""
+"""Read jets to evaluate: from a file of jets or from a converted dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from jet_diffusion.data.checks import JetCheck, refuse
 from jet_diffusion.data.dataset import JetDataset, content_hashes
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.observables.table import BATCH_SIZE
 
-HDF5_SUFFIXES = (".hdf5", ".h5")
+
+def is_jet_file(source: str | Path) -> bool:
+    """Whether jets come from a file, not from a converted dataset: what exists on disk is opened, whatever its name."""
+    path = Path(source).expanduser()
+    return path.is_file() or (not path.exists() and path.suffix.lower() in (".hdf5", ".h5", ".parquet"))
 
 
 def load_jets(
@@ -26,27 +32,29 @@ def load_jets(
     split: str = "test",
     generated: bool = False,
     progress: bool = False,
+    **reading: Any,
 ) -> JetSample:
     """Read jets drawn at random, in their order in the source.
 
     Args:
-        source: an HDF5 file, or the folder or Hub name of a converted dataset.
+        source: a file of jets, HDF5 or Parquet; or the folder or Hub name of a converted dataset.
         num_jets: how many; all when None or when there are fewer.
         rng: draws the jets.
         split: split of a dataset; a file has none.
         generated: whether the jets are a generator's: negative and non-finite energies of a file are then
             read as they are, to be counted, instead of refused. Real jets get content hashes.
         progress: whether to show a bar.
+        **reading: `columns`, `channels_first`, `unit` and `follow_links` of `QuarkGluonFile`, for a file.
 
     Returns:
         The jets. Those of an unconditional generator have labels -1 and no pT and mass (NaN).
 
     Raises:
         FileNotFoundError: there is no such file, folder or dataset.
-        ValueError: what is there breaks the schema.
+        ValueError: what is there breaks the schema, or holds real jets that no model should be judged on.
     """
-    if Path(source).suffix in HDF5_SUFFIXES:
-        with QuarkGluonFile(source) as file:
+    if is_jet_file(source):
+        with QuarkGluonFile(Path(source).expanduser(), check=generated, **reading) as file:
             return _load_file(file, num_jets, rng, generated, progress)
     dataset = JetDataset.load(source, split)
     rows = _draw(len(dataset), num_jets, rng)
@@ -67,13 +75,17 @@ def _load_file(
 ) -> JetSample:
     rows = _draw(file.num_jets, num_jets, rng)
     hashes: list[Array] = []
+    check = JetCheck()
 
     def batches() -> Iterator[Array]:
         for start, stop in tqdm(list(file.slices()), desc="reading", unit="slice", disable=not progress):
             wanted = rows[(rows >= start) & (rows < stop)] - start
             if len(wanted):
-                energies = file.energies(start, stop, check=not generated)[wanted]
+                energies = file.energies(start, stop, check=False)[wanted]
                 if not generated:
+                    jets = wanted + start
+                    faulty = check.add(energies, file.labels[jets], file.pt[jets], file.m0[jets], jets)
+                    energies[faulty] = 0  # refused below, unless it is empty
                     hashes.append(content_hashes(energies))
                 yield energies
 
@@ -85,6 +97,8 @@ def _load_file(
         source=str(file.path),
         simulated=file.simulated,
     )
+    if not generated:
+        refuse(str(file.path), check.findings(file.unit_is_stated))
     if file.attrs.get("conditional", True) is False:  # the columns are filled, but the images know nothing of them
         nothing = np.full(len(rows), np.nan)
         sample = replace(sample, labels=np.full(len(rows), -1), pt=nothing, m0=nothing)

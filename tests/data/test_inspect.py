@@ -18,7 +18,7 @@ def rows(text):
 def test_the_table_agrees_with_numpy(jets, write_file):
     jets.energies[3, 1, 5, 5] = 900.0
     with QuarkGluonFile(write_file(jets)) as file:
-        table = rows(describe_energies(tally_energies(file)))
+        table = rows(describe_energies(tally_energies(file)[0]))
     assert len(table) == 9
     for (channel, name), cells in table.items():
         chosen = {"gluon": jets.labels == 0, "quark": jets.labels == 1, "both": jets.labels >= 0}[name]
@@ -35,7 +35,7 @@ def quantile(hits, share):
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
 def test_quantiles_are_those_of_the_non_zero(jets, write_file, share):
     with QuarkGluonFile(write_file(jets)) as file:
-        tally = tally_energies(file)
+        tally, _ = tally_energies(file)
     hits = jets.energies[:, 1][jets.energies[:, 1] > 0]
     assert tally.quantile([0, 1], 1, share) == pytest.approx(quantile(hits, share), rel=3e-4)
 
@@ -43,8 +43,10 @@ def test_quantiles_are_those_of_the_non_zero(jets, write_file, share):
 def test_hcal_that_is_not_constant_is_reported(jets, write_file):
     jets.energies[[3, 9], 2, 60, 60] += 1
     with QuarkGluonFile(write_file(jets)) as file:
-        assert "HCAL is constant in its 5x5 towers in all but 2 of 64 jets" in describe_energies(tally_energies(file))
-        assert "in all but 1 of 5 jets" in describe_energies(tally_energies(file, max_jets=5))
+        assert "HCAL is constant in its 5x5 towers in all but 2 of 64 jets" in describe_energies(
+            tally_energies(file)[0]
+        )
+        assert "in all but 1 of 5 jets" in describe_energies(tally_energies(file, max_jets=5)[0])
         with pytest.raises(ValueError, match="max_jets must be positive, not 0"):
             tally_energies(file, max_jets=0)
 
@@ -53,7 +55,7 @@ def test_empty_channels_and_a_lone_class_are_told(jets, write_file):
     jets.energies[:, 0] = 0
     jets.labels[:] = 1
     with QuarkGluonFile(write_file(jets)) as file:
-        table = rows(describe_energies(tally_energies(file)))
+        table = rows(describe_energies(tally_energies(file)[0]))
     assert table["Tracks", "quark"] == ["0.000", "0", "-", "-", "0"]
     assert ("ECAL", "gluon") not in table
 

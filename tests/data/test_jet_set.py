@@ -83,7 +83,7 @@ def test_a_file_and_a_dataset_are_read_alike(converted_folder, jets, write_file,
 def test_impossible_energies_are_refused_of_real_jets_and_read_of_generated_ones(jets, write_file, rng):
     jets.energies[3, 0, 5, 5] = -1
     path = write_file(jets)
-    with pytest.raises(ValueError, match="jet 3, channel tracks"):
+    with pytest.raises(ValueError, match=r"1 jet with an energy below 0 of 64 \(first: 3\)"):
         load_jets(path, None, rng)
     assert load_jets(path, None, rng, generated=True).voxels.data.min() == -1
 

@@ -120,7 +120,7 @@ def _check_images(images: StoredDataset, path: Path, channels_first: bool) -> No
             hint = "; the channels stand first: --channels-first reads them so"
         elif images.shape[1:] == PIXELS_SHAPE:
             hint = "; the channels stand last: leave out --channels-first"
-        raise ValueError(f"{path}: {name} has shape {images.shape}, expected {('N', *wanted)}{hint}")
+        raise ValueError(f"{path}: {name} has shape {images.shape}, expected {expected}{hint}")
     if not _is_real(images.dtype):
         raise ValueError(f"{path}: {name} has dtype {images.dtype}, expected float32")
     if images.shape[0] == 0:
