@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from jet_diffusion.data.dataset import JetDataset
-from jet_diffusion.pipelines.shape_tilt import MOMENTS
+from jet_diffusion.pipelines.moment_guidance import MOMENTS
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings
 
@@ -21,7 +21,7 @@ VARIANCES = dict.fromkeys(MOMENTS, 0.003)
 
 
 def tilt(strength, **others):
-    """Settings of a shape tilt of the same strength for all moments but those named."""
+    """Settings of moment guidance of the same strength for all moments but those named."""
     return {"strengths": {**dict.fromkeys(MOMENTS, strength), **others}, "variances": VARIANCES, "ratios": [0.5, 20.0]}
 
 

@@ -14,14 +14,15 @@ from tqdm import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import LOADABLE, training_scheduler
-from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.notebook_baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import HitValueMap
+from jet_diffusion.training.fit import fit_conditioner, fit_representation, fit_spike_and_slab
 from jet_diffusion.training.quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
@@ -53,23 +54,24 @@ class TrainedModule(nn.Module):
         labels: torch.Tensor,
         pt: torch.Tensor,
         m0: torch.Tensor,
-        totals: torch.Tensor,
+        ring_sums: torch.Tensor,
         dropped: torch.Tensor,
-        refined: torch.Tensor,
+        self_cond_mask: torch.Tensor,
     ) -> DenoiserOutput:
         """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions.
 
-        Of the jets that are `refined`, a denoiser that sees its previous estimate is first asked for one.
+        A denoiser that sees its previous estimate is called twice for the jets of `self_cond_mask`.
         """
-        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, totals, dropped)
-        asked = totals.masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
-        previous = None
-        if self.denoiser.sees_previous and refined.any():
-            previous = torch.full_like(x_t, torch.nan)
+        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, ring_sums, dropped)
+        known = ring_sums.masked_fill(dropped[:, None], torch.nan) if ring_sums.shape[1] else None
+        previous_x0 = None
+        if self.denoiser.sees_previous and self_cond_mask.any():
+            previous_x0 = torch.full_like(x_t, torch.nan)
+            denoiser_args = (x_t, timesteps, embedding, known)
             with torch.no_grad():
-                seen = (None if given is None else given[refined] for given in (embedding, asked))
-                previous[refined] = self.denoiser(self.unet, x_t[refined], timesteps[refined], *seen).x0
-        return self.denoiser(self.unet, x_t, timesteps, embedding, asked, previous)
+                masked = (None if given is None else given[self_cond_mask] for given in denoiser_args)
+                previous_x0[self_cond_mask] = self.denoiser(self.unet, *masked).x0
+        return self.denoiser(self.unet, x_t, timesteps, embedding, known, previous_x0)
 
 
 def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:
@@ -86,9 +88,9 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         return build_quantum_pipeline(settings, jets, noise, batches)
     if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
         raise ValueError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
-    representation = fit_representation(settings, jets)
+    representation = build_representation(settings, jets)
     torch.manual_seed(settings.seed)
-    denoiser = fit_denoiser(settings, jets, representation, noise)
+    denoiser = build_denoiser(settings, jets, representation, noise)
     unet = build_network(settings, denoiser.unet_channels(), representation.shape[1:])
     if isinstance(denoiser, SpikeAndSlabDenoiser):
         for parameter in unet.conv_out.parameters():
@@ -96,8 +98,9 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     conditioner = None
     if settings.unet.conditional:
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        totals = all_totals(jets, representation) if settings.unet.totals else None
-        conditioner = Conditioner.fit(*columns, totals, embedding_dim=4 * unet.config.block_out_channels[0])
+        ring_sums = all_ring_sums(jets, representation) if settings.unet.totals else None
+        width = 4 * unet.config.block_out_channels[0]
+        conditioner = fit_conditioner(Conditioner, *columns, ring_sums, embedding_dim=width)
     elif settings.unet.totals:
         raise ValueError("unet.totals needs unet.conditional: true")
     pipeline = JetImagePipeline(
@@ -135,7 +138,7 @@ def check_signal_at_end(alphas_cumprod: torch.Tensor, allow: bool) -> None:
         )
 
 
-def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representation:
+def build_representation(settings: TrainSettings, jets: JetDataset) -> Representation:
     """Fit the representation on the first training jets.
 
     Raises:
@@ -150,10 +153,10 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
     arguments: dict[str, Any] = {}
     if issubclass(chosen, HitValueMap):
         arguments = {"gap": settings.representation.gap, "ring_edges": tuple(settings.representation.ring_edges)}
-    return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
+    return fit_representation(chosen, energy_batches(jets, settings.representation.fit_jets), **arguments)
 
 
-def fit_denoiser(
+def build_denoiser(
     settings: TrainSettings, jets: JetDataset, representation: Representation, noise: dict[str, Any]
 ) -> Denoiser:
     """Fit spike and slab, or set up the plain denoiser.
@@ -174,35 +177,30 @@ def fit_denoiser(
             f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
             f"{type(representation).__name__}; set denoiser.kind: epsilon, sample or v_prediction"
         )
-    return fit_spike_and_slab(settings, jets, representation, noise)
+    return build_spike_and_slab(settings, jets, representation, noise)
 
 
 def fit_marginal(settings: TrainSettings, jets: JetDataset, pipeline: JetImagePipeline) -> SpikeAndSlabDenoiser | None:
     """What a plain denoiser's loss is compared with: the one-pixel denoiser, where zeros stand apart from hits."""
     if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser) or not isinstance(pipeline.representation, HitValueMap):
         return None
-    return fit_spike_and_slab(settings, jets, pipeline.representation, noise_schedule(settings.noise))
+    return build_spike_and_slab(settings, jets, pipeline.representation, noise_schedule(settings.noise))
 
 
-def fit_spike_and_slab(
+def build_spike_and_slab(
     settings: TrainSettings, jets: JetDataset, representation: HitValueMap, noise: dict[str, Any]
 ) -> SpikeAndSlabDenoiser:
-    """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
+    """Fit spike and slab on training jets, of which it has far more numbers to learn than the representation."""
     chosen = settings.denoiser
     batches = energy_batches(jets, chosen.fit_jets)
-    return SpikeAndSlabDenoiser.fit(
+    return fit_spike_and_slab(
         (representation.encode(energies) for energies in batches),
-        channel_group=representation.channel_group,
-        zero=representation.zero(),
-        hit_threshold=representation.hit_threshold(),
-        mask=representation.mask(),
-        regions=representation.regions() if representation.config.ring_edges else None,
-        noise_schedule=noise,
+        representation,
+        noise,
         components=chosen.components,
         prior=chosen.prior,
         inputs=tuple(chosen.inputs),
-        hold_ratio=chosen.hold_ratio,
-        energy_line=tuple(map(tuple, representation.energy_line().tolist())),
+        match_ratio=chosen.hold_ratio,
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=MIN_RATIO,
     )
@@ -274,16 +272,16 @@ def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[to
         yield torch.from_numpy(jets.energies(rows[start : start + size]))
 
 
-def all_totals(jets: JetDataset, representation: Representation) -> torch.Tensor:
-    """(N, 2 regions) hits and energies (GeV) of each channel or ring of one, of every jet of the split.
+def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Tensor:
+    """(N, 2 rings) hit counts and energies (GeV) of the rings of every jet of the split.
 
     Raises:
         ValueError: If hits mean nothing in the representation.
     """
     if not isinstance(representation, HitValueMap):
         raise ValueError(f"unet.totals needs hits, which {type(representation).__name__} does not have")
-    batches = tqdm(energy_batches(jets, len(jets)), desc="totals", total=-(-len(jets) // 256), leave=False)
-    return torch.cat([representation.totals(energies) for energies in batches])
+    batches = tqdm(energy_batches(jets, len(jets)), desc="ring sums", total=-(-len(jets) // 256), leave=False)
+    return torch.cat([representation.ring_sums(energies) for energies in batches])
 
 
 def count_parameters(pipeline: JetImagePipeline) -> dict[str, int]:

@@ -146,7 +146,7 @@ def make_loader(
         seed=settings.seed,
         **noise_range(pipeline.denoiser),
         condition_drop=settings.optimizer.condition_drop,
-        with_totals=settings.unet.totals,
+        with_ring_sums=settings.unet.totals,
     )
     batches = GlobalBatches(
         len(jets),

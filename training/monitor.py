@@ -65,7 +65,7 @@ class Monitor:
             batch_size=count,
             seed=settings.seed,
             min_ratio=pipeline.denoiser.config.get("min_ratio", 0.0),
-            with_totals=settings.unet.totals,
+            with_ring_sums=settings.unet.totals,
         )
         positions = validation_positions(len(validation), count)
         mine = positions[accelerator.process_index :: accelerator.num_processes]
@@ -154,7 +154,7 @@ class Monitor:
             generated = np.ascontiguousarray(output.images.transpose(0, 3, 1, 2))
             real = self.validation.energies(rows)
             table = quick_table(real, generated)
-            self._record("sample", {"table": table, "held_fraction": output.held_fraction})
+            self._record("sample", {"table": table, "clipped_fraction": output.clipped_fraction})
             labels = conditions["labels"][:SHOWN_JETS] if conditions else None
             shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
             figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)

@@ -17,6 +17,7 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
+from jet_diffusion.training.fit import fit_conditioner
 from jet_diffusion.training.settings import TrainSettings
 
 NETWORKS = ("quantum_filter", "quantum_hybrid", "quantum_cnn")
@@ -40,7 +41,7 @@ def build_quantum_pipeline(
     options = settings.quantum
     names = ("grid", "layout", "channels")
     encoder = JetAmplitudeEncoder.fit(batches, **{name: getattr(options, name) for name in names})
-    totals, images = totals_and_mean_images(jets, encoder)
+    ring_sums, images = ring_sums_and_mean_images(jets, encoder)
     torch.manual_seed(settings.seed)
     network = build_network(settings, encoder, noise)
     if isinstance(network, QuantumFilterDenoiser):
@@ -48,7 +49,7 @@ def build_quantum_pipeline(
     conditioner = None
     if settings.unet.conditional:
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        conditioner = ClassConditioner.fit(*columns, totals, embedding_dim=1)
+        conditioner = fit_conditioner(ClassConditioner, *columns, ring_sums, embedding_dim=1)
     # The prediction type is named, or other schedulers' from_config would take their own default.
     scheduler = QuantumChannelScheduler(
         **noise, unravelling=options.unravelling, eta=options.eta, prediction_type="sample"
@@ -103,20 +104,20 @@ def build_network(settings: TrainSettings, encoder: JetAmplitudeEncoder, noise: 
     )
 
 
-def totals_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) -> tuple[torch.Tensor, torch.Tensor]:
-    """Totals (N, 6) of all jets, and the mean probabilities (2, 2^n) of gluon and quark jets.
+def ring_sums_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts and energies (N, 6) of all jets' channels, and the mean probabilities (2, 2^n) of gluon and quark jets.
 
     Raises:
         ValueError: If a class has no jets.
     """
-    sums, totals = torch.zeros(2, 2**encoder.num_qubits), []
+    sums, ring_sums = torch.zeros(2, 2**encoder.num_qubits), []
     for start in range(0, len(jets), 256):
         rows = slice(start, min(start + 256, len(jets)))
         energies = torch.from_numpy(jets.energies(rows))
         psi, _ = encoder.encode_states(energies)
         sums.index_add_(0, torch.tensor(jets.labels[rows]), psi.abs().square())
-        totals.append(encoder.totals(energies))
+        ring_sums.append(encoder.ring_sums(energies))
     counts = torch.bincount(torch.tensor(jets.labels), minlength=2)
     if not (counts > 0).all():
         raise ValueError(f"the filter needs jets of both classes; there are {counts.tolist()} gluon and quark jets")
-    return torch.cat(totals), sums / counts[:, None]
+    return torch.cat(ring_sums), sums / counts[:, None]

@@ -17,7 +17,7 @@ from jet_diffusion.commands import notebook_artefacts
 from jet_diffusion.commands.publish import stage
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline, trained_tensors
-from jet_diffusion.pipelines.baselines import BASELINES, DeepFalconCNN, DeepFalconUNet
+from jet_diffusion.pipelines.notebook_baselines import BASELINES, DeepFalconCNN, DeepFalconUNet
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.build import build_pipeline
@@ -137,7 +137,7 @@ def test_a_run_goes_on_exactly(name, converted_folder, tmp_path):
 def test_sampling_is_finite_without_holding(run):
     pipeline = load_pipeline(run.path)
     total = len(pipeline.denoiser.alphas_cumprod)
-    images = sampled(pipeline, hold=False, num_inference_steps=total)
+    images = sampled(pipeline, clip_sample=False, num_inference_steps=total)
     assert images.shape == (3, 125, 125, 3)
     assert np.isfinite(images).all()
     assert (images >= 0).all()
@@ -161,7 +161,7 @@ def test_steps_without_noise_are_left_out(converted_folder, tmp_path):
 def test_a_stranger_and_our_loader_agree(run, name, tmp_path):
     staged = stage(run, tmp_path / "model", "user/jets")
     names = {path.name for path in staged.rglob("*.py")}
-    assert {"baselines.py", "resized_representations.py", "pipeline.py"} <= names
+    assert {"notebook_baselines.py", "pipeline.py"} <= names
     assert np.array_equal(sampled(load_pipeline(staged)), sampled(load_pipeline(run.path)))
     assert type(load_pipeline(staged).unet).__name__ in (staged / "README.md").read_text()
 

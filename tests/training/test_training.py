@@ -343,12 +343,12 @@ def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_fold
     batch = noisy_jets.__getitems__([Position(0, place, place) for place in range(8)])
     loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
     model, x_t = TrainedModule(pipeline), loss_of.noisy(batch)
-    assert batch.refined.tolist() == [False, True] * 4
+    assert batch.self_cond_mask.tolist() == [False, True] * 4
     with torch.autocast("cpu", torch.bfloat16):
         output = model(x_t, *batch[2:])
-        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.totals, batch.dropped)
+        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.ring_sums, batch.dropped)
         first = model.denoiser(model.unet, x_t, batch.timesteps, embedding).x0
-        previous = torch.where(batch.refined[:, None, None, None], first, torch.nan).detach()
+        previous = torch.where(batch.self_cond_mask[:, None, None, None], first, torch.nan).detach()
         expected = model.denoiser(model.unet, x_t, batch.timesteps, embedding, None, previous).x0
     torch.testing.assert_close(output.x0, expected, rtol=1e-3, atol=1e-3)
     loss_of(output, batch).loss.backward()
