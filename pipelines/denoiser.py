@@ -170,7 +170,6 @@ class PlainDenoiser(Denoiser):
         channels: Channels of x.
         noise_schedule: Configuration of the training DDPMScheduler (betas, T).
         prediction: "epsilon", "sample" or "v_prediction" (Salimans and Ho, arXiv:2202.00512).
-        snr_gamma: Min-SNR weighting (Hang et al., arXiv:2303.09556) if positive; 0 weighs every timestep alike.
     """
 
     @register_to_config
@@ -179,7 +178,6 @@ class PlainDenoiser(Denoiser):
         channels: int,
         noise_schedule: dict[str, Any],
         prediction: str = "v_prediction",
-        snr_gamma: float = 0.0,
     ) -> None:
         super().__init__()
         if prediction not in ("epsilon", "sample", "v_prediction"):
@@ -220,10 +218,5 @@ class PlainDenoiser(Denoiser):
         return alpha * noise - sigma * x_0
 
     def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """One, or the min-SNR weight in the units of the prediction."""
-        alpha, sigma = self.noise_level(timesteps)
-        if not self.config.snr_gamma:
-            return torch.ones_like(alpha)
-        snr = (alpha / sigma).square()
-        weight = snr.clamp(max=self.config.snr_gamma)
-        return {"epsilon": weight / snr, "sample": weight, "v_prediction": weight / (snr + 1)}[self.config.prediction]
+        """Every timestep alike."""
+        return torch.ones_like(self.noise_level(timesteps)[0])

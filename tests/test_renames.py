@@ -41,7 +41,7 @@ def make_old(folder):
 
 @pytest.fixture
 def saved(converted_folder, tmp_path):
-    options = ["--unet.totals=true", "--representation.ring_edges=[.1,.3]", "--denoiser.crystal_channels=[4]"]
+    options = ["--unet.conditioning=rings", "--representation.ring_edges=[.1,.3]", "--denoiser.crystal_channels=[4]"]
     pipeline = small_pipeline(converted_folder, *options)
     pipeline.register_to_config(moment_guidance=tilt(0.3))
     pipeline.save_pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -31,6 +32,12 @@ SIGNAL_LIMIT = 1e-3
 
 MIN_RATIO = 0.02
 """Noise level sigma/alpha below which a spike and slab is not trained: there every pixel is known."""
+
+REPRESENTATION_JETS, PRIOR_JETS = 10_000, 50_000
+"""Training jets, at most, that the representation and the one-pixel prior are fitted on."""
+
+NORM_GROUPS = 16
+"""Groups of the group normalisation, or as many as divide every width."""
 
 STEP_POWER = 1.35
 """Timesteps of a spike and slab's sampling fall as (1 - i / steps)^STEP_POWER: closer at low noise."""
@@ -84,7 +91,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     scheduler = training_scheduler(noise)
     check_signal_at_end(scheduler.alphas_cumprod, settings.noise.allow_signal_at_T)
     if settings.representation.name == "JetAmplitudeEncoder":
-        batches = energy_batches(jets, settings.representation.fit_jets)
+        batches = energy_batches(jets, REPRESENTATION_JETS)
         return build_quantum_pipeline(settings, jets, noise, batches)
     if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
         raise ValueError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
@@ -96,13 +103,11 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         for parameter in unet.conv_out.parameters():
             nn.init.zeros_(parameter)
     conditioner = None
-    if settings.unet.conditional:
+    if settings.unet.conditioning != "none":
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        ring_sums = all_ring_sums(jets, representation) if settings.unet.totals else None
+        ring_sums = all_ring_sums(jets, representation) if settings.unet.conditioning == "rings" else None
         width = 4 * unet.config.block_out_channels[0]
         conditioner = fit_conditioner(Conditioner, *columns, ring_sums, embedding_dim=width)
-    elif settings.unet.totals:
-        raise ValueError("unet.totals needs unet.conditional: true")
     pipeline = JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
@@ -119,7 +124,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
 
 def noise_schedule(settings: NoiseSettings) -> dict[str, Any]:
     """The part of the settings that diffusers' schedulers take."""
-    names = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+    names = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
     return {name: getattr(settings, name) for name in names}
 
 
@@ -152,8 +157,9 @@ def build_representation(settings: TrainSettings, jets: JetDataset) -> Represent
         )
     arguments: dict[str, Any] = {}
     if issubclass(chosen, HitValueMap):
-        arguments = {"gap": settings.representation.gap, "ring_edges": tuple(settings.representation.ring_edges)}
-    return fit_representation(chosen, energy_batches(jets, settings.representation.fit_jets), **arguments)
+        with_rings = settings.unet.conditioning == "rings"
+        arguments["ring_edges"] = tuple(settings.representation.ring_edges) if with_rings else ()
+    return fit_representation(chosen, energy_batches(jets, REPRESENTATION_JETS), **arguments)
 
 
 def build_denoiser(
@@ -166,12 +172,7 @@ def build_denoiser(
     """
     chosen = settings.denoiser
     if chosen.kind != "spike_and_slab":
-        return PlainDenoiser(
-            channels=representation.shape[0],
-            noise_schedule=noise,
-            prediction=chosen.kind,
-            snr_gamma=chosen.snr_gamma,
-        )
+        return PlainDenoiser(representation.shape[0], noise, prediction=chosen.kind)
     if not isinstance(representation, HitValueMap):
         raise ValueError(
             f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
@@ -192,15 +193,13 @@ def build_spike_and_slab(
 ) -> SpikeAndSlabDenoiser:
     """Fit spike and slab on training jets, of which it has far more numbers to learn than the representation."""
     chosen = settings.denoiser
-    batches = energy_batches(jets, chosen.fit_jets)
+    batches = energy_batches(jets, PRIOR_JETS)
     return fit_spike_and_slab(
         (representation.encode(energies) for energies in batches),
         representation,
         noise,
-        components=chosen.components,
         prior=chosen.prior,
         inputs=tuple(chosen.inputs),
-        match_ratio=chosen.hold_ratio,
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=MIN_RATIO,
     )
@@ -217,11 +216,9 @@ def build_network(
     options = settings.unet
     if options.network == "unet2d":
         return build_unet(options, channels, grid)
-    own = ("network", "preset", "block_out_channels", "norm_num_groups", "conditional")
-    foreign = [name for name, value in vars(UNetSettings()).items() if name not in own and vars(options)[name] != value]
-    if options.conditional or foreign:
-        wrong = ", ".join(["unet.conditional: true"] * options.conditional + [f"unet.{name}" for name in foreign])
-        raise ValueError(f"{options.network} has no {wrong}; set unet.conditional: false and leave the others out")
+    foreign = [f"unet.{name}" for name in ("dropout", "gradient_checkpointing") if getattr(options, name)]
+    if foreign:
+        raise ValueError(f"{options.network} has no {', '.join(foreign)}; leave it out")
     arguments: dict[str, Any] = {"in_channels": channels[0], "out_channels": channels[1]}
     if options.block_out_channels:
         arguments["block_out_channels"] = tuple(options.block_out_channels)
@@ -238,29 +235,27 @@ def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[in
     """A UNet2DModel of the preset, with whatever the settings override.
 
     Raises:
-        ValueError: If the grid cannot be halved often enough or the groups do not divide the channels.
+        ValueError: If the grid cannot be halved often enough.
     """
     preset = PRESETS[settings.preset]
     widths = tuple(settings.block_out_channels or preset["block_out_channels"])
-    attention = preset.get("attention", False) if settings.attention is None else settings.attention
+    attention = preset.get("attention", False)
     halvings = 2 ** (len(widths) - 1)
     if any(side % halvings for side in grid):
         raise ValueError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {len(widths) - 1} times; use fewer levels")
-    if any(width % settings.norm_num_groups for width in widths):
-        raise ValueError(f"norm_num_groups {settings.norm_num_groups} must divide each of {widths}")
     plain_levels = len(widths) - 1
     unet = UNet2DModel(
         sample_size=grid,
         in_channels=channels[0],
         out_channels=channels[1],
         block_out_channels=widths,
-        layers_per_block=settings.layers_per_block or preset["layers_per_block"],
+        layers_per_block=1,
         down_block_types=(*["DownBlock2D"] * plain_levels, "AttnDownBlock2D" if attention else "DownBlock2D"),
         up_block_types=("AttnUpBlock2D" if attention else "UpBlock2D", *["UpBlock2D"] * plain_levels),
-        norm_num_groups=settings.norm_num_groups,
+        norm_num_groups=math.gcd(NORM_GROUPS, *widths),
         dropout=settings.dropout,
         add_attention=attention,
-        class_embed_type="identity" if settings.conditional else None,
+        class_embed_type=None if settings.conditioning == "none" else "identity",
     )
     return unet
 
@@ -279,7 +274,7 @@ def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Ten
         ValueError: If hits mean nothing in the representation.
     """
     if not isinstance(representation, HitValueMap):
-        raise ValueError(f"unet.totals needs hits, which {type(representation).__name__} does not have")
+        raise ValueError(f"{type(representation).__name__} has no hits to count in rings; set unet.conditioning: jet")
     batches = tqdm(energy_batches(jets, len(jets)), desc="ring sums", total=-(-len(jets) // 256), leave=False)
     return torch.cat([representation.ring_sums(energies) for energies in batches])
 

@@ -17,12 +17,13 @@ from jet_diffusion.observables.table import quick_table
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
 from jet_diffusion.plotting.training import plot_history
+from jet_diffusion.renames import flatten
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
-from jet_diffusion.training.settings import TrainSettings, flatten
+from jet_diffusion.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -65,7 +66,7 @@ class Monitor:
             batch_size=count,
             seed=settings.seed,
             min_ratio=pipeline.denoiser.config.get("min_ratio", 0.0),
-            with_ring_sums=settings.unet.totals,
+            with_ring_sums=settings.unet.conditioning == "rings",
         )
         positions = validation_positions(len(validation), count)
         mine = positions[accelerator.process_index :: accelerator.num_processes]

@@ -29,7 +29,7 @@ def rows_file(tmp_path, **changes):
     rows = [
         {
             "name": "no totals",
-            "options": ["--unet.totals=false", "--representation.ring_edges=[]"],
+            "options": ["--unet.conditioning=jet"],
             "same_loss": False,
         }
     ]

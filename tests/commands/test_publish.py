@@ -33,7 +33,12 @@ from jet_diffusion.training.train import train
 def run(converted_folder, tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("runs") / "run"
-    options = ["--max_steps=3", "--learning_rate=0.01", "--unet.totals=true", "--representation.ring_edges=[.1,.3]"]
+    options = [
+        "--max_steps=3",
+        "--learning_rate=0.01",
+        "--unet.conditioning=rings",
+        "--representation.ring_edges=[.1,.3]",
+    ]
     return train(small_settings(converted_folder, folder, *options))
 
 

@@ -42,7 +42,7 @@ def test_more_noise_reconstructs_worse(pipeline, few):
     assert errors[0] < errors[1]
 
 
-@pytest.fixture(scope="module", params=[[], ["--unet.totals=true", "--representation.ring_edges=[.1,.3]"]])
+@pytest.fixture(scope="module", params=[[], ["--unet.conditioning=rings", "--representation.ring_edges=[.1,.3]"]])
 def imputing(request, converted_folder):
     return small_pipeline(converted_folder, *request.param, perturb=False)
 

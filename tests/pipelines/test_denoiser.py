@@ -216,18 +216,6 @@ def test_a_perfect_plain_prediction_gives_the_jet_back(representation, jets, pre
     torch.testing.assert_close(output.x0, x_0, rtol=1e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
-def test_min_snr_weights_all_predictions_alike_in_x0(prediction):
-    plain, weighted = (PlainDenoiser(1, NOISE, prediction, snr_gamma=gamma) for gamma in (0.0, 5.0))
-    timesteps = torch.tensor([10, 500, 990])
-    alpha, sigma = plain.noise_level(timesteps)
-    assert torch.equal(plain.loss_weight(timesteps), torch.ones_like(alpha))
-    # The same error of x_0 in the units of the prediction.
-    unit = {"epsilon": alpha / sigma, "sample": torch.ones_like(alpha), "v_prediction": 1 / sigma}[prediction]
-    in_x0 = weighted.loss_weight(timesteps) * unit.square()
-    torch.testing.assert_close(in_x0, (alpha / sigma).square().clamp(max=5.0), rtol=1e-4, atol=0)
-
-
 def test_noise_levels_are_diffusers_and_rise_between():
     denoiser = PlainDenoiser(1, NOISE)
     scheduler = DDPMScheduler(**NOISE)

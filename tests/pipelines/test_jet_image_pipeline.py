@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, HeunDiscreteScheduler
+from diffusers import DDPMScheduler
 from models import small_pipeline
 from PIL import Image
 
@@ -189,15 +189,8 @@ def test_plain_denoisers_sample_too(converted_folder, prediction):
     assert output.clipped_fraction > 0
 
 
-def test_zero_terminal_snr_samples_finitely(converted_folder):
-    pipeline = small_pipeline(converted_folder, "--noise.rescale_betas_zero_snr=true")
-    for name in SCHEDULERS:
-        pipeline.scheduler = make_scheduler(name, pipeline.scheduler.config)
-        assert np.isfinite(pipeline(1, num_inference_steps=4, generator=seeded()).images).all(), name
-
-
 def test_unconditional_models_sample_and_say_so(converted_folder):
-    pipeline = small_pipeline(converted_folder, "--unet.conditional=false")
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=none")
     output = pipeline(2, num_inference_steps=2)
     assert output.labels.tolist() == [-1, -1]
     assert np.isnan(output.pt).all()
@@ -270,13 +263,6 @@ def test_other_noise_schedules_are_refused(pipeline, default_scheduler):
         make_scheduler("heun", config)
 
 
-def test_a_scheduler_that_ignores_zero_terminal_snr_is_caught(converted_folder):
-    pipeline = small_pipeline(converted_folder, "--noise.rescale_betas_zero_snr=true")
-    pipeline.scheduler = HeunDiscreteScheduler.from_config(pipeline.scheduler.config)
-    with pytest.raises(ValueError, match="HeunDiscreteScheduler"):
-        pipeline(1)
-
-
 def test_timesteps_can_be_chosen_where_the_scheduler_takes_them(pipeline, default_scheduler):
     output = pipeline(1, timesteps=[999, 500, 100], generator=seeded())
     assert output.images.shape == (1, 125, 125, 3)
@@ -287,7 +273,7 @@ def test_timesteps_can_be_chosen_where_the_scheduler_takes_them(pipeline, defaul
 
 @pytest.fixture(scope="module")
 def totals_pipeline(converted_folder):
-    return small_pipeline(converted_folder, "--unet.totals=true", "--optimizer.condition_drop=0.1")
+    return small_pipeline(converted_folder, "--unet.conditioning=rings", "--optimizer.condition_drop=0.1")
 
 
 def energies_of(output):
@@ -318,7 +304,7 @@ def test_totals_can_be_asked_for(totals_pipeline):
 
 
 def test_hits_and_energies_of_rings_can_be_asked_for_and_survive_saving(converted_folder, tmp_path):
-    pipeline = small_pipeline(converted_folder, "--unet.totals=true", "--representation.ring_edges=[.1,.3]")
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=rings", "--representation.ring_edges=[.1,.3]")
     assert pipeline.conditioner.num_ring_sums == 18
     # Far from the average profile, which has most hits outside.
     asked = torch.tensor([[30.0, 20, 10, 20, 90, 10, 6, 4, 2, 20, 15, 15, 20, 12, 8, 8, 6, 6]]).expand(4, 18)

@@ -22,7 +22,7 @@ CRYSTAL = 2 * np.pi / 360
 
 @pytest.fixture(scope="module")
 def model(converted_folder):
-    return small_pipeline(converted_folder, "--unet.totals=true")
+    return small_pipeline(converted_folder, "--unet.conditioning=rings")
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_bad_tilts_are_refused_before_any_work(model, changes, message):
     [("sde-dpm++", {"clip_sample": False}), ("sde-dpm++", {"guidance_scale": 1.5}), ("euler", {}), ("ddim", {})],
 )
 def test_a_tilt_goes_with_other_settings(converted_folder, scheduler, settings):
-    pipeline = small_pipeline(converted_folder, "--unet.totals=true", "--optimizer.condition_drop=0.1")
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=rings", "--optimizer.condition_drop=0.1")
     torch.nn.init.normal_(pipeline.conditioner.dropped)
     pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
     sizes = []

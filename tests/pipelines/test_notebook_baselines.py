@@ -169,7 +169,7 @@ def test_a_stranger_and_our_loader_agree(run, name, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--unet.conditional=true"], "deepfalcon_cnn has no unet.conditional: true"),
+        (["--unet.conditioning=jet"], "deepfalcon_cnn is unconditional"),
         (["--unet.dropout=0.1"], "has no unet.dropout"),
         (["--denoiser.kind=spike_and_slab"], "zeros that stand apart"),
         (["--sampling.steps=51"], "sampling.steps must lie in 1 to 50"),
@@ -182,8 +182,8 @@ def test_contradictions_are_refused(converted_folder, tmp_path, options, message
 
 def test_any_network_goes_with_any_representation(converted_folder):
     """The baseline's network behind the spike and slab of towers: what it lacks is not its size alone."""
-    options = ["--unet.network=deepfalcon_cnn", "--unet.conditional=false", "--unet.block_out_channels=[8,8]"]
-    settings = small_settings(converted_folder, "unused", *options[:2], "--unet.norm_num_groups=16", options[2])
+    options = ["--unet.network=deepfalcon_cnn", "--unet.conditioning=none", "--unet.block_out_channels=[8,8]"]
+    settings = small_settings(converted_folder, "unused", *options)
     pipeline = build_pipeline(settings, JetDataset.load(converted_folder, "train"))
     pipeline.scheduler = make_scheduler("ddpm", pipeline.scheduler.config)
     assert np.isfinite(sampled(pipeline, num_inference_steps=4)).all()
