@@ -30,7 +30,7 @@ PART_BYTES=16000000
 if [ "$SCALE" = tiny ]; then
   NUM_JETS=${NUM_JETS:-0} HELDOUT_JETS=0 TRAIN_SECONDS=${TRAIN_SECONDS:-400} EVALUATE_JETS=${EVALUATE_JETS:-100}
   TRAINING=(--cpu=true --compile=false --batch_size=8 --max_steps=6 --checkpoint_every=2 --validate_every=3
-    --validation_jets=8 --sample_jets=2 --num_workers=1 --log_every=1 --representation.fit_jets=200
+    --validation_jets=8 --sample_jets=2 --num_workers=1 --log_every=1
     --unet.block_out_channels='[16,16,16]' --trackers=[])
   TURNS=(--cpu --rounds=1 --seconds=0.01)
   BATCHES=(1 2) MEMORY_BATCHES=(4) TRAIN_BATCHES=(4) RECIPE_BATCH=1 CLASSIFIERS=(observables)

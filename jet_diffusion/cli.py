@@ -11,7 +11,7 @@ COMMANDS = {
     "inspect": ("jet_diffusion.commands.inspect", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
     "convert": ("jet_diffusion.commands.convert", "turn the HDF5 file into a Hugging Face dataset"),
     "train": ("jet_diffusion.training.train", "train a diffusion model (processes: `accelerate launch`)"),
-    "fit-shapes": ("jet_diffusion.commands.fit_guidance", "make a model's jets differ in shape as training jets do"),
+    "fit-guidance": ("jet_diffusion.commands.fit_guidance", "make a model's jets differ in shape as training jets do"),
     "generate": ("jet_diffusion.commands.generate", "sample jets into an HDF5 file of the original schema"),
     "evaluate": (
         "jet_diffusion.commands.evaluate",

@@ -15,11 +15,10 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import nn
 
-from jet_diffusion.pipelines.baselines import BASELINES
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
-from jet_diffusion.pipelines.resized_representations import RESIZED_REPRESENTATIONS
+from jet_diffusion.pipelines.notebook_baselines import BASELINES, RESIZED_REPRESENTATIONS
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
@@ -30,7 +29,7 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
-from jet_diffusion.renames import convert_component
+from jet_diffusion.renames import PIPELINE, convert_component, convert_tensors, renamed
 from jet_diffusion.runs import RunFolder, read_state
 
 logger = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ def load_folder(folder: Path) -> JetImagePipeline:
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         raise ValueError(f"{folder} is no pipeline: it has no model_index.json")
-    index: dict[str, Any] = json.loads(index_file.read_text())
+    index: dict[str, Any] = renamed(json.loads(index_file.read_text()), PIPELINE)
     components: dict[str, Any] = {}
     for name, classes in LOADABLE.items():
         class_name = (index.get(name) or [None, None])[1]
@@ -137,7 +136,7 @@ def load_component(folder: Path, component: type) -> Any:
     logger.warning("%s was saved by an earlier version and is converted", file.parent)
     part = component.from_config(settings)  # type: ignore[attr-defined]
     if isinstance(part, nn.Module):
-        part.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+        part.load_state_dict(convert_tensors(load_file(folder / "diffusion_pytorch_model.safetensors")))
     return part
 
 

@@ -1,10 +1,10 @@
-"""Conditioning on class, pT, mass and totals: the embedding the UNet sees, and training jets' joint distribution.
+"""Conditioning on class, pT, mass and ring sums: the embedding the UNet sees, and the first stage of sampling.
 
-What a user leaves out is drawn from a table of training jets that travels with the weights. A model may also be
-conditioned on a jet's totals, the hits and the energy of each channel or ring of one: they are drawn first, from jets
-like those asked for, and the image then given them, as the best calorimeter simulations do (CaloChallenge,
-arXiv:2410.21611).
-This file is self-contained so that it can travel to the Hub.
+Conditions that a user leaves out are sampled jointly from a table of training jets that travels with the weights. A
+model may also be conditioned on ring sums, the hit count and energy of each ring of each channel. The first stage draws
+them from jets like those wanted, and the image is then drawn given them, as the best calorimeter simulations do
+(CaloChallenge, arXiv:2410.21611).
+This file needs `denoiser.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import logging
 from torch import nn
 
+from .denoiser import ExactBuffers  # noqa: TID251 - on the Hub the two are one file
+
 logger = logging.get_logger(__name__)
 
 LABELS = {"gluon": 0, "quark": 1, 0: 0, 1: 1}
@@ -28,22 +30,22 @@ NEIGHBOURS = 64
 
 
 class Conditions(NamedTuple):
-    """What jets are asked to be.
+    """Conditions of N jets.
 
     Attributes:
         labels: (N,) 0 gluon, 1 quark.
         pt, m0: (N,) GeV.
-        totals: (N, T) hits of tracks, ECAL and HCAL, or of the rings of each, then their energies in GeV; (N, 0) for a
-            model without.
+        ring_sums: (N, 2 rings) hit counts of the rings of tracks, ECAL and HCAL, then their energies in GeV; (N, 0) for
+            a model without.
     """
 
     labels: torch.Tensor
     pt: torch.Tensor
     m0: torch.Tensor
-    totals: torch.Tensor
+    ring_sums: torch.Tensor
 
 
-class Conditioner(ModelMixin, ConfigMixin):
+class Conditioner(ExactBuffers, ModelMixin, ConfigMixin):
     """Embeds (label, pT, mass) for a UNet2DModel with `class_embed_type="identity"`, and draws missing ones.
 
     Args:
@@ -51,7 +53,8 @@ class Conditioner(ModelMixin, ConfigMixin):
         num_rows: Training jets in the table.
         log_pt_mean, log_pt_std, log_m0_mean, log_m0_std: Standardisation of log(pT / GeV) and log(mass / GeV).
         num_frequencies: Sine and cosine pairs per continuous condition.
-        log_totals_mean, log_totals_std: Standardisation of log(1 + total), one each; empty for a model without.
+        log_ring_sums_mean, log_ring_sums_std: Standardisation of log(1 + ring sum), one each; empty for a model
+            without.
     """
 
     @register_to_config
@@ -64,70 +67,32 @@ class Conditioner(ModelMixin, ConfigMixin):
         log_m0_mean: float = 0.0,
         log_m0_std: float = 1.0,
         num_frequencies: int = 6,
-        log_totals_mean: tuple[float, ...] = (),
-        log_totals_std: tuple[float, ...] = (),
+        log_ring_sums_mean: tuple[float, ...] = (),
+        log_ring_sums_std: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        features = 2 + (2 + len(log_totals_mean)) * (1 + 2 * num_frequencies)
+        features = 2 + (2 + len(log_ring_sums_mean)) * (1 + 2 * num_frequencies)
         self.project = nn.Sequential(
             nn.Linear(features, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
         self.dropped = nn.Parameter(torch.zeros(embedding_dim))
-        # Integer buffers: half precision of the weights must not round the table.
         self.register_buffer("table_labels", torch.zeros(num_rows, dtype=torch.int32))
-        self.register_buffer("table_pt_bits", torch.zeros(num_rows, dtype=torch.int32))
-        self.register_buffer("table_m0_bits", torch.zeros(num_rows, dtype=torch.int32))
-        if log_totals_mean:
-            shape = (num_rows, len(log_totals_mean))
-            self.register_buffer("table_totals_bits", torch.zeros(shape, dtype=torch.int32))
-
-    @classmethod
-    def fit(
-        cls,
-        labels: torch.Tensor,
-        pt: torch.Tensor,
-        m0: torch.Tensor,
-        totals: torch.Tensor | None = None,
-        *,
-        embedding_dim: int,
-    ) -> Conditioner:
-        """A fresh embedder standardised by, and with the table of, training jets.
-
-        Args:
-            labels: (N,) 0 gluon, 1 quark.
-            pt, m0: (N,) in GeV, positive.
-            totals: (N, T) hits, then energies (GeV) of each channel or ring of one, to condition on them as well.
-            embedding_dim: Width of the embedding.
-        """
-        log_pt, log_m0 = pt.double().log(), m0.double().log()
-        log_totals = () if totals is None else totals.double().log1p().unbind(1)
-        conditioner = cls(
-            embedding_dim=embedding_dim,
-            num_rows=len(labels),
-            log_pt_mean=log_pt.mean().item(),
-            log_pt_std=max(log_pt.std().item(), 1e-6),
-            log_m0_mean=log_m0.mean().item(),
-            log_m0_std=max(log_m0.std().item(), 1e-6),
-            log_totals_mean=tuple(column.mean().item() for column in log_totals),
-            log_totals_std=tuple(max(column.std().item(), 1e-6) for column in log_totals),
-        )
-        conditioner.table_labels.copy_(labels)
-        conditioner.table_pt_bits.copy_(pt.float().contiguous().view(torch.int32))
-        conditioner.table_m0_bits.copy_(m0.float().contiguous().view(torch.int32))
-        if totals is not None:
-            conditioner.table_totals_bits.copy_(totals.float().contiguous().view(torch.int32))
-        return conditioner
+        self.register_buffer("table_pt", torch.zeros(num_rows, dtype=torch.float32))
+        self.register_buffer("table_m0", torch.zeros(num_rows, dtype=torch.float32))
+        if log_ring_sums_mean:
+            shape = (num_rows, len(log_ring_sums_mean))
+            self.register_buffer("table_ring_sums", torch.zeros(shape, dtype=torch.float32))
 
     def forward(
         self,
         labels: torch.Tensor,
         pt: torch.Tensor,
         m0: torch.Tensor,
-        totals: torch.Tensor | None = None,
+        ring_sums: torch.Tensor | None = None,
         dropped: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(N, E) embedding of labels (N,), pT and mass (N,) in GeV, totals (N, T); a learned one where `dropped`."""
-        standardised = self._standardise(pt.float(), m0.float(), totals)
+        """(N, E) embedding of labels (N,), pT and mass (N,) in GeV, ring sums; a learned one where `dropped`."""
+        standardised = self._standardise(pt.float(), m0.float(), ring_sums)
         frequencies = 2.0 ** torch.arange(self.config.num_frequencies, device=pt.device) / 2
         waves = (standardised[..., None] * frequencies).flatten(1)
         one_hot = nn.functional.one_hot(labels.long(), 2).float()
@@ -137,22 +102,16 @@ class Conditioner(ModelMixin, ConfigMixin):
 
     def table(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Labels, pT and mass (GeV) of the training jets, each (num_rows,)."""
-        return (
-            self.table_labels.long(),
-            self.table_pt_bits.view(torch.float32),
-            self.table_m0_bits.view(torch.float32),
-        )
+        return self.table_labels.long(), self.table_pt, self.table_m0
 
     @property
-    def num_totals(self) -> int:
-        """Totals the model is conditioned on; 0 if on none."""
-        return len(self.config.log_totals_mean)
+    def num_ring_sums(self) -> int:
+        """Hit counts and energies of rings that the model is conditioned on; 0 if on none."""
+        return len(self.config.log_ring_sums_mean)
 
-    def totals_table(self) -> torch.Tensor:
-        """Totals of the training jets, (num_rows, num_totals)."""
-        if not self.num_totals:
-            return torch.zeros(self.config.num_rows, 0)
-        return self.table_totals_bits.view(torch.float32)
+    def ring_sums_table(self) -> torch.Tensor:
+        """(num_rows, num_ring_sums) ring sums of the training jets."""
+        return self.table_ring_sums if self.num_ring_sums else torch.zeros(self.config.num_rows, 0)
 
     @staticmethod
     def parse(labels: Any, pt: Any, m0: Any) -> tuple[torch.Tensor | None, ...]:
@@ -168,13 +127,13 @@ class Conditioner(ModelMixin, ConfigMixin):
                 raise ValueError(f"labels must be 0 or 'gluon', 1 or 'quark', one for all or one a jet; got {labels}")
             numbers = [LABELS[value] for value in named.flatten().tolist()]
             parsed[0] = torch.tensor(numbers, dtype=torch.int64).reshape(named.shape)
-        for place, name, values in ((1, "pt", pt), (2, "m0", m0)):
+        for slot, name, values in ((1, "pt", pt), (2, "m0", m0)):
             if values is None:
                 continue
             tensor = torch.as_tensor(values, dtype=torch.float32).cpu()
             if tensor.ndim > 1 or not tensor.isfinite().all() or (tensor <= 0).any():
                 raise ValueError(f"{name} must be positive and finite (GeV), one for all or one a jet; got {values}")
-            parsed[place] = tensor
+            parsed[slot] = tensor
         return tuple(parsed)
 
     def draw(
@@ -183,40 +142,40 @@ class Conditioner(ModelMixin, ConfigMixin):
         labels: torch.Tensor | None = None,
         pt: torch.Tensor | None = None,
         m0: torch.Tensor | None = None,
-        totals: torch.Tensor | None = None,
+        ring_sums: torch.Tensor | None = None,
     ) -> Conditions:
         """The conditions of one jet a generator; the missing ones from training jets like the given.
 
         Each jet takes what is missing from one training jet, drawn among all of the given class that are nearest
-        in what else is given (standardised logarithms), or among all when nothing is. Energies among the missing
-        totals are scaled by the asked pT over that training jet's.
+        in what else is given (standardised logarithms), or among all when nothing is. Missing energies of
+        rings are scaled by the given pT over that training jet's.
 
         Args:
             generators: One a jet.
             labels, pt, m0: (N,) given conditions.
-            totals: (N, T) given totals; NaN for one that is not.
+            ring_sums: (N, 2 rings) given ring sums; NaN for one that is not.
         """
         self._warn_of_extrapolation(pt, m0)
         count, device = len(generators), torch.device("cpu")
         unknown = torch.full((count,), float("nan"))
         given = torch.stack([unknown if values is None else values.cpu().float() for values in (pt, m0)], 1)
-        if totals is None:
-            totals = torch.full((count, self.num_totals), float("nan"))
-        given = torch.cat([given, totals.cpu().float()], 1)
+        if ring_sums is None:
+            ring_sums = torch.full((count, self.num_ring_sums), float("nan"))
+        given = torch.cat([given, ring_sums.cpu().float()], 1)
         if labels is not None and not given.isnan().any():
             return Conditions(labels, given[:, 0], given[:, 1], given[:, 2:])
         table_labels, table_pt, table_m0 = (column.to(device) for column in self.table())
-        table = torch.cat([table_pt[:, None], table_m0[:, None], self.totals_table().to(device)], 1)
+        table = torch.cat([table_pt[:, None], table_m0[:, None], self.ring_sums_table().to(device)], 1)
         standardised = self._standardise(table[:, 0], table[:, 1], table[:, 2:])
-        asked = self._standardise(given[:, 0], given[:, 1], given[:, 2:])
+        wanted = self._standardise(given[:, 0], given[:, 1], given[:, 2:])
         drawn_labels, drawn = torch.empty(count, dtype=torch.int64), given.clone()
         for jet, generator in enumerate(generators):
             label = None if labels is None else labels[jet].cpu()
-            row = self._draw_row(generator, label, asked[jet], table_labels, standardised)
+            row = self._draw_row(generator, label, wanted[jet], table_labels, standardised)
             drawn_labels[jet] = table_labels[row] if label is None else label
             missing = given[jet].isnan()
             similar = table[row].clone()
-            similar[2 + self.num_totals // 2 :] *= (given[jet, 0] / table[row, 0]).nan_to_num(1.0)
+            similar[2 + self.num_ring_sums // 2 :] *= (given[jet, 0] / table[row, 0]).nan_to_num(1.0)
             drawn[jet, missing] = similar[missing]
         return Conditions(drawn_labels, drawn[:, 0], drawn[:, 1], drawn[:, 2:])
 
@@ -235,27 +194,27 @@ class Conditioner(ModelMixin, ConfigMixin):
     def _draw_row(
         generator: torch.Generator,
         label: torch.Tensor | None,
-        asked: torch.Tensor,
+        wanted: torch.Tensor,
         table_labels: torch.Tensor,
         standardised: torch.Tensor,
     ) -> torch.Tensor:
         rows = torch.arange(len(table_labels)) if label is None else (table_labels == label).nonzero()[:, 0]
         if not len(rows):
             raise ValueError(f"no training jet has label {int(label)}; nothing to draw its conditions from")  # type: ignore[arg-type]
-        known = ~asked.isnan()
+        known = ~wanted.isnan()
         if known.any():
-            distance = (standardised[rows][:, known] - asked[known]).square().sum(1)
+            distance = (standardised[rows][:, known] - wanted[known]).square().sum(1)
             rows = rows[distance.topk(min(NEIGHBOURS, len(rows)), largest=False).indices]
         return rows[torch.randint(len(rows), (), generator=generator, device=generator.device).cpu()]
 
-    def _standardise(self, pt: torch.Tensor, m0: torch.Tensor, totals: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, 2 + num_totals) standardised logarithms."""
+    def _standardise(self, pt: torch.Tensor, m0: torch.Tensor, ring_sums: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, 2 + num_ring_sums) standardised logarithms."""
         config = self.config
         columns = [
             (pt.log() - config.log_pt_mean) / config.log_pt_std,
             (m0.log() - config.log_m0_mean) / config.log_m0_std,
         ]
-        if totals is not None:
-            fitted = zip(totals.unbind(1), config.log_totals_mean, config.log_totals_std, strict=True)
+        if ring_sums is not None:
+            fitted = zip(ring_sums.unbind(1), config.log_ring_sums_mean, config.log_ring_sums_std, strict=True)
             columns += [(values.log1p() - mean) / std for values, mean, std in fitted]
         return torch.stack(columns, 1)

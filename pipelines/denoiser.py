@@ -38,23 +38,42 @@ class DenoiserOutput:
     value: torch.Tensor | None = None
 
 
-def float_bits(values: torch.Tensor) -> torch.Tensor:
-    """Float32 values as int32 bit patterns: a buffer that `module.to(bfloat16)` leaves as it is."""
-    return values.to(torch.float32).contiguous().view(torch.int32)
+class ExactBuffers:
+    """A model's floating buffers stay in float32, whatever precision its weights are loaded in or cast to.
+
+    They hold what was fitted to training jets: rounded, it would be of other jets.
+    """
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        exact = {name: tensor for name, tensor in self.named_buffers() if tensor.is_floating_point()}  # type: ignore[attr-defined]
+        super()._apply(fn, recurse)  # type: ignore[misc]
+        for name, tensor in exact.items():
+            module, _, own_name = name.rpartition(".")
+            buffers = self.get_submodule(module)._buffers  # type: ignore[attr-defined]
+            buffers[own_name] = tensor.to(buffers[own_name].device)
+        return self
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as diffusers does, in float32 first."""
+        names = [name for name in ("dtype", "torch_dtype") if isinstance(kwargs.get(name), torch.dtype)]
+        dtypes = [kwargs.pop(name) for name in names]
+        model = super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
+        return model.to(dtypes[0]) if dtypes and dtypes[0] != torch.float32 else model
 
 
-class Denoiser(ModelMixin, ConfigMixin):
-    """Base class: the noise schedule, and what the trainer and the pipeline ask of a denoiser."""
+class Denoiser(ExactBuffers, ModelMixin, ConfigMixin):
+    """Base class: the noise schedule, and what the trainer and the pipeline ask of a denoiser.
+
+    Attributes:
+        alphas_cumprod: (T,) float32 alpha_bar of the training timesteps.
+    """
+
+    alphas_cumprod: torch.Tensor
 
     def set_noise_schedule(self, noise_schedule: dict[str, Any]) -> None:
         """Keep alpha_bar for every training timestep of a DDPMScheduler of this configuration."""
-        alphas_cumprod = DDPMScheduler(**noise_schedule).alphas_cumprod
-        self.register_buffer("alphas_cumprod_bits", float_bits(alphas_cumprod))
-
-    @property
-    def alphas_cumprod(self) -> torch.Tensor:
-        """(T,) float32 alpha_bar of the training timesteps."""
-        return self.alphas_cumprod_bits.view(torch.float32)
+        self.register_buffer("alphas_cumprod", DDPMScheduler(**noise_schedule).alphas_cumprod.to(torch.float32))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,8 +124,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        totals: torch.Tensor | None = None,
-        previous: torch.Tensor | None = None,
+        ring_sums: torch.Tensor | None = None,
+        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
 
@@ -115,16 +134,16 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: (N, C, H, W) float32, scaled as the forward process above.
             timesteps: (N,) training timesteps, whole or fractional.
             class_labels: (N, E) embedding of the conditions, or None.
-            totals: (N, 2 regions) hits of each region (`Representation.regions`) the jet is to have, then energies in
-                GeV, where known; NaN where not.
-            previous: (N, C, H, W) estimate of x_0 of an earlier call, where there was one; NaN where not. Of use only
-                to denoisers with `sees_previous`.
+            ring_sums: (N, 2 rings) hit counts of the jet's rings (`Representation.rings`), then their energies in GeV;
+                NaN where not known.
+            previous_x0: (N, C, H, W) estimate of x_0 of an earlier call; NaN where there was none. Of use only to
+                denoisers with `sees_previous`.
         """
         raise NotImplementedError
 
-    def guided(self, output: DenoiserOutput, blind: DenoiserOutput, scale: float) -> DenoiserOutput:
-        """Classifier-free guidance (arXiv:2207.12598): x_0 moved away from that of `blind`, which saw no conditions."""
-        return replace(output, x0=blind.x0 + scale * (output.x0 - blind.x0))
+    def guided(self, output: DenoiserOutput, unconditional: DenoiserOutput, scale: float) -> DenoiserOutput:
+        """Classifier-free guidance (arXiv:2207.12598): x_0 moved away from the unconditional one."""
+        return replace(output, x0=unconditional.x0 + scale * (output.x0 - unconditional.x0))
 
     def target(self, x_0: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """What `DenoiserOutput.prediction` should be for this jet and noise."""
@@ -151,7 +170,6 @@ class PlainDenoiser(Denoiser):
         channels: Channels of x.
         noise_schedule: Configuration of the training DDPMScheduler (betas, T).
         prediction: "epsilon", "sample" or "v_prediction" (Salimans and Ho, arXiv:2202.00512).
-        snr_gamma: Min-SNR weighting (Hang et al., arXiv:2303.09556) if positive; 0 weighs every timestep alike.
     """
 
     @register_to_config
@@ -160,7 +178,6 @@ class PlainDenoiser(Denoiser):
         channels: int,
         noise_schedule: dict[str, Any],
         prediction: str = "v_prediction",
-        snr_gamma: float = 0.0,
     ) -> None:
         super().__init__()
         if prediction not in ("epsilon", "sample", "v_prediction"):
@@ -179,8 +196,8 @@ class PlainDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        totals: torch.Tensor | None = None,
-        previous: torch.Tensor | None = None,
+        ring_sums: torch.Tensor | None = None,
+        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
         prediction = call_unet(unet, x_t, timesteps, class_labels)
@@ -201,10 +218,5 @@ class PlainDenoiser(Denoiser):
         return alpha * noise - sigma * x_0
 
     def loss_weight(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """One, or the min-SNR weight in the units of the prediction."""
-        alpha, sigma = self.noise_level(timesteps)
-        if not self.config.snr_gamma:
-            return torch.ones_like(alpha)
-        snr = (alpha / sigma).square()
-        weight = snr.clamp(max=self.config.snr_gamma)
-        return {"epsilon": weight / snr, "sample": weight, "v_prediction": weight / (snr + 1)}[self.config.prediction]
+        """Every timestep alike."""
+        return torch.ones_like(self.noise_level(timesteps)[0])

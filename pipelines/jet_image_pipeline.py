@@ -21,9 +21,9 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from .hub_sources import OwnSourcesMixin  # noqa: TID251
-from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, match_energies  # noqa: TID251
+from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, scale_to_sums  # noqa: TID251
+from .moment_guidance import MomentGuidance  # noqa: TID251
 from .schedulers import check_scheduler  # noqa: TID251 - on the Hub they are one file
-from .shape_tilt import ShapeTilt  # noqa: TID251
 
 logger = logging.get_logger(__name__)
 
@@ -49,8 +49,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
             lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
         default_steps: Solver steps of a call that does not name their number.
-        shape_tilt: Strengths, variances and ratios of a `ShapeTilt`, by which jets differ in shape as much as real ones
-            do; none by default.
+        moment_guidance: Strengths, variances and ratios of a `MomentGuidance`, with which jets differ in shape as much
+            as real ones do; none by default.
     """
 
     _optional_components = ["conditioner"]  # noqa: RUF012
@@ -65,7 +65,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         provenance: str = "",
         step_power: float = 1.0,
         default_steps: int = 25,
-        shape_tilt: dict[str, Any] | None = None,
+        moment_guidance: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -76,9 +76,9 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             conditioner=conditioner,
         )
         self.register_to_config(
-            provenance=provenance, step_power=step_power, default_steps=default_steps, shape_tilt=shape_tilt
+            provenance=provenance, step_power=step_power, default_steps=default_steps, moment_guidance=moment_guidance
         )
-        self.check_shape_tilt()
+        self.check_moment_guidance()
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -90,11 +90,11 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         *,
-        totals: torch.Tensor | None = None,
+        ring_sums: torch.Tensor | None = None,
         timesteps: list[int] | None = None,
         first_jet: int = 0,
         batch_size: int = 64,
-        hold: bool = True,
+        clip_sample: bool = True,
         guidance_scale: float = 1.0,
         output_type: str = "np",
         return_dict: bool = True,
@@ -104,21 +104,21 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
 
         Args:
             num_jets: How many; by default as many as conditions are given, or one.
-            labels: 0 or "gluon", 1 or "quark": one for all or one a jet. What is left out of labels, pt and m0 is
-                drawn jointly from the training jets that are like what is given.
+            labels: 0 or "gluon", 1 or "quark": one for all or one a jet. Conditions you omit are sampled
+                jointly from the training jets that are like those you give.
             pt, m0: Transverse momentum and mass in GeV, one for all or one a jet.
             num_inference_steps: Solver steps, one network evaluation each; by default the model's own number.
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on
                 the jets beside it, nor on the batch size but for rounding, which may flip a hit. A list gives each
                 jet its own.
-            totals: For models conditioned on them: (N, T) hits of tracks, ECAL and HCAL (towers), or of the rings of
-                each, and their energies in GeV, as `representation.totals` gives them; NaN, or by default all, for
-                what is to be drawn.
+            ring_sums: For models conditioned on them: (N, 2 rings) hit counts of the rings of tracks, ECAL and HCAL
+                and their energies in GeV, as `representation.ring_sums` gives them; NaN, or by default all, for what
+                is to be drawn.
             timesteps: Training timesteps to step through, for schedulers that accept them.
             first_jet: Index of the first jet in the seed's sequence; processes share a seed by it.
             batch_size: Jets denoised at once; a last smaller batch is padded to it.
-            hold: Hold predicted x_0 to the range seen in training before each step, and the hits of the last one to
-                no less than the smallest seen, before their energies are scaled to those asked for.
+            clip_sample: Clip predicted x_0 to the range seen in training before each step, and raise the hits of the
+                last one to the smallest seen, before their energies are scaled to the ring sums.
             guidance_scale: Classifier-free guidance for models trained with condition dropping; 1 is none.
             output_type: "np", "pt" or "pil".
             return_dict: Return a `JetImagePipelineOutput`; otherwise its fields as a tuple.
@@ -131,13 +131,13 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
         self.check_scheduler()
-        self.check_shape_tilt()
+        self.check_moment_guidance()
         generators = self._generators(generator, first_jet, count)
         self._check_guidance(guidance_scale)
         self._check_timesteps(timesteps)
-        conditions = self._conditions(generators, given, totals)
+        conditions = self._conditions(generators, given, ring_sums)
         batch_size = min(batch_size, count)
-        energies, held = [], []
+        energies, clipped = [], []
         with self.progress_bar(total=-(-count // batch_size) * num_inference_steps) as progress:
             for start in range(0, count, batch_size):
                 rows = torch.arange(start, start + batch_size).clamp(max=count - 1)
@@ -146,26 +146,26 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                 spare = torch.Generator(batch_generators[0].device)
                 batch_generators += [spare] * (batch_size - len(batch_generators))
                 x = self._noise(batch_generators) * self.scheduler.init_noise_sigma
-                x, batch_held = self._denoise(  # a padded batch's last jets are nobody's
+                x, batch_clipped = self._denoise(  # a padded batch's last jets are nobody's
                     x,
                     self._embed(conditions, rows),
-                    self._totals(conditions, rows),
+                    self._ring_sums(conditions, rows),
                     batch_generators,
                     self.scheduler.timesteps,
-                    hold=hold,
+                    clip_sample=clip_sample,
                     guidance_scale=guidance_scale,
                     callback=callback_on_step_end,
                     progress=progress,
                 )
-                held.append(batch_held[: count - start])
+                clipped.append(batch_clipped[: count - start])
                 batch_energies = self.representation.decode(x, batch_generators)[: count - start].cpu()
-                energies.append(match_energies(batch_energies, conditions[3][rows][: count - start]))
+                energies.append(scale_to_sums(batch_energies, conditions[3][rows][: count - start]))
         output = JetImagePipelineOutput(
             images=as_images(torch.cat(energies), output_type),
             labels=conditions[0].numpy().astype(np.int64),
             pt=conditions[1].numpy().astype(np.float32),
             m0=conditions[2].numpy().astype(np.float32),
-            held_fraction=float(torch.cat(held).mean()),
+            clipped_fraction=float(torch.cat(clipped).mean()),
         )
         return output if return_dict else output.to_tuple()
 
@@ -188,8 +188,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             energies: (N, 3, 125, 125) in GeV/100.
             timestep: How far to noise, 0 to T - 1. Schedulers that choose their own timesteps (DDIM, UniPC) start
                 from their highest one at or below it, or from their lowest.
-            labels, pt, m0: (N,) conditions; what is left out is drawn. A model conditioned on totals is given those
-                of the jets.
+            labels, pt, m0: (N,) conditions; what is left out is drawn. A model conditioned on ring sums is given
+                those of the jets.
             num_inference_steps: Steps of the whole schedule, by default the model's own number; those above
                 `timestep` are skipped.
             generator: Seeds the noise, jet by jet.
@@ -205,7 +205,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         self.check_scheduler()
         num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
         generators = self._generators(generator, 0, len(energies))
-        conditions = self._conditions(generators, (labels, pt, m0), self._totals_of(energies))
+        conditions = self._conditions(generators, (labels, pt, m0), self._ring_sums_of(energies))
         clean, noisy = [], []
         for start in range(0, len(energies), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(energies)))
@@ -225,7 +225,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             x, _ = self._denoise(
                 state,
                 self._embed(conditions, rows),
-                self._totals(conditions, rows),
+                self._ring_sums(conditions, rows),
                 [generators[row] for row in rows],
                 self.scheduler.timesteps[begin:],
                 callback=callback_on_step_end,
@@ -313,29 +313,29 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         self,
         generators: list[torch.Generator],
         given: tuple[torch.Tensor | None, ...],
-        totals: torch.Tensor | None,
+        ring_sums: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         count = len(generators)
-        known = 0 if self.conditioner is None else self.conditioner.num_totals
-        if totals is not None and (not known or tuple(totals.shape) != (count, known)):
+        known = 0 if self.conditioner is None else self.conditioner.num_ring_sums
+        if ring_sums is not None and (not known or tuple(ring_sums.shape) != (count, known)):
             raise ValueError(
-                f"totals must be ({count}, {known}), got {tuple(totals.shape)}"
+                f"ring_sums must be ({count}, {known}), got {tuple(ring_sums.shape)}"
                 if known
-                else "this model is not conditioned on totals: they cannot be chosen"
+                else "this model is not conditioned on ring sums: they cannot be chosen"
             )
         if self.conditioner is None:
             unknown = torch.full((count,), float("nan"))
             return torch.full((count,), -1), unknown, unknown, torch.zeros(count, 0)
-        return self.conditioner.draw(generators, *given, totals)
+        return self.conditioner.draw(generators, *given, ring_sums)
 
-    def _totals_of(self, energies: torch.Tensor) -> torch.Tensor | None:
-        if self.conditioner is None or not self.conditioner.num_totals:
+    def _ring_sums_of(self, energies: torch.Tensor) -> torch.Tensor | None:
+        if self.conditioner is None or not self.conditioner.num_ring_sums:
             return None
-        return self.representation.totals(energies)
+        return self.representation.ring_sums(energies)
 
-    def _totals(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
-        totals = conditions[3][rows].to(self.unet.device)
-        return totals if totals.shape[1] else None
+    def _ring_sums(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
+        ring_sums = conditions[3][rows].to(self.unet.device)
+        return ring_sums if ring_sums.shape[1] else None
 
     def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         if self.conditioner is None:
@@ -362,68 +362,71 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         else:
             self.scheduler.set_timesteps(steps, device=self.unet.device)
 
-    def check_shape_tilt(self) -> None:
-        """Refuse a shape tilt that is none, or that the model does not know the hits and energies for.
+    def check_moment_guidance(self) -> None:
+        """Refuse moment guidance that makes no sense, or for which the model does not know hits and energies.
 
         Raises:
             ValueError: Saying what is wrong.
         """
-        settings = self.config.shape_tilt
+        settings = self.config.moment_guidance
         if settings is None:
             return
         if not isinstance(settings, dict) or set(settings) != {"strengths", "variances", "ratios"}:
-            raise ValueError(f"a shape tilt has strengths, variances and ratios, got {settings!r:.100}")
+            raise ValueError(f"moment guidance has strengths, variances and ratios, got {settings!r:.100}")
         if self.denoiser.config.get("energy_line") is None:
-            raise ValueError("a shape tilt needs a spike-and-slab denoiser, which knows the energies of hits")
-        self._make_shape_tilt()
+            raise ValueError("moment guidance needs a spike-and-slab denoiser, which knows the energies of hits")
+        self._make_guidance()
 
-    def _make_shape_tilt(self) -> ShapeTilt:
+    def _make_guidance(self) -> MomentGuidance:
         positions = self.representation.positions().to(torch.float32).to(self.unet.device)
-        return ShapeTilt(positions, **self.config.shape_tilt)
+        return MomentGuidance(positions, **self.config.moment_guidance)
 
     def _denoise(
         self,
         x: torch.Tensor,
         embedding: torch.Tensor | None,
-        totals: torch.Tensor | None,
+        ring_sums: torch.Tensor | None,
         generators: list[torch.Generator],
         timesteps: torch.Tensor,
         *,
-        hold: bool = True,
+        clip_sample: bool = True,
         guidance_scale: float = 1.0,
         callback: Callable[..., dict[str, Any]] | None = None,
         progress: Any = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Step from x at the first timestep down to x_0; also (N,) the share of each jet's values that were held."""
+        """Step from x at the first timestep down to x_0; also (N,) the share of each jet's values that were clipped."""
         extra = {"generator": generators} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         low, high = (limit.view(-1, 1, 1) for limit in self.representation.limits(x.device))
         mask = self.representation.mask(x.device)
-        held = torch.zeros(len(x), device=x.device)
+        clipped = torch.zeros(len(x), device=x.device)
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
-        previous = None
-        tilt = None if self.config.shape_tilt is None else self._make_shape_tilt()
+        x0 = None
+        guidance = None if self.config.moment_guidance is None else self._make_guidance()
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            asked = (self.unet, x_t, batch_timesteps, embedding, totals, previous)
-            output, shift = (self.denoiser(*asked), 0.0) if tilt is None else tilt(self.denoiser, *asked)
-            seen, previous = previous, output.x0 + shift
+            denoiser_args = (self.unet, x_t, batch_timesteps, embedding, ring_sums, x0)
+            if guidance is None:
+                output, shift = self.denoiser(*denoiser_args), 0.0
+            else:
+                output, shift = guidance(self.denoiser, *denoiser_args)
+            previous_x0, x0 = x0, output.x0 + shift
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
-                blind = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous=seen)
-                output = self.denoiser.guided(output, blind, guidance_scale)
-            x_0 = output.x0 + shift
-            if hold:
-                # Of the model's own x_0: a tilt takes many a pixel below zero by a millionth of a hit.
+                unconditional = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous_x0=previous_x0)
+                output = self.denoiser.guided(output, unconditional, guidance_scale)
+            x0_for_step = output.x0 + shift
+            if clip_sample:
+                # Of the model's own x_0: moment guidance takes many a pixel below zero by a millionth of a hit.
                 outside = output.x0 != output.x0.clamp(low, high)
-                held += (outside & output.x0.isfinite() & mask).sum((1, 2, 3))
-                x_0 = x_0.clamp(low, high)
-            x = self.scheduler.step(x_0, timestep, x, return_dict=False, **extra)[0]
+                clipped += (outside & output.x0.isfinite() & mask).sum((1, 2, 3))
+                x0_for_step = x0_for_step.clamp(low, high)
+            x = self.scheduler.step(x0_for_step, timestep, x, return_dict=False, **extra)[0]
             if callback is not None:
-                x = (callback(self, step, timestep, {"x": x, "x0": x_0}) or {}).get("x", x)
+                x = (callback(self, step, timestep, {"x": x, "x0": x0_for_step}) or {}).get("x", x)
             if progress is not None:
                 progress.update()
-        x = self.representation.settle(x) if hold else x
-        return x, (held / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()
+        x = self.representation.snap_to_min_hit(x) if clip_sample else x
+        return x, (clipped / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()

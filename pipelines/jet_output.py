@@ -26,14 +26,14 @@ class JetImagePipelineOutput(BaseOutput):
         images: Energies (N, 125, 125, 3) in GeV/100 (tracks, ECAL, HCAL) as numpy or torch, or N PIL pictures.
         labels: (N,) int64 numpy, 0 gluon, 1 quark.
         pt, m0: (N,) float32 numpy, GeV, the conditions the jets were made for.
-        held_fraction: Share of the values of predicted x_0 that were held to the fitted range.
+        clipped_fraction: Share of the values of predicted x_0 that were clipped to the fitted range.
     """
 
     images: Any
     labels: np.ndarray
     pt: np.ndarray
     m0: np.ndarray
-    held_fraction: float
+    clipped_fraction: float
 
 
 def as_images(energies: torch.Tensor, output_type: str) -> Any:
@@ -49,11 +49,11 @@ def as_images(energies: torch.Tensor, output_type: str) -> Any:
     return [Image.fromarray((255 * jet).round().astype(np.uint8)) for jet in pixels]
 
 
-def match_energies(energies: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
-    """Energies (N, 3, H, W), each channel scaled to its totals in GeV; as they are where there are none (N, 0)."""
-    if not totals.shape[1]:
+def scale_to_sums(energies: torch.Tensor, ring_sums: torch.Tensor) -> torch.Tensor:
+    """Energies (N, 3, H, W), each channel scaled to the energy of its rings; as they are without rings (N, 0)."""
+    if not ring_sums.shape[1]:
         return energies
     sums = energies.sum((2, 3))
-    asked = totals.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
-    scale = torch.where(sums > 0, asked.to(sums) / GEV_PER_UNIT / sums, 1.0)
+    wanted = ring_sums.chunk(2, 1)[1].unflatten(1, (3, -1)).sum(2)
+    scale = torch.where(sums > 0, wanted.to(sums) / GEV_PER_UNIT / sums, 1.0)
     return energies * scale[:, :, None, None]

@@ -1,25 +1,18 @@
-"""The slab: how the values of hits are distributed, before and given a noisy pixel, and its fit to training jets."""
+"""What a single pixel says: a spike where there is no energy, a slab of hits, and Bayes' rule given x_t.
+
+This file is self-contained so that it can travel to the Hub.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from .crystal_refiner import crystal_sides  # noqa: TID251 - on the Hub the two are one file
-
-SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
-"""Hits' worth of the whole group that those of a neighbourhood are mixed with, and of it that a pixel's are."""
-
-SHRINKAGE_JETS, NEIGHBOUR_JETS = 100, 2000
-"""The same for the probability of a hit, in jets' worth."""
-
 UNDERFLOW = -80.0
 """Logarithm of a share that counts as none: on CPUs exp is ten times slower where its result is no normal number."""
-
 
 CACHED_NUMBERS = 50_000
 """Pixels whose mixtures are worked out at a time on a CPU."""
@@ -29,16 +22,16 @@ CACHED_NUMBERS = 50_000
 class SlabPosterior:
     """Mixture of K Gaussians that the value of a hit has given x_t.
 
-    Log-odds and value carry a gradient, the components none.
+    Log Bayes factor and value carry a gradient, the components none.
 
     Attributes:
-        log_odds: (N, C, H, W) log-odds of a hit against a zero, at even odds before.
+        log_bayes_factor: (N, C, H, W) logarithm of p(x_t | hit) / p(x_t | zero).
         value: (N, C, H, W) mean.
         shares, values: (K, N, C, H, W) weight and mean of each component.
         variances: (K, N, C, H or 1, W or 1).
     """
 
-    log_odds: torch.Tensor
+    log_bayes_factor: torch.Tensor
     value: torch.Tensor
     shares: torch.Tensor
     values: torch.Tensor
@@ -52,7 +45,106 @@ class SlabPosterior:
     def of_jets(self, rows: torch.Tensor) -> SlabPosterior:
         """That of some jets, of index rows (n,)."""
         components = (tensor[:, rows] for tensor in (self.shares, self.values, self.variances))
-        return SlabPosterior(self.log_odds[rows], self.value[rows], *components)
+        return SlabPosterior(self.log_bayes_factor[rows], self.value[rows], *components)
+
+
+class PixelPrior(nn.Module):
+    """The distribution of each pixel before it is noised, and given x_t; `SpikeAndSlabDenoiser` has the equations.
+
+    Args:
+        group: (C,) channel group of each channel of x.
+        grid: Height and width of x.
+        zero: Value of x without energy, per channel.
+        weights, means, stds: Mixture of the hits in x, per group a list of K numbers.
+        by_position: Each position has its own weights of the group's mixture.
+
+    Attributes:
+        logit: (C, H, W) prior log-odds of a hit.
+        hit_moments: (2, C, H, W) mean and standard deviation of the hits at each position.
+        weights: (K, C, H or 1, W or 1) weights of the mixture.
+        means, stds: (K, C, 1, 1) of its components.
+        zero: (C, 1, 1).
+        inside: (H, W) int32, which pixels lie inside the image.
+    """
+
+    logit: torch.Tensor
+    hit_moments: torch.Tensor
+    weights: torch.Tensor
+    means: torch.Tensor
+    stds: torch.Tensor
+    zero: torch.Tensor
+    inside: torch.Tensor
+
+    def __init__(
+        self,
+        group: torch.Tensor,
+        grid: tuple[int, int],
+        zero: Sequence[float],
+        weights: Sequence[Sequence[float]],
+        means: Sequence[Sequence[float]],
+        stds: Sequence[Sequence[float]],
+        by_position: bool,
+    ) -> None:
+        super().__init__()
+        shape = (len(group), *grid)
+        slab = torch.tensor([weights, means, stds], dtype=torch.float32)[:, group]  # (3, C, K)
+        weight, mean, std = slab.transpose(1, 2)[..., None, None].contiguous()
+        if by_position:
+            weight = weight.expand(-1, -1, *grid).contiguous()
+        moments = torch.stack([torch.zeros(shape, dtype=torch.float32), torch.ones(shape, dtype=torch.float32)])
+        self.register_buffer("logit", torch.zeros(shape, dtype=torch.float32))
+        self.register_buffer("hit_moments", moments)
+        self.register_buffer("weights", weight, persistent=by_position)
+        self.register_buffer("means", mean, persistent=False)
+        self.register_buffer("stds", std, persistent=False)
+        self.register_buffer("zero", torch.tensor(zero, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("inside", torch.ones(tuple(grid), dtype=torch.int32))
+
+    def hit_probability(self, logit: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) probability of a hit; outside the image there is none."""
+        return torch.sigmoid(logit) * self.inside
+
+    def estimate(self, probability: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of x_0 by probabilities and values of hits."""
+        return self.zero + probability * (value - self.zero)
+
+    def slab_posterior(
+        self, x_t: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, eta: torch.Tensor | None = None
+    ) -> SlabPosterior:
+        """What x_t says of a pixel if it is a hit, and of whether it is one.
+
+        Args:
+            x_t: (N, C, H, W).
+            alpha, sigma: (N, 1, 1, 1) noise level.
+            eta: (N, C, H, W) tilt of the slab by the pixel's context, in units of its width.
+        """
+        variance = (sigma**2).clamp(min=1e-10)
+        weights, spreads = self.weights, self.stds.square()
+        # Both densities are quadratic in x_t; what follows is their difference, in natural parameters about a centre.
+        centre = self.means.mean(0)
+        means = self.means - centre
+        above_zero = centre - self.zero
+        rise = alpha / variance
+        offset = x_t - alpha * centre
+        natural = rise * offset
+        log_factor = rise * above_zero * (offset + alpha * above_zero / 2)
+        if eta is not None:
+            mean = (weights * means).sum(0)
+            spread = (weights * (spreads + (means - mean).square())).sum(0)
+            tilt = eta / spread.sqrt()
+            natural = natural + tilt
+            log_factor = log_factor - tilt * (mean + tilt * (spread / 2))
+        totals = alpha**2 * spreads[:, None] + variance
+        gains = variance / totals
+        log_scales = (gains.log() - (alpha * means[:, None]).square() / totals) / 2
+        means, spreads = means[:, None] * gains, spreads[:, None] * gains
+        log_total, value, shares, values = tilted_mixture(weights.log(), log_scales, means, spreads, natural)
+        return SlabPosterior(log_factor + log_total, centre + value, shares, values.add_(centre), spreads)
+
+    def value_variance(self, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) variance of a hit's value given x_t, as if all hits at a position were one Gaussian."""
+        spread = self.hit_moments[1].square()
+        return spread * sigma**2 / (alpha**2 * spread + sigma**2).clamp(min=1e-10)
 
 
 def tilted_mixture(
@@ -100,153 +192,3 @@ def tilted_mixture(
         step = natural - b  # zero, with a gradient
         log_total, mean = torch.addcmul(log_total, mean, step), torch.addcmul(mean, variance, step)
     return log_total, mean, shares, values
-
-
-class Hits(NamedTuple):
-    """The hits of many jets in model space.
-
-    Attributes:
-        places: (n,) index of each hit's pixel in a flattened (C, H, W).
-        values: (n,) x, float64.
-        group: (C,) group of each channel.
-        shape: (C, H, W).
-    """
-
-    places: torch.Tensor
-    values: torch.Tensor
-    group: torch.Tensor
-    shape: tuple[int, ...]
-
-    @property
-    def groups(self) -> torch.Tensor:
-        """(n,) group of each hit."""
-        return self.group[self.places // math.prod(self.shape[1:])]
-
-    def sums(self, weights: torch.Tensor) -> torch.Tensor:
-        """(C, H, W) sums of weights (n,) over the hits of each pixel."""
-        return torch.bincount(self.places, weights, minlength=math.prod(self.shape)).view(self.shape)
-
-    def by_group(self, weights: torch.Tensor) -> torch.Tensor:
-        """(groups,) sums of weights (n,) over the hits of each group."""
-        return torch.bincount(self.groups, weights, minlength=int(self.group.max()) + 1)
-
-    def around(self, sums: torch.Tensor) -> torch.Tensor:
-        """(n, C, H, W) sums over the pixels about each, the pixel in the middle, as many as its tower has.
-
-        A group's channels are the crystals of a tower, a square row by row; where it has one alone, so has the sum.
-
-        Raises:
-            ValueError: If they are not, or no crystal is in the middle.
-        """
-        sides = crystal_sides(self.group.tolist())
-        if any(side % 2 == 0 for side in sides):
-            raise ValueError(f"towers must have a crystal in the middle, got {sides} crystals along their sides")
-        parts = []
-        for side, channels in zip(sides, sums.split([side**2 for side in sides], 1), strict=True):
-            plane = nn.functional.pixel_shuffle(channels, side)
-            pooled = nn.functional.avg_pool2d(plane, side, 1, side // 2, divisor_override=1)
-            parts.append(nn.functional.pixel_unshuffle(pooled, side))
-        return torch.cat(parts, 1)
-
-    def mixture_weights(
-        self, weights: torch.Tensor, means: torch.Tensor, widths: torch.Tensor, iterations: int = 20
-    ) -> torch.Tensor:
-        """(K, C, H, W) weights at each pixel of its group's mixture, by expectation maximisation.
-
-        Each pixel's are those of its own hits, NEIGHBOUR_SHRINKAGE more with the weights of its neighbourhood, and
-        those in turn of the neighbourhood's hits and SHRINKAGE more with the group's.
-
-        Args:
-            weights, means, widths: (groups, K) mixture of each group, in x.
-            iterations: Of expectation maximisation, from the group's weights on.
-        """
-        prior = weights[self.group].T[:, :, None, None].expand(-1, *self.shape)  # (K, C, H, W)
-        groups, density = self.groups, self.values.new_empty(weights.shape[1], len(self.values))
-        for own, mean, width in zip(density, means.T, widths.T, strict=True):
-            pull = (self.values - mean[groups]) / width[groups]
-            torch.exp(-pull.square() / 2 - width.log()[groups], out=own)
-        density.clamp_(min=1e-300)
-        by_pixel = prior
-        for _ in range(iterations):
-            share = by_pixel.flatten(1)[:, self.places] * density
-            share /= share.sum(0)
-            sums = torch.stack([self.sums(component) for component in share])
-            nearby = self.around(sums) + SHRINKAGE * prior
-            nearby /= nearby.sum(0)
-            by_pixel = sums + NEIGHBOUR_SHRINKAGE * nearby
-            by_pixel /= by_pixel.sum(0)
-        return by_pixel
-
-    def moments(self, by_position: bool) -> torch.Tensor:
-        """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.
-
-        Each pixel's are shrunk towards its neighbourhood's and the group's as in `mixture_weights`.
-        """
-        ones = torch.ones_like(self.values)
-        number = self.by_group(ones)
-        mean = self.by_group(self.values) / number
-        variance = self.by_group((self.values - mean[self.groups]).square()) / number
-        mean, variance = (moment[self.group, None, None].expand(self.shape) for moment in (mean, variance))
-        if not by_position:
-            return torch.stack([mean, variance.sqrt()])
-        counts = self.sums(ones)
-        place = self._shrunk(self.sums(self.values), counts, mean)
-        squares = self.sums((self.values - place.flatten()[self.places]).square())
-        return torch.stack([place, self._shrunk(squares, counts, variance).sqrt()])
-
-    def occupancy(self, jets: int, inside: torch.Tensor, by_position: bool) -> torch.Tensor:
-        """(C, H, W) probability of a hit by the hits of so many jets, at each pixel or on average over its whole group.
-
-        Each pixel's is that of these jets, NEIGHBOUR_JETS more with its neighbourhood's, and that of these jets and
-        SHRINKAGE_JETS more with the group's average, which keeps rare positions from a prior of zero.
-
-        Args:
-            jets: How many jets the hits are of.
-            inside: (H, W) bool, which pixels lie inside the image.
-            by_position: Whether each pixel has its own.
-        """
-        ones = torch.ones_like(self.values)
-        average = (self.by_group(ones) / (torch.bincount(self.group) * inside.sum() * jets))[self.group, None, None]
-        if not by_position:
-            return average.expand(self.shape)
-        counts = self.sums(ones)
-        area = self.around(inside.to(counts.dtype).expand(1, *self.shape))[0].clamp(min=1)
-        nearby = self.around(counts[None])[0] / area
-        nearby = (nearby + SHRINKAGE_JETS * average) / (jets + SHRINKAGE_JETS)
-        return (counts + NEIGHBOUR_JETS * nearby) / (jets + NEIGHBOUR_JETS)
-
-    def _shrunk(self, sums: torch.Tensor, counts: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """(C, H, W) averages at each pixel of what sums to `sums` over `counts` hits, and is `group` on average."""
-        nearby = (self.around(sums[None])[0] + SHRINKAGE * group) / (self.around(counts[None])[0] + SHRINKAGE)
-        return (sums + NEIGHBOUR_SHRINKAGE * nearby) / (counts + NEIGHBOUR_SHRINKAGE)
-
-
-def fit_mixture(
-    values: torch.Tensor, components: int, iterations: int = 100
-) -> tuple[list[float], list[float], list[float]]:
-    """Weights, means and standard deviations of a one-dimensional Gaussian mixture, by expectation maximisation.
-
-    Starts from equal slices of the sorted values, so the result is reproducible.
-
-    Raises:
-        ValueError: If there are fewer than ten values a component.
-    """
-    if values.numel() < 10 * components:
-        raise ValueError(f"{values.numel()} hits are too few for a slab of {components} components")
-    ordered = values.double().flatten().sort().values
-    ordered = ordered[:: max(1, len(ordered) // 100_000)]
-    slices = ordered.tensor_split(components)
-    weights = torch.full((components, 1), 1 / components, dtype=torch.float64)
-    means = torch.stack([part.mean() for part in slices])[:, None]
-    floor = 1e-2 * ordered.std().item()
-    stds = torch.stack([part.std() for part in slices])[:, None].clamp(min=floor)
-    for _ in range(iterations if components > 1 else 0):
-        log_density = weights.log() - (ordered - means).square() / (2 * stds**2) - stds.log()
-        share = (log_density - log_density.logsumexp(0)).exp()
-        total = share.sum(1, keepdim=True)
-        weights, means = total / len(ordered), (share * ordered).sum(1, keepdim=True) / total
-        stds = ((share * (ordered - means).square()).sum(1, keepdim=True) / total).sqrt().clamp(min=floor)
-    flat = [weights.flatten().tolist(), means.flatten().tolist(), stds.flatten().tolist()]
-    if not all(math.isfinite(value) for row in flat for value in row):
-        raise ValueError("the slab's mixture did not converge; choose fewer components")
-    return flat[0], flat[1], flat[2]

@@ -7,8 +7,7 @@ Hub.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -21,6 +20,7 @@ GROUPS = ("tracks", "ecal", "hcal")
 GEV_PER_UNIT = 100.0
 
 
+# SchedulerMixin saves it: a DiffusionPipeline saves only components of the base classes that it knows.
 class Representation(SchedulerMixin, ConfigMixin):
     """Base class: what every representation declares, and the checks of its two directions.
 
@@ -28,14 +28,14 @@ class Representation(SchedulerMixin, ConfigMixin):
         lossless: Whether decode(encode(energies)) gives the energies back (to float32 rounding).
         conserves_energy: Whether the energy per channel survives decode(encode(energies)).
         needs_hcal_towers: Whether HCAL must be constant in its 5x5 blocks.
-        zeros_stand_apart: Whether a pixel without energy has a value of its own in x, well below any hit's.
+        has_zero_gap: Whether a pixel without energy has a value of its own in x, well below any hit's.
     """
 
     config_name = "representation_config.json"
     lossless: ClassVar[bool]
     conserves_energy: ClassVar[bool]
     needs_hcal_towers: ClassVar[bool]
-    zeros_stand_apart: ClassVar[bool]
+    has_zero_gap: ClassVar[bool]
 
     @property
     def channel_group(self) -> tuple[int, ...]:
@@ -51,16 +51,6 @@ class Representation(SchedulerMixin, ConfigMixin):
     def grid(self) -> tuple[int, int]:
         """(height, width) of the pixels that hold data, at the top left of (H, W); all of them by default."""
         return self.shape[1:]
-
-    @classmethod
-    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> Representation:
-        """Fit the representation to training jets.
-
-        Args:
-            batches: Tensors of energies (n, 3, 125, 125).
-            settings: The representation's own settings.
-        """
-        raise NotImplementedError
 
     def encode(self, energies: torch.Tensor) -> torch.Tensor:
         """Energies (N, 3, 125, 125) in GeV/100 to x (N, C, H, W).
@@ -100,18 +90,18 @@ class Representation(SchedulerMixin, ConfigMixin):
         """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
         raise NotImplementedError
 
-    def settle(self, x: torch.Tensor) -> torch.Tensor:
+    def snap_to_min_hit(self, x: torch.Tensor) -> torch.Tensor:
         """Make values of x (N, C, H, W) between a zero and a hit, which no jet seen in fitting has, those of a hit."""
         return x
 
-    def totals(self, energies: torch.Tensor) -> torch.Tensor:
-        """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
+    def ring_sums(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 2 rings): hit count of each of the `rings` as they count in x, then their energies in GeV."""
         raise NotImplementedError
 
-    def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """(C, 1, 1) or (C, H, W) the region, of which totals are taken, that each pixel of x lies in.
+    def rings(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C, 1, 1) or (C, H, W) the ring that each pixel of x lies in.
 
-        Tracks, ECAL and HCAL; or, where they are divided into rings, those of tracks, then those of ECAL, then of HCAL.
+        Tracks, ECAL and HCAL; or, where they are divided by distance, the rings of tracks, then of ECAL, then of HCAL.
         """
         return torch.tensor(self.channel_group, device=device).view(-1, 1, 1)
 

@@ -8,9 +8,7 @@ This file needs `representation.py` beside it; to the Hub they travel as one fil
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +35,12 @@ class HitValueMap(Representation):
     group's mean and standard deviation over all pixels, zeros included; padding holds the value of a zero. Decoding
     never clamps an energy.
 
-    Totals of hits and energies are those of the three groups or, where `ring_edges` are given, of each group in rings
-    around the image's centre: so many distances in eta and phi (radians) at which one ring ends and the next begins. A
-    pixel belongs to the ring that its centre lies in.
+    Ring sums are the hit counts and energies of the three groups or, where `ring_edges` are given, of each group in
+    rings about the image's centre. The edges are the distances in eta and phi (radians) at which one ring ends and the
+    next begins. A pixel belongs to the ring that its centre lies in.
     """
 
-    zeros_stand_apart = True
+    has_zero_gap = True
 
     def to_grid(self, energies: torch.Tensor) -> torch.Tensor:
         """Rearrange or sum energies (N, 3, 125, 125) into (N, C, *grid), still energies."""
@@ -60,7 +58,7 @@ class HitValueMap(Representation):
         hits = grid_energies[jet, channel, row, column]
         if not (hits > 0).all():
             raise ValueError(f"energies must not be negative or NaN; the smallest is {hits.min().item()}")
-        raw = self._raw(hits.log(), group)
+        raw = self.raw(hits.log(), group)
         x[jet, channel, row, column] = (raw - self._fitted("mean", raw)[group]) / self._fitted("std", raw)[group]
         return x
 
@@ -101,7 +99,7 @@ class HitValueMap(Representation):
         """Two (C,) tensors: the range of x seen in fitting, from a zero to the most energetic hit."""
         return self.zero(device), self._hit_of("log_max", device)
 
-    def settle(self, x: torch.Tensor) -> torch.Tensor:
+    def snap_to_min_hit(self, x: torch.Tensor) -> torch.Tensor:
         """Hits below the smallest one fitted raised to it; as x is (N, C, H, W) if that one is not known.
 
         The map gives every x above the hit threshold an energy, however small; a mean over a pixel that may be hit and
@@ -113,73 +111,31 @@ class HitValueMap(Representation):
         too_small = (x > self.hit_threshold(x.device).view(-1, 1, 1)) & (x < smallest)
         return torch.where(too_small, smallest, x)
 
-    @classmethod
-    def fit(cls, batches: Iterable[torch.Tensor], **settings: Any) -> HitValueMap:
-        """Fit the value map to training jets.
-
-        Args:
-            batches: Tensors of energies (n, 3, 125, 125); a few thousand jets suffice.
-            settings: The representation's own settings (`gap`, `ring_edges`).
-
-        Raises:
-            ValueError: If a channel holds no energy at all.
-        """
-        blank = cls(**settings)
-        hits: list[list[torch.Tensor]] = [[] for _ in GROUPS]
-        pixels = [0] * len(GROUPS)
-        group = torch.tensor(blank.channel_group)
-        for energies in batches:
-            grid = blank.to_grid(energies.to(torch.float32))
-            for g in range(len(GROUPS)):
-                values = grid[:, group == g]
-                hits[g].append(values[values > 0])
-                pixels[g] += values.numel()
-        fitted: dict[str, list[Any]] = {name: [] for name in ("log_min", "log_low", "log_high", "log_max")}
-        log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
-        for name, values in zip(GROUPS, log_hits, strict=True):
-            if values.numel() < 2 or values.max() == values.min():
-                raise ValueError(f"channel {name} holds no spread of energies in the jets to fit on")
-            low, high = values.sort().values[[int(q * (len(values) - 1)) for q in (0.001, 0.999)]].tolist()
-            if low == high:
-                low, high = values.min().item(), values.max().item()
-            fitted["log_low"].append(low)
-            fitted["log_high"].append(high)
-            fitted["log_min"].append(values.min().item())
-            fitted["log_max"].append(values.max().item())
-        scaled = cls(**settings, **fitted)
-        moments: dict[str, list[float]] = {"mean": [], "std": []}
-        for g, values in enumerate(log_hits):
-            raw = scaled._raw(values, torch.full(values.shape, g))
-            mean = raw.sum().item() / pixels[g]
-            moments["mean"].append(mean)
-            moments["std"].append(math.sqrt(raw.square().sum().item() / pixels[g] - mean**2))
-        return cls(**settings, **fitted, **moments)
-
-    def totals(self, energies: torch.Tensor) -> torch.Tensor:
-        """(N, 2 regions): hits of each of the `regions` as they count in x, then their energies in GeV."""
+    def ring_sums(self, energies: torch.Tensor) -> torch.Tensor:
+        """(N, 2 rings): hit count of each of the `rings` as they count in x, then their energies in GeV."""
         grid_energies = self.to_grid(energies)
         jet, channel, row, column = grid_energies.nonzero(as_tuple=True)
-        regions = self.regions(energies.device).expand(-1, *self.shape[1:])
-        count = self.num_regions
-        region = jet * count + regions[channel, row, column]
+        rings = self.rings(energies.device).expand(-1, *self.shape[1:])
+        count = self.num_rings
+        ring = jet * count + rings[channel, row, column]
         copies = self._copies().to(energies)[self._group(energies.device)[channel]]
-        hits = torch.bincount(region, minlength=len(energies) * count)
-        sums = torch.bincount(region, grid_energies[jet, channel, row, column] * copies, len(energies) * count)
+        hits = torch.bincount(ring, minlength=len(energies) * count)
+        sums = torch.bincount(ring, grid_energies[jet, channel, row, column] * copies, len(energies) * count)
         return torch.cat([values.view(-1, count).to(energies) for values in (hits, GEV_PER_UNIT * sums)], 1)
 
     @property
-    def num_regions(self) -> int:
-        """How many regions there are: rings of each group."""
+    def num_rings(self) -> int:
+        """Rings of all groups."""
         return len(GROUPS) * (len(self.config.ring_edges) + 1)
 
-    def regions(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """(C, 1, 1) or, with `ring_edges`, (C, H, W) the region each pixel of x lies in; padding is in the last."""
-        return self._regions.to(device)
+    def rings(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(C, 1, 1) or, with `ring_edges`, (C, H, W) the ring each pixel of x lies in; padding is in the last."""
+        return self._rings.to(device)
 
     @cached_property
-    def _regions(self) -> torch.Tensor:
+    def _rings(self) -> torch.Tensor:
         """Worked out once: the loader asks for each batch."""
-        groups = super().regions()
+        groups = super().rings()
         if not self.config.ring_edges:
             return groups
         edges = torch.tensor(self.config.ring_edges, dtype=torch.float64)
@@ -195,17 +151,17 @@ class HitValueMap(Representation):
         edges = list(self.config.ring_edges)
         if any(not 0 < edge < math.inf for edge in edges) or edges != sorted(set(edges)):
             raise ValueError(f"ring_edges must be positive and rise, got {edges}")
-        inside = self.regions().expand(-1, *self.shape[1:])[:, : self.grid[0], : self.grid[1]]
-        empty = (torch.bincount(inside.flatten(), minlength=self.num_regions) == 0).nonzero().flatten().tolist()
+        inside = self.rings().expand(-1, *self.shape[1:])[:, : self.grid[0], : self.grid[1]]
+        empty = (torch.bincount(inside.flatten(), minlength=self.num_rings) == 0).nonzero().flatten().tolist()
         if empty:
-            named = ", ".join(f"{GROUPS[region // (len(edges) + 1)]} {region % (len(edges) + 1)}" for region in empty)
+            named = ", ".join(f"{GROUPS[ring // (len(edges) + 1)]} {ring % (len(edges) + 1)}" for ring in empty)
             raise ValueError(f"ring_edges {edges} leave no pixel in rings (counted from 0): {named}")
 
     def positions(self) -> torch.Tensor:
         """(2, C, H, W) eta and phi of each pixel's centre from the image's (radians); zero in the padding."""
-        place = CRYSTAL_WIDTH * (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2)
-        tower = place.view(TOWERS, TOWER).mean(1).repeat_interleave(TOWER)
-        rows = torch.stack([place, place, tower])[None, :, :, None].expand(-1, -1, -1, SIDE)
+        crystal = CRYSTAL_WIDTH * (torch.arange(SIDE, dtype=torch.float64) - SIDE // 2)
+        tower = crystal.view(TOWERS, TOWER).mean(1).repeat_interleave(TOWER)
+        rows = torch.stack([crystal, crystal, tower])[None, :, :, None].expand(-1, -1, -1, SIDE)
         ones = self.to_grid(torch.ones_like(rows))
         positions = torch.zeros(2, *self.shape, dtype=torch.float64)
         for way, axis in zip((rows, rows.transpose(2, 3)), positions, strict=True):
@@ -235,14 +191,14 @@ class HitValueMap(Representation):
     def _hit_of(self, name: str, device: torch.device | str) -> torch.Tensor:
         """(C,) the value in x of a hit of a fitted log energy."""
         log_energy = self._fitted(name, torch.zeros((), device=device))
-        return self._standardise(self._raw(log_energy, torch.arange(len(GROUPS), device=device)))
+        return self._standardise(self.raw(log_energy, torch.arange(len(GROUPS), device=device)))
 
     def _standardise(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw values, one a group, to x values, one a model channel."""
         x = (raw - self._fitted("mean", raw)) / self._fitted("std", raw)
         return x[self._group(raw.device)]
 
-    def _raw(self, log_energy: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    def raw(self, log_energy: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
         """Log energies of hits, with the group of each, to raw values above `gap * (1 - TAIL)`."""
         low, high = (self._fitted(name, log_energy)[group] for name in ("log_low", "log_high"))
         line = (log_energy - low) / (high - low)
@@ -250,7 +206,7 @@ class HitValueMap(Representation):
         return self.config.gap + line.clamp(min=0) + below / (1 - below / (TAIL * self.config.gap))
 
     def _log_energy(self, raw: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-        """Undo `_raw`."""
+        """Undo `raw`."""
         low, high = (self._fitted(name, raw)[group] for name in ("log_low", "log_high"))
         u = raw - self.config.gap
         below = u.clamp(max=0)
@@ -271,7 +227,7 @@ class TowerPatches(HitValueMap):
         log_max: Per group, log energy of the most energetic hit.
         log_min: Per group, log energy of the least energetic hit; none if not known.
         mean, std: Per group, moments of the raw values over all pixels.
-        ring_edges: Distances from the centre at which rings end (radians); none to take totals of whole channels.
+        ring_edges: Distances from the centre at which rings end (radians); none to take whole channels.
     """
 
     lossless = True

@@ -5,23 +5,27 @@ from __future__ import annotations
 import torch
 
 from jet_diffusion.data.dataset import JetDataset
-from jet_diffusion.pipelines.shape_tilt import MOMENTS
+from jet_diffusion.pipelines.moment_guidance import MOMENTS
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings
 
 SMALL_UNET = [
     "--unet.block_out_channels=[8,8,8]",
-    "--unet.norm_num_groups=4",
-    "--representation.fit_jets=200",
-    "--denoiser.fit_jets=200",
+    "--unet.conditioning=jet",
+    "--representation.ring_edges=[]",
+    "--denoiser.inputs=[x_t,estimate]",
+    "--denoiser.crystal_channels=[]",
+    "--optimizer.loss=l2",
+    "--optimizer.group_weights=[]",
 ]
+"""Less than the recommended model, so that tests are fast and each asks for the part it is about."""
 
 
 VARIANCES = dict.fromkeys(MOMENTS, 0.003)
 
 
 def tilt(strength, **others):
-    """Settings of a shape tilt of the same strength for all moments but those named."""
+    """Settings of moment guidance of the same strength for all moments but those named."""
     return {"strengths": {**dict.fromkeys(MOMENTS, strength), **others}, "variances": VARIANCES, "ratios": [0.5, 20.0]}
 
 

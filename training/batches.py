@@ -26,10 +26,10 @@ TIMESTEP_POWER = 1.35
 
 
 class Position(NamedTuple):
-    """One jet of one step: the step, the place in the global batch, and the jet's row in the dataset."""
+    """One jet of one step: the step, the slot in the global batch, and the jet's row in the dataset."""
 
     step: int
-    place: int
+    slot: int
     jet: int
 
 
@@ -40,9 +40,10 @@ class NoisyBatch(NamedTuple):
         x_0, noise: (N, C, H, W) clean jets in model space and unit Gaussian noise.
         timesteps: (N,) int64.
         labels, pt, m0: (N,) conditions, GeV.
-        totals: (N, 2 regions) hits and energies (GeV) of each channel or ring of one, or (N, 0).
+        ring_sums: (N, 2 rings) hit counts and energies (GeV) of rings, or (N, 0).
         dropped: (N,) bool, whose conditions are hidden.
-        refined: (N,) bool, every other one: those a self-conditioned denoiser sees twice.
+        self_cond_mask: (N,) bool, every other one: those that a self-conditioned denoiser is trained with its previous
+            estimate of.
     """
 
     x_0: torch.Tensor
@@ -51,9 +52,9 @@ class NoisyBatch(NamedTuple):
     labels: torch.Tensor
     pt: torch.Tensor
     m0: torch.Tensor
-    totals: torch.Tensor
+    ring_sums: torch.Tensor
     dropped: torch.Tensor
-    refined: torch.Tensor
+    self_cond_mask: torch.Tensor
 
     def to(self, device: torch.device) -> NoisyBatch:
         """The batch on another device."""
@@ -98,7 +99,7 @@ class NoisyJets(Dataset[NoisyBatch]):
         min_ratio: Smallest sigma/alpha trained on.
         timestep_power: Timesteps are u^timestep_power of the way to the last for u uniform.
         condition_drop: Probability of hiding the conditions.
-        with_totals: Work out the jets' totals.
+        with_ring_sums: Work out the jets' ring sums.
     """
 
     def __init__(
@@ -112,9 +113,9 @@ class NoisyJets(Dataset[NoisyBatch]):
         min_ratio: float = 0.0,
         timestep_power: float = 1.0,
         condition_drop: float = 0.0,
-        with_totals: bool = False,
+        with_ring_sums: bool = False,
     ) -> None:
-        self.with_totals = with_totals
+        self.with_ring_sums = with_ring_sums
         self.encoded = EncodedJets(jets, representation)
         self.jets, self.representation, self.batch_size, self.seed = jets, representation, batch_size, seed
         self.condition_drop, self.timestep_power = condition_drop, timestep_power
@@ -127,29 +128,30 @@ class NoisyJets(Dataset[NoisyBatch]):
     def __getitems__(self, positions: Sequence[Position]) -> NoisyBatch:
         """The batch of these positions, all of one step."""
         rows = np.array([position.jet for position in positions])
-        if self.with_totals:
+        if self.with_ring_sums:
             energies = torch.from_numpy(self.jets.energies(rows))
-            x_0, totals = self.representation.encode(energies), self.representation.totals(energies)
+            x_0, ring_sums = self.representation.encode(energies), self.representation.ring_sums(energies)
         else:
-            x_0, totals = self.encoded(rows), torch.zeros(len(rows), 0)
+            x_0, ring_sums = self.encoded(rows), torch.zeros(len(rows), 0)
         noise = torch.empty_like(x_0)
         dropped = torch.zeros(len(rows), dtype=torch.bool)
         for i, position in enumerate(positions):
-            generator = keyed_generator(self.seed, "noise", position.step, position.place)
+            generator = keyed_generator(self.seed, "noise", position.step, position.slot)
             noise[i].normal_(generator=generator)
             dropped[i] = torch.rand((), generator=generator) < self.condition_drop
         labels, pt, m0 = (torch.from_numpy(column[rows]) for column in (self.jets.labels, self.jets.pt, self.jets.m0))
-        # Timesteps rise with the place: every other place has all noise levels.
-        refined = torch.tensor([(position.step + position.place) % 2 == 1 for position in positions])
-        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, totals, dropped, refined)
+        # Timesteps rise with the slot: every other slot has all noise levels.
+        self_cond_mask = torch.tensor([(position.step + position.slot) % 2 == 1 for position in positions])
+        timesteps = self._timesteps(positions)
+        return NoisyBatch(x_0, noise, timesteps, labels, pt, m0, ring_sums, dropped, self_cond_mask)
 
     def _timesteps(self, positions: Sequence[Position]) -> torch.Tensor:
         """Evenly spread over the global batch with one random offset a step, then the power: of little variance."""
         shift = torch.rand(
             (), dtype=torch.float64, generator=keyed_generator(self.seed, "timesteps", positions[0].step, 0)
         ).item()
-        places = torch.tensor([position.place for position in positions], dtype=torch.float64)
-        spread = ((places / self.batch_size + shift) % 1) ** self.timestep_power
+        slots = torch.tensor([position.slot for position in positions], dtype=torch.float64)
+        spread = ((slots / self.batch_size + shift) % 1) ** self.timestep_power
         return self.first_timestep + (spread * (self.num_timesteps - self.first_timestep)).long()
 
 
@@ -180,7 +182,7 @@ class GlobalBatches(Sampler[list[Position]]):
     ) -> None:
         self.num_jets, self.batch_size, self.seed, self.steps = num_jets, batch_size, seed, steps
         self.micro_batch = batch_size // (processes * accumulation)
-        self.first_place, self.accumulation = process * self.micro_batch * accumulation, accumulation
+        self.first_slot, self.accumulation = process * self.micro_batch * accumulation, accumulation
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -189,15 +191,15 @@ class GlobalBatches(Sampler[list[Position]]):
     def __iter__(self) -> Iterator[list[Position]]:
         for step in self.steps:
             for micro in range(self.accumulation):
-                begin = self.first_place + micro * self.micro_batch
-                yield [self.position(step, place) for place in range(begin, begin + self.micro_batch)]
+                begin = self.first_slot + micro * self.micro_batch
+                yield [self.position(step, slot) for slot in range(begin, begin + self.micro_batch)]
 
-    def position(self, step: int, place: int) -> Position:
-        """The jet at one place of one step's global batch."""
-        epoch, index = divmod(step * self.batch_size + place, self.num_jets)
+    def position(self, step: int, slot: int) -> Position:
+        """The jet in one slot of one step's global batch."""
+        epoch, index = divmod(step * self.batch_size + slot, self.num_jets)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_jets)
-        return Position(step, place, int(self._order[index]))
+        return Position(step, slot, int(self._order[index]))
 
 
 def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers: int, pin: bool) -> DataLoader:
@@ -215,12 +217,12 @@ def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers:
 
 def validation_positions(num_jets: int, count: int) -> list[Position]:
     """The fixed jets, in the order their noise and timesteps are keyed by (step -1)."""
-    return [Position(-1, place, place) for place in range(min(count, num_jets))]
+    return [Position(-1, slot, slot) for slot in range(min(count, num_jets))]
 
 
-def keyed_generator(seed: int, purpose: str, step: int, place: int) -> torch.Generator:
+def keyed_generator(seed: int, purpose: str, step: int, slot: int) -> torch.Generator:
     """A generator that depends on its key alone."""
-    key = hashlib.blake2b(f"{seed}/{purpose}/{step}/{place}".encode(), digest_size=8).digest()
+    key = hashlib.blake2b(f"{seed}/{purpose}/{step}/{slot}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -14,14 +15,15 @@ from tqdm import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import LOADABLE, training_scheduler
-from jet_diffusion.pipelines.baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.notebook_baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import HitValueMap
+from jet_diffusion.training.fit import fit_conditioner, fit_representation, fit_spike_and_slab
 from jet_diffusion.training.quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
@@ -30,6 +32,12 @@ SIGNAL_LIMIT = 1e-3
 
 MIN_RATIO = 0.02
 """Noise level sigma/alpha below which a spike and slab is not trained: there every pixel is known."""
+
+REPRESENTATION_JETS, PRIOR_JETS = 10_000, 50_000
+"""Training jets, at most, that the representation and the one-pixel prior are fitted on."""
+
+NORM_GROUPS = 16
+"""Groups of the group normalisation, or as many as divide every width."""
 
 STEP_POWER = 1.35
 """Timesteps of a spike and slab's sampling fall as (1 - i / steps)^STEP_POWER: closer at low noise."""
@@ -53,23 +61,24 @@ class TrainedModule(nn.Module):
         labels: torch.Tensor,
         pt: torch.Tensor,
         m0: torch.Tensor,
-        totals: torch.Tensor,
+        ring_sums: torch.Tensor,
         dropped: torch.Tensor,
-        refined: torch.Tensor,
+        self_cond_mask: torch.Tensor,
     ) -> DenoiserOutput:
         """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions.
 
-        Of the jets that are `refined`, a denoiser that sees its previous estimate is first asked for one.
+        A denoiser that sees its previous estimate is called twice for the jets of `self_cond_mask`.
         """
-        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, totals, dropped)
-        asked = totals.masked_fill(dropped[:, None], torch.nan) if totals.shape[1] else None
-        previous = None
-        if self.denoiser.sees_previous and refined.any():
-            previous = torch.full_like(x_t, torch.nan)
+        embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, ring_sums, dropped)
+        known = ring_sums.masked_fill(dropped[:, None], torch.nan) if ring_sums.shape[1] else None
+        previous_x0 = None
+        if self.denoiser.sees_previous and self_cond_mask.any():
+            previous_x0 = torch.full_like(x_t, torch.nan)
+            denoiser_args = (x_t, timesteps, embedding, known)
             with torch.no_grad():
-                seen = (None if given is None else given[refined] for given in (embedding, asked))
-                previous[refined] = self.denoiser(self.unet, x_t[refined], timesteps[refined], *seen).x0
-        return self.denoiser(self.unet, x_t, timesteps, embedding, asked, previous)
+                masked = (None if given is None else given[self_cond_mask] for given in denoiser_args)
+                previous_x0[self_cond_mask] = self.denoiser(self.unet, *masked).x0
+        return self.denoiser(self.unet, x_t, timesteps, embedding, known, previous_x0)
 
 
 def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:
@@ -82,24 +91,23 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     scheduler = training_scheduler(noise)
     check_signal_at_end(scheduler.alphas_cumprod, settings.noise.allow_signal_at_T)
     if settings.representation.name == "JetAmplitudeEncoder":
-        batches = energy_batches(jets, settings.representation.fit_jets)
+        batches = energy_batches(jets, REPRESENTATION_JETS)
         return build_quantum_pipeline(settings, jets, noise, batches)
     if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
         raise ValueError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
-    representation = fit_representation(settings, jets)
+    representation = build_representation(settings, jets)
     torch.manual_seed(settings.seed)
-    denoiser = fit_denoiser(settings, jets, representation, noise)
+    denoiser = build_denoiser(settings, jets, representation, noise)
     unet = build_network(settings, denoiser.unet_channels(), representation.shape[1:])
     if isinstance(denoiser, SpikeAndSlabDenoiser):
         for parameter in unet.conv_out.parameters():
             nn.init.zeros_(parameter)
     conditioner = None
-    if settings.unet.conditional:
+    if settings.unet.conditioning != "none":
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        totals = all_totals(jets, representation) if settings.unet.totals else None
-        conditioner = Conditioner.fit(*columns, totals, embedding_dim=4 * unet.config.block_out_channels[0])
-    elif settings.unet.totals:
-        raise ValueError("unet.totals needs unet.conditional: true")
+        ring_sums = all_ring_sums(jets, representation) if settings.unet.conditioning == "rings" else None
+        width = 4 * unet.config.block_out_channels[0]
+        conditioner = fit_conditioner(Conditioner, *columns, ring_sums, embedding_dim=width)
     pipeline = JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
@@ -116,7 +124,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
 
 def noise_schedule(settings: NoiseSettings) -> dict[str, Any]:
     """The part of the settings that diffusers' schedulers take."""
-    names = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "rescale_betas_zero_snr")
+    names = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
     return {name: getattr(settings, name) for name in names}
 
 
@@ -135,7 +143,7 @@ def check_signal_at_end(alphas_cumprod: torch.Tensor, allow: bool) -> None:
         )
 
 
-def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representation:
+def build_representation(settings: TrainSettings, jets: JetDataset) -> Representation:
     """Fit the representation on the first training jets.
 
     Raises:
@@ -149,11 +157,12 @@ def fit_representation(settings: TrainSettings, jets: JetDataset) -> Representat
         )
     arguments: dict[str, Any] = {}
     if issubclass(chosen, HitValueMap):
-        arguments = {"gap": settings.representation.gap, "ring_edges": tuple(settings.representation.ring_edges)}
-    return chosen.fit(energy_batches(jets, settings.representation.fit_jets), **arguments)
+        with_rings = settings.unet.conditioning == "rings"
+        arguments["ring_edges"] = tuple(settings.representation.ring_edges) if with_rings else ()
+    return fit_representation(chosen, energy_batches(jets, REPRESENTATION_JETS), **arguments)
 
 
-def fit_denoiser(
+def build_denoiser(
     settings: TrainSettings, jets: JetDataset, representation: Representation, noise: dict[str, Any]
 ) -> Denoiser:
     """Fit spike and slab, or set up the plain denoiser.
@@ -163,46 +172,34 @@ def fit_denoiser(
     """
     chosen = settings.denoiser
     if chosen.kind != "spike_and_slab":
-        return PlainDenoiser(
-            channels=representation.shape[0],
-            noise_schedule=noise,
-            prediction=chosen.kind,
-            snr_gamma=chosen.snr_gamma,
-        )
+        return PlainDenoiser(representation.shape[0], noise, prediction=chosen.kind)
     if not isinstance(representation, HitValueMap):
         raise ValueError(
             f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
             f"{type(representation).__name__}; set denoiser.kind: epsilon, sample or v_prediction"
         )
-    return fit_spike_and_slab(settings, jets, representation, noise)
+    return build_spike_and_slab(settings, jets, representation, noise)
 
 
 def fit_marginal(settings: TrainSettings, jets: JetDataset, pipeline: JetImagePipeline) -> SpikeAndSlabDenoiser | None:
     """What a plain denoiser's loss is compared with: the one-pixel denoiser, where zeros stand apart from hits."""
     if isinstance(pipeline.denoiser, SpikeAndSlabDenoiser) or not isinstance(pipeline.representation, HitValueMap):
         return None
-    return fit_spike_and_slab(settings, jets, pipeline.representation, noise_schedule(settings.noise))
+    return build_spike_and_slab(settings, jets, pipeline.representation, noise_schedule(settings.noise))
 
 
-def fit_spike_and_slab(
+def build_spike_and_slab(
     settings: TrainSettings, jets: JetDataset, representation: HitValueMap, noise: dict[str, Any]
 ) -> SpikeAndSlabDenoiser:
-    """Fit spike and slab on training jets, of which they have far more numbers to learn than the representation."""
+    """Fit spike and slab on training jets, of which it has far more numbers to learn than the representation."""
     chosen = settings.denoiser
-    batches = energy_batches(jets, chosen.fit_jets)
-    return SpikeAndSlabDenoiser.fit(
+    batches = energy_batches(jets, PRIOR_JETS)
+    return fit_spike_and_slab(
         (representation.encode(energies) for energies in batches),
-        channel_group=representation.channel_group,
-        zero=representation.zero(),
-        hit_threshold=representation.hit_threshold(),
-        mask=representation.mask(),
-        regions=representation.regions() if representation.config.ring_edges else None,
-        noise_schedule=noise,
-        components=chosen.components,
+        representation,
+        noise,
         prior=chosen.prior,
         inputs=tuple(chosen.inputs),
-        hold_ratio=chosen.hold_ratio,
-        energy_line=tuple(map(tuple, representation.energy_line().tolist())),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=MIN_RATIO,
     )
@@ -219,11 +216,9 @@ def build_network(
     options = settings.unet
     if options.network == "unet2d":
         return build_unet(options, channels, grid)
-    own = ("network", "preset", "block_out_channels", "norm_num_groups", "conditional")
-    foreign = [name for name, value in vars(UNetSettings()).items() if name not in own and vars(options)[name] != value]
-    if options.conditional or foreign:
-        wrong = ", ".join(["unet.conditional: true"] * options.conditional + [f"unet.{name}" for name in foreign])
-        raise ValueError(f"{options.network} has no {wrong}; set unet.conditional: false and leave the others out")
+    foreign = [f"unet.{name}" for name in ("dropout", "gradient_checkpointing") if getattr(options, name)]
+    if foreign:
+        raise ValueError(f"{options.network} has no {', '.join(foreign)}; leave it out")
     arguments: dict[str, Any] = {"in_channels": channels[0], "out_channels": channels[1]}
     if options.block_out_channels:
         arguments["block_out_channels"] = tuple(options.block_out_channels)
@@ -240,29 +235,27 @@ def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[in
     """A UNet2DModel of the preset, with whatever the settings override.
 
     Raises:
-        ValueError: If the grid cannot be halved often enough or the groups do not divide the channels.
+        ValueError: If the grid cannot be halved often enough.
     """
     preset = PRESETS[settings.preset]
     widths = tuple(settings.block_out_channels or preset["block_out_channels"])
-    attention = preset.get("attention", False) if settings.attention is None else settings.attention
+    attention = preset.get("attention", False)
     halvings = 2 ** (len(widths) - 1)
     if any(side % halvings for side in grid):
         raise ValueError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {len(widths) - 1} times; use fewer levels")
-    if any(width % settings.norm_num_groups for width in widths):
-        raise ValueError(f"norm_num_groups {settings.norm_num_groups} must divide each of {widths}")
     plain_levels = len(widths) - 1
     unet = UNet2DModel(
         sample_size=grid,
         in_channels=channels[0],
         out_channels=channels[1],
         block_out_channels=widths,
-        layers_per_block=settings.layers_per_block or preset["layers_per_block"],
+        layers_per_block=1,
         down_block_types=(*["DownBlock2D"] * plain_levels, "AttnDownBlock2D" if attention else "DownBlock2D"),
         up_block_types=("AttnUpBlock2D" if attention else "UpBlock2D", *["UpBlock2D"] * plain_levels),
-        norm_num_groups=settings.norm_num_groups,
+        norm_num_groups=math.gcd(NORM_GROUPS, *widths),
         dropout=settings.dropout,
         add_attention=attention,
-        class_embed_type="identity" if settings.conditional else None,
+        class_embed_type=None if settings.conditioning == "none" else "identity",
     )
     return unet
 
@@ -274,16 +267,16 @@ def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[to
         yield torch.from_numpy(jets.energies(rows[start : start + size]))
 
 
-def all_totals(jets: JetDataset, representation: Representation) -> torch.Tensor:
-    """(N, 2 regions) hits and energies (GeV) of each channel or ring of one, of every jet of the split.
+def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Tensor:
+    """(N, 2 rings) hit counts and energies (GeV) of the rings of every jet of the split.
 
     Raises:
         ValueError: If hits mean nothing in the representation.
     """
     if not isinstance(representation, HitValueMap):
-        raise ValueError(f"unet.totals needs hits, which {type(representation).__name__} does not have")
-    batches = tqdm(energy_batches(jets, len(jets)), desc="totals", total=-(-len(jets) // 256), leave=False)
-    return torch.cat([representation.totals(energies) for energies in batches])
+        raise ValueError(f"{type(representation).__name__} has no hits to count in rings; set unet.conditioning: jet")
+    batches = tqdm(energy_batches(jets, len(jets)), desc="ring sums", total=-(-len(jets) // 256), leave=False)
+    return torch.cat([representation.ring_sums(energies) for energies in batches])
 
 
 def count_parameters(pipeline: JetImagePipeline) -> dict[str, int]:

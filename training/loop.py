@@ -16,7 +16,10 @@ from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.batches import TIMESTEP_POWER, GlobalBatches, NoisyJets, batch_loader
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
-from jet_diffusion.training.settings import TrainSettings
+from jet_diffusion.training.settings import NOTEBOOK_NETWORKS, TrainSettings
+
+CLIP_NORM = 1.0
+"""Gradients are clipped to this norm."""
 
 
 @dataclass
@@ -94,8 +97,8 @@ class TrainingLoop:
         clock.lap()
         for micro in range(settings.accumulation):
             self._forward_and_backward(last=micro == settings.accumulation - 1)
-        if settings.optimizer.max_grad_norm:
-            accelerator.clip_grad_norm_(self.parameters, settings.optimizer.max_grad_norm)
+        if settings.unet.network not in NOTEBOOK_NETWORKS:  # theirs were trained without
+            accelerator.clip_grad_norm_(self.parameters, CLIP_NORM)
         state.optimizer.step()
         state.lr_scheduler.step()
         state.optimizer.zero_grad()
@@ -146,7 +149,7 @@ def make_loader(
         seed=settings.seed,
         **noise_range(pipeline.denoiser),
         condition_drop=settings.optimizer.condition_drop,
-        with_totals=settings.unet.totals,
+        with_ring_sums=settings.unet.conditioning == "rings",
     )
     batches = GlobalBatches(
         len(jets),

@@ -75,8 +75,9 @@ class DenoisingLoss:
             loss = (weight.flatten() * (1 - fidelity(output.prediction, target))).mean()
         elif self.settings.loss == "likelihood":
             hit = batch.x_0 > self.hit_threshold
-            surprise = self.denoiser.surprise(output, batch.x_0, hit, batch.timesteps, self._value_weight(output))
-            loss = self._mean(surprise, torch.ones_like(weight))
+            weights = self._value_weight(output)
+            nats = self.denoiser.negative_log_likelihood(output, batch.x_0, hit, batch.timesteps, weights)
+            loss = self._mean(nats, torch.ones_like(weight))
         else:
             difference = output.prediction - target
             error = difference.abs() if self.settings.loss == "l1" else difference.square()

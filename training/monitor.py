@@ -17,12 +17,13 @@ from jet_diffusion.observables.table import quick_table
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
 from jet_diffusion.plotting.training import plot_history
+from jet_diffusion.renames import flatten
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
-from jet_diffusion.training.settings import TrainSettings, flatten
+from jet_diffusion.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -65,7 +66,7 @@ class Monitor:
             batch_size=count,
             seed=settings.seed,
             min_ratio=pipeline.denoiser.config.get("min_ratio", 0.0),
-            with_totals=settings.unet.totals,
+            with_ring_sums=settings.unet.conditioning == "rings",
         )
         positions = validation_positions(len(validation), count)
         mine = positions[accelerator.process_index :: accelerator.num_processes]
@@ -153,7 +154,7 @@ class Monitor:
             generated = np.ascontiguousarray(output.images.transpose(0, 3, 1, 2))
             real = self.validation.energies(rows)
             table = quick_table(real, generated)
-            self._record("sample", {"table": table, "held_fraction": output.held_fraction})
+            self._record("sample", {"table": table, "clipped_fraction": output.clipped_fraction})
             labels = conditions["labels"][:SHOWN_JETS] if conditions else None
             shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
             figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)

@@ -17,7 +17,14 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
+from jet_diffusion.training.fit import fit_conditioner
 from jet_diffusion.training.settings import TrainSettings
+
+CNN_WIDTH, HYBRID_WIDTH = 9, 16
+"""Channels of quantum_cnn and of quantum_hybrid."""
+
+HYBRID_LAYERS = 8
+"""Entangling layers of the circuit in the bottleneck of quantum_hybrid."""
 
 NETWORKS = ("quantum_filter", "quantum_hybrid", "quantum_cnn")
 
@@ -34,25 +41,23 @@ def build_quantum_pipeline(
         batches: Energies of jets to fit the encoder on.
 
     Raises:
-        ValueError: If the settings do not go together, or the scheduler needs more of the denoiser than it knows.
+        ValueError: If the settings do not go together, or the scheduler does not suit.
     """
     check_quantum_settings(settings)
     options = settings.quantum
-    names = ("grid", "layout", "channels")
+    names = ("layout", "channels")
     encoder = JetAmplitudeEncoder.fit(batches, **{name: getattr(options, name) for name in names})
-    totals, images = totals_and_mean_images(jets, encoder)
+    ring_sums, images = ring_sums_and_mean_images(jets, encoder)
     torch.manual_seed(settings.seed)
     network = build_network(settings, encoder, noise)
     if isinstance(network, QuantumFilterDenoiser):
         network.initialise(images)
     conditioner = None
-    if settings.unet.conditional:
+    if settings.unet.conditioning != "none":
         columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        conditioner = ClassConditioner.fit(*columns, totals, embedding_dim=1)
+        conditioner = fit_conditioner(ClassConditioner, *columns, ring_sums, embedding_dim=1)
     # The prediction type is named, or other schedulers' from_config would take their own default.
-    scheduler = QuantumChannelScheduler(
-        **noise, unravelling=options.unravelling, eta=options.eta, prediction_type="sample"
-    )
+    scheduler = QuantumChannelScheduler(**noise, unravelling=options.unravelling, prediction_type="sample")
     if settings.sampling.scheduler != "quantum":
         scheduler = make_scheduler(settings.sampling.scheduler, scheduler.config)
     pipeline = QuantumJetPipeline(
@@ -79,7 +84,7 @@ def check_quantum_settings(settings: TrainSettings) -> None:
         "unet.network": (settings.unet.network, NETWORKS),
         "optimizer.loss": (settings.optimizer.loss, ("infidelity", "l2", "l1")),
         "precision": (settings.precision, ("no",)),
-        "unet.totals": (settings.unet.totals, (False,)),
+        "unet.conditioning": (settings.unet.conditioning, ("jet", "none")),
     }
     wrong = [f"{name} {value!r} (accepted: {ok})" for name, (value, ok) in wanted.items() if value not in ok]
     if wrong:
@@ -88,35 +93,35 @@ def check_quantum_settings(settings: TrainSettings) -> None:
 
 def build_network(settings: TrainSettings, encoder: JetAmplitudeEncoder, noise: dict[str, Any]) -> ModelMixin:
     """The network of the settings, for the encoder's states."""
-    options, classes = settings.quantum, int(settings.unet.conditional)
+    options, classes = settings.quantum, int(settings.unet.conditioning != "none")
     if settings.unet.network == "quantum_filter":
-        return QuantumFilterDenoiser(encoder.num_qubits, noise, order=options.order, layers=options.layers)
+        return QuantumFilterDenoiser(encoder.num_qubits, noise, order=options.order)
     if settings.unet.network == "quantum_cnn":
-        return AmplitudeCNN(encoder.side, options.width or 9, settings.noise.num_train_timesteps)
+        return AmplitudeCNN(encoder.side, CNN_WIDTH, settings.noise.num_train_timesteps)
     return HybridUNet2DModel(
         encoder.side,
-        options.width or 16,
+        HYBRID_WIDTH,
         bottleneck=options.bottleneck,
-        layers=options.layers or 8,
+        layers=HYBRID_LAYERS,
         skip=options.skip,
         class_dim=classes,
     )
 
 
-def totals_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) -> tuple[torch.Tensor, torch.Tensor]:
-    """Totals (N, 6) of all jets, and the mean probabilities (2, 2^n) of gluon and quark jets.
+def ring_sums_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts and energies (N, 6) of all jets' channels, and the mean probabilities (2, 2^n) of gluon and quark jets.
 
     Raises:
         ValueError: If a class has no jets.
     """
-    sums, totals = torch.zeros(2, 2**encoder.num_qubits), []
+    sums, ring_sums = torch.zeros(2, 2**encoder.num_qubits), []
     for start in range(0, len(jets), 256):
         rows = slice(start, min(start + 256, len(jets)))
         energies = torch.from_numpy(jets.energies(rows))
         psi, _ = encoder.encode_states(energies)
         sums.index_add_(0, torch.tensor(jets.labels[rows]), psi.abs().square())
-        totals.append(encoder.totals(energies))
+        ring_sums.append(encoder.ring_sums(energies))
     counts = torch.bincount(torch.tensor(jets.labels), minlength=2)
     if not (counts > 0).all():
         raise ValueError(f"the filter needs jets of both classes; there are {counts.tolist()} gluon and quark jets")
-    return torch.cat(totals), sums / counts[:, None]
+    return torch.cat(ring_sums), sums / counts[:, None]

@@ -9,34 +9,33 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
+from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS
-from jet_diffusion.training.quantum_settings import QuantumSettings
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"block_out_channels": [32, 48, 64], "layers_per_block": 1},
-    "small": {"block_out_channels": [64, 96, 128], "layers_per_block": 1},
-    "base": {"block_out_channels": [96, 128, 160], "layers_per_block": 1, "attention": True},
+    "tiny": {"block_out_channels": [32, 48, 64]},
+    "small": {"block_out_channels": [64, 96, 128]},
+    "base": {"block_out_channels": [96, 128, 160], "attention": True},
 }
 """UNet sizes by name; docs/training.md has parameters and cost on the default representation."""
+
+NOTEBOOK_NETWORKS = ("deepfalcon_cnn", "deepfalcon_unet")
 
 
 @dataclass
 class UNetSettings:
-    """The network. A value left at None comes from the preset.
+    """The network.
 
     Attributes:
         network: unet2d, diffusers' UNet2DModel; or a baseline, deepfalcon_cnn or deepfalcon_unet, of which only
             block_out_channels can be chosen, and which are unconditional; or quantum_filter, quantum_hybrid or
             quantum_cnn, see `quantum`.
-        preset: tiny, small or base.
-        block_out_channels: Channels of each level; every level but the last halves the grid.
-        layers_per_block: Residual layers a level.
-        attention: Self-attention on the coarsest level.
-        norm_num_groups: Groups of the group normalisation; divides every entry of block_out_channels.
+        preset: Size of unet2d: tiny, small, or base, which has self-attention on the coarsest level.
+        block_out_channels: Channels of each level, in place of the preset's; every level but the last halves the grid.
         dropout: Dropout within residual layers.
-        conditional: Condition on class, pT and mass.
-        totals: Condition on hits and energy of each channel, or ring of one, too; sampling draws them first, from
-            training jets.
+        conditioning: What jets are generated for: nothing ("none"); class, pT and mass ("jet"); or these and the hit
+            count and energy of each ring of each channel ("rings"), which sampling draws first, from training jets.
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
     """
 
@@ -45,12 +44,8 @@ class UNetSettings:
     ] = "unet2d"
     preset: Literal["tiny", "small", "base"] = "tiny"
     block_out_channels: list[int] | None = None
-    layers_per_block: int | None = None
-    attention: bool | None = None
-    norm_num_groups: int = 16
     dropout: float = 0.0
-    conditional: bool = True
-    totals: bool = False
+    conditioning: Literal["none", "jet", "rings"] = "rings"
     gradient_checkpointing: bool = False
 
 
@@ -59,20 +54,16 @@ class RepresentationSettings:
     """How energies become x.
 
     Attributes:
-        name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64), which have no
-            further settings; or JetAmplitudeEncoder, quantum states, see `quantum`.
-        gap: Distance between zero and the smallest fitted hit, in units of the fitted hits' log range.
-        ring_edges: TowerPatches and PixelGrid, with unet.totals: distances from the image's centre (radians) at which
-            rings end, whose hits and energies are each a condition; [] for those of whole channels.
-        fit_jets: Training jets it is fitted on, at most.
+        name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64); or
+            JetAmplitudeEncoder, quantum states, see `quantum`.
+        ring_edges: With unet.conditioning rings: distances from the image's centre (radians) at which rings end; [] for
+            whole channels.
     """
 
     name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid", "JetAmplitudeEncoder"] = (
         "TowerPatches"
     )
-    gap: float = 1.0
-    ring_edges: list[float] = field(default_factory=list)
-    fit_jets: int = 10_000
+    ring_edges: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.4, 0.7])
 
 
 @dataclass
@@ -80,27 +71,18 @@ class DenoiserSettings:
     """What the UNet's output means.
 
     Attributes:
-        kind: spike_and_slab, or plain epsilon, sample or v_prediction.
-        prior: spike_and_slab: occupancy and weights of the group's mixture by position ("mixture"), or one occupancy
-            and mixture for each channel group ("group").
-        hold_ratio: spike_and_slab, with unet.totals: noise level sigma/alpha up to which energies are made to add up.
-        crystal_channels: spike_and_slab: hidden channels of each layer of small convolutions at the image's own
-            resolution, after the UNet; [] for none.
-        components: spike_and_slab: Gaussians of a group's slab.
-        fit_jets: spike_and_slab: training jets the prior and the slab are fitted on, at most.
-        inputs: spike_and_slab: what the UNet sees (x_t, estimate, hit_probability, hit_value, previous, energy,
-            missing_energy).
-        snr_gamma: plain: min-SNR weighting of the loss if positive.
+        kind: spike_and_slab, or plain epsilon, sample or v_prediction, to which the options below do not apply.
+        prior: What a pixel is before it is noised: a probability of a hit and a mixture of hit energies at each
+            position ("mixture"), or one of each for a whole channel ("group").
+        inputs: What the UNet sees (x_t, estimate, hit_probability, hit_value, previous, energy, missing_energy).
+        crystal_channels: Hidden channels of each layer of small convolutions at the image's own resolution, after the
+            UNet; [] for none.
     """
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
     prior: Literal["mixture", "group"] = "mixture"
-    hold_ratio: float = 0.5
-    crystal_channels: list[int] = field(default_factory=list)
-    components: int = 5
-    fit_jets: int = 50_000
-    inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate"])
-    snr_gamma: float = 0.0
+    inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate", "previous", "energy", "missing_energy"])
+    crystal_channels: list[int] = field(default_factory=lambda: [24, 24])
 
 
 @dataclass
@@ -109,7 +91,7 @@ class NoiseSettings:
 
     Attributes:
         num_train_timesteps: T.
-        beta_schedule, beta_start, beta_end, rescale_betas_zero_snr: As in diffusers' DDPMScheduler.
+        beta_schedule, beta_start, beta_end: As in diffusers' DDPMScheduler.
         allow_signal_at_T: Train even if alpha-bar at T is 1e-3 or more, so that sampling starts from what training
             never saw.
     """
@@ -118,7 +100,6 @@ class NoiseSettings:
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     beta_start: float = 1e-4
     beta_end: float = 0.02
-    rescale_betas_zero_snr: bool = False
     allow_signal_at_T: bool = False  # noqa: N815
 
 
@@ -137,87 +118,104 @@ class SamplingSettings:
 
 @dataclass
 class OptimizerSettings:
-    """The optimiser and what surrounds it.
+    """The loss and the optimiser, AdamW without weight decay.
 
     Attributes:
-        beta1, beta2, epsilon: AdamW's.
-        weight_decay: Without it AdamW is Adam.
+        loss: Minus log-likelihood of the hits and their values ("likelihood", spike_and_slab only); squared ("l2") or
+            absolute ("l1") error; or, for quantum states, 1 - fidelity ("infidelity").
+        energy_weight: Of likelihood: additional weight of a hit's value, times its estimated energy over the mean
+            hit's.
+        group_weights: Weight of the pixels of tracks, ECAL and HCAL; [] for equal ones.
         lr_schedule: constant_with_warmup (0 warm-up steps: constant) or cosine, by diffusers.
-        max_grad_norm: Gradients are clipped to this norm; 0 clips nothing.
-        group_weights: Weight of each channel group's pixels (tracks, ECAL, HCAL); [] for equal ones.
-        loss: Squared ("l2") or absolute ("l1") error; minus log-likelihood of the hits and their values ("likelihood",
-            spike_and_slab only); or, for quantum states, 1 - fidelity ("infidelity").
-        energy_weight: likelihood: additional weight of a hit's value, times its estimated energy over the mean hit's.
         condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.99
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    loss: Literal["likelihood", "l2", "l1", "infidelity"] = "likelihood"
+    energy_weight: float = 1.0
+    group_weights: list[float] = field(default_factory=lambda: [5.0, 1.0, 6.0])
     lr_schedule: Literal["constant_with_warmup", "cosine"] = "cosine"
-    max_grad_norm: float = 1.0
-    group_weights: list[float] = field(default_factory=list)
-    loss: Literal["l2", "l1", "likelihood", "infidelity"] = "l2"
-    energy_weight: float = 0.0
     condition_drop: float = 0.0
 
 
 @dataclass
+class QuantumSettings:
+    """States, noise and circuits of 16x16 cells (docs/quantum.md).
+
+    Attributes:
+        layout: folded (qubits count the distance from the jet's axis) or image (cells as they lie).
+        channels: sum of the three, or joint, in two more qubits.
+        unravelling: haar_mix, or classical noise that is re-encoded as a state at every step.
+        order: quantum_filter: largest sets of qubits that have an angle.
+        bottleneck: quantum_hybrid: pqc, pqc_frozen, conv or none.
+        skip: quantum_hybrid: skip connections around the bottleneck.
+    """
+
+    layout: Literal["folded", "image"] = "folded"
+    channels: Literal["sum", "joint"] = "sum"
+    unravelling: Literal["haar_mix", "classical"] = "haar_mix"
+    order: int = 3
+    bottleneck: Literal["pqc", "pqc_frozen", "conv", "none"] = "pqc"
+    skip: bool = False
+
+
+@dataclass
 class TrainSettings:
-    """A training run.
+    """A training run; the defaults are the recommended model.
 
     Attributes:
         data: Folder made by `jet-diffusion convert`, or a dataset on the Hub.
         run_dir: The run's folder; the same command goes on where it stopped.
         max_steps: Optimiser steps in all.
         batch_size: Jets a step, over all processes together.
-        accumulation: Micro-batches each process splits its part of a step into.
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of the averaged weights that samples, validation and the published model use; 0 uses the
             weights as they are.
-        precision: "no" (float32) or "bf16", by accelerate; "auto" for bf16 where the device has instructions for it.
-        compile: Compile the UNet with torch.compile.
-        seed: Seeds weights, data order, noise and timesteps.
         max_jets: Train on the first so many jets of the training split.
+        precision: "no" (float32) or "bf16", by accelerate; "auto" for bf16 where the device has instructions for it.
+        seed: Seeds weights, data order, noise and timesteps.
         num_workers: Loader processes that decode, encode and draw noise.
-        checkpoint_every, keep_checkpoints: Steps between checkpoints, and how many of the last are kept.
-        validate_every, validation_jets: Steps between validations (0: every epoch), and jets in them.
-        sample_every, sample_jets: Steps between pictures of sampled jets (0: none until the end), and jets in them.
+        checkpoint_every: Steps between checkpoints.
+        validate_every: Steps between validations (0: every epoch).
+        sample_every: Steps between pictures of sampled jets (0: none until the end).
+        dry_run: Say what would run, and stop.
+        accumulation: Micro-batches each process splits its part of a step into.
+        compile: Compile the UNet with torch.compile.
+        cpu: Stay on the CPU even if there is a GPU.
+        expect_processes: Refuse to run with any other number of processes.
+        keep_checkpoints: How many of the last checkpoints are kept, beside the best.
+        validation_jets: Jets in a validation.
+        sample_jets: Jets sampled for a picture.
         log_every: Steps between log lines.
         trackers: accelerate's trackers by name (tensorboard, wandb, trackio); each is an extra of this package.
-        expect_processes: Refuse to run with any other number of processes.
-        init_from: A run or published model whose weights to start from.
-        cpu: Stay on the CPU even if there is a GPU.
-        dry_run: Say what would run, and stop.
+        init_from: A run or published model of the same configuration whose weights to start from.
     """
 
     data: str
     run_dir: str
-    max_steps: int = 10_000
+    max_steps: int = 3200
     batch_size: int = 64
-    accumulation: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup_steps: int = 100
-    ema_decay: float = 0.999
-    precision: Literal["auto", "no", "bf16"] = "auto"
-    compile: bool = False
-    seed: int = 0
+    ema_decay: float = 0.998
     max_jets: int | None = None
+    precision: Literal["auto", "no", "bf16"] = "auto"
+    seed: int = 0
     num_workers: int = 1
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
+    checkpoint_every: int = 400
     validate_every: int = 0
-    validation_jets: int = 256
     sample_every: int = 0
+    dry_run: bool = False
+    accumulation: int = 1
+    compile: bool = False
+    cpu: bool = False
+    expect_processes: int | None = None
+    keep_checkpoints: int = 2
+    validation_jets: int = 512
     sample_jets: int = 64
     log_every: int = 20
     trackers: list[str] = field(default_factory=list)
-    expect_processes: int | None = None
     init_from: str | None = None
-    cpu: bool = False
-    dry_run: bool = False
     unet: UNetSettings = field(default_factory=UNetSettings)
     representation: RepresentationSettings = field(default_factory=RepresentationSettings)
     denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
@@ -240,10 +238,14 @@ LEAST = {"max_steps": 1, "accumulation": 1, "checkpoint_every": 1, "keep_checkpo
 
 
 def parse_settings(argv: list[str] | None = None) -> TrainSettings:
-    """Settings from `--config FILE` and `--any.option value`, later ones winning."""
+    """Settings from `--config FILE` and `--any.option value`, later ones winning.
+
+    Options of earlier versions are converted.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     parser = settings_parser()
-    namespace = parser.instantiate(parser.parse_args([_underscored(argument) for argument in arguments]))
+    converted = convert_arguments([_underscored(argument) for argument in arguments])
+    namespace = parser.instantiate(parser.parse_args(converted))
     return TrainSettings(**{name: value for name, value in vars(namespace).items() if name != "config"})
 
 
@@ -290,42 +292,36 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
-    check_fitted(settings)
-    check_optimizer(settings.optimizer)
+    check_choices(settings)
 
 
-def check_fitted(settings: TrainSettings) -> None:
-    """Refuse settings of the representation and the denoiser that mean nothing.
-
-    Raises:
-        ValueError: Saying which, what was seen and what is accepted.
-    """
-    for name, part in (("representation", settings.representation), ("denoiser", settings.denoiser)):
-        if part.fit_jets < 1:
-            raise ValueError(f"{name}.fit_jets must be at least 1, got {part.fit_jets}")
-    if not 0 <= settings.denoiser.hold_ratio < math.inf:
-        raise ValueError(f"denoiser.hold_ratio must be finite and not negative, got {settings.denoiser.hold_ratio}")
-    if settings.representation.ring_edges and not settings.unet.totals:
-        raise ValueError("representation.ring_edges divide totals, and unet.totals is false")
-
-
-def check_optimizer(settings: OptimizerSettings) -> None:
-    """Refuse settings of the optimiser and the loss that mean nothing.
+def check_choices(settings: TrainSettings) -> None:
+    """Refuse a network, representation, denoiser and loss that do not go together.
 
     Raises:
-        ValueError: Saying which, what was seen and what is accepted.
+        ValueError: Saying which, and what to set.
     """
-    if not 0 <= settings.condition_drop < 1:
-        raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {settings.condition_drop}")
-    if not 0 <= settings.energy_weight < math.inf:
-        raise ValueError(f"optimizer.energy_weight must be finite and not negative, got {settings.energy_weight}")
-    if settings.energy_weight and settings.loss != "likelihood":
-        raise ValueError(f"optimizer.energy_weight counts in the loss likelihood alone, not in {settings.loss}")
-    weights = settings.group_weights
+    conditioning, loss = settings.unet.conditioning, settings.optimizer.loss
+    weights, drop = settings.optimizer.group_weights, settings.optimizer.condition_drop
+    if settings.unet.network in NOTEBOOK_NETWORKS and conditioning != "none":
+        raise ValueError(f"{settings.unet.network} is unconditional; set unet.conditioning: none")
+    if conditioning == "rings" and settings.representation.name not in NATIVE_REPRESENTATIONS:
+        raise ValueError(f"{settings.representation.name} has no hits to count in rings; set unet.conditioning: jet")
+    if loss == "likelihood" and settings.denoiser.kind != "spike_and_slab":
+        raise ValueError(
+            f"optimizer.loss likelihood needs denoiser.kind spike_and_slab, not {settings.denoiser.kind}; "
+            "set optimizer.loss: l2"
+        )
     if weights and (len(weights) != len(CHANNELS) or not all(0 < weight < math.inf for weight in weights)):
         raise ValueError(f"optimizer.group_weights must be {len(CHANNELS)} positive numbers or [], got {weights}")
-    if weights and settings.loss == "infidelity":
-        raise ValueError("optimizer.group_weights do not count in the loss infidelity, which is of whole images")
+    if weights and settings.representation.name == "JetAmplitudeEncoder":
+        raise ValueError("JetAmplitudeEncoder has no channels to weigh; set optimizer.group_weights: []")
+    if not 0 <= drop < 1:
+        raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {drop}")
+    if not 0 <= settings.optimizer.energy_weight < math.inf:
+        raise ValueError(
+            f"optimizer.energy_weight must be finite and not negative, got {settings.optimizer.energy_weight}"
+        )
 
 
 def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
@@ -334,13 +330,5 @@ def changed_settings(old: dict[str, Any], settings: TrainSettings) -> list[str]:
     An option that did not exist when the run was begun had its default.
     """
     defaults = TrainSettings(data=settings.data, run_dir=settings.run_dir)
-    before, after = flatten(asdict(defaults)) | flatten(old), flatten(asdict(settings))
+    before, after = flatten(asdict(defaults)) | convert_options(flatten(old)), flatten(asdict(settings))
     return [key for key in after if before[key] != after[key] and key not in RESUMABLE]
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dictionary as one of dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

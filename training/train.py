@@ -28,8 +28,17 @@ from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, s
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.runtime import keep_freed_memory, make_accelerator
-from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
+from jet_diffusion.training.settings import (
+    NOTEBOOK_NETWORKS,
+    TrainSettings,
+    changed_settings,
+    check_settings,
+    parse_settings,
+)
 from jet_diffusion.training.warm_start import start_from
+
+BETAS, NOTEBOOK_BETAS = (0.9, 0.99), (0.9, 0.999)
+"""AdamW's averages of gradients and of their squares."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -130,19 +139,18 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
 
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:
     """Model, optimiser, learning-rate schedule and averaged weights at step 0."""
-    model, options = TrainedModule(pipeline), settings.optimizer
+    model = TrainedModule(pipeline)
     if settings.unet.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=settings.learning_rate,
-        betas=(options.beta1, options.beta2),
-        eps=options.epsilon,
-        weight_decay=options.weight_decay,
+        betas=NOTEBOOK_BETAS if settings.unet.network in NOTEBOOK_NETWORKS else BETAS,
+        weight_decay=0.0,
         fused=True,
     )
     lr_scheduler = get_scheduler(
-        options.lr_schedule,
+        settings.optimizer.lr_schedule,
         optimizer,
         num_warmup_steps=settings.warmup_steps,
         num_training_steps=settings.max_steps,

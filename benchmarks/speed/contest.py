@@ -31,7 +31,6 @@ MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 """Side of the square matrices whose product measures what a device can do."""
 
 
-FIT = ["--representation.fit_jets=1000", "--denoiser.fit_jets=1000"]
 """What is fitted before the race is no part of it."""
 
 
@@ -173,6 +172,6 @@ def dataset_folder(data: str | None) -> Iterator[str]:
 def training_settings(options: argparse.Namespace, data: str, *more: str) -> TrainSettings:
     """Settings of a training run as a user would give them, without trackers."""
     chosen = [f"--config={options.config}"] if options.config else [f"--unet.preset={options.preset}"]
-    fixed = [f"--data={data}", "--run_dir=none", f"--precision={options.precision}", "--trackers=[]", *FIT]
+    fixed = [f"--data={data}", "--run_dir=none", f"--precision={options.precision}", "--trackers=[]"]
     fixed += [f"--compile={str(options.compile).lower()}", "--optimizer.lr_schedule=constant_with_warmup"]
     return parse_settings([*chosen, *fixed, *more])

@@ -52,7 +52,7 @@ def loader_parts(noisy: NoisyJets, batches: list[list[Position]]) -> list[Conten
 
     def draw() -> float:
         for position in next(turns):
-            noise.normal_(generator=keyed_generator(0, "noise", position.step, position.place))
+            noise.normal_(generator=keyed_generator(0, "noise", position.step, position.slot))
         return size
 
     names = {"loader, one core": whole, "  decode": decode, "  encode": encode, "  noise": draw}

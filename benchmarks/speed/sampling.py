@@ -7,7 +7,7 @@ timed, which costs the same. Ours is timed as it is called, from conditions to e
 UNet2DModel of as many parameters on 3 x 128 x 128, sampled by DDPM in 1,000 steps: what is measured is the time of
 one step (one evaluation of the network and the scheduler's step), over at least `--evaluations` of them, and a jet
 costs 1,000 times that. Our own DDPM-1000 is taken from a call of its first, noisiest steps, conditions and energies
-included. A model published with a shape tilt is also timed without it, in as many steps; its DDPM-1000 has none.
+included. A model published with moment guidance is also timed without it, in as many steps; its DDPM-1000 has none.
 `--graphs` lets CUDA graphs replay our network.
 """
 
@@ -40,7 +40,7 @@ from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.training.build import build_pipeline
 
 DDPM_STEPS = 1000
-NO_TILT = ", no shape tilt"
+NO_GUIDANCE = ", no moment guidance"
 
 
 def our_pipeline(options: argparse.Namespace) -> JetImagePipeline:
@@ -52,8 +52,8 @@ def our_pipeline(options: argparse.Namespace) -> JetImagePipeline:
         return build_pipeline(settings, JetDataset.load(data, "train"))
 
 
-def untilted(pipeline: JetImagePipeline) -> JetImagePipeline:
-    """The same parts in a pipeline of its own, without shape tilt."""
+def unguided(pipeline: JetImagePipeline) -> JetImagePipeline:
+    """The same parts in a pipeline of its own, without moment guidance."""
     plain = JetImagePipeline(**pipeline.components, step_power=pipeline.config.step_power)
     plain.set_progress_bar_config(disable=True)
     return plain
@@ -77,7 +77,7 @@ def our_ddpm(
     pipeline: JetImagePipeline, batch: int, evaluations: int, autocast: Callable[[], AbstractContextManager]
 ) -> Contender:
     """Our network in DDPM-1000, by its first steps; its amount is jets, a thousandth of one for each step."""
-    slow = untilted(pipeline)
+    slow = unguided(pipeline)
     slow.register_modules(scheduler=make_scheduler("ddpm", pipeline.scheduler.config))
     timesteps = list(range(DDPM_STEPS - 1, DDPM_STEPS - 1 - evaluations, -1))
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def our_ddpm(
             slow(batch, generator=generator, batch_size=batch, timesteps=timesteps)
         return batch * evaluations / DDPM_STEPS
 
-    return Contender(f"ours, DDPM in {DDPM_STEPS} steps{NO_TILT if pipeline.config.shape_tilt else ''}", work)
+    return Contender(f"ours, DDPM in {DDPM_STEPS} steps{NO_GUIDANCE if pipeline.config.moment_guidance else ''}", work)
 
 
 def peer_ddpm(
@@ -136,8 +136,8 @@ def main() -> None:
     for batch in options.batch:
         ours = whole_calls(pipeline, batch, steps, accelerator.autocast)
         fast, slow = [ours], []
-        if pipeline.config.shape_tilt:
-            fast.insert(0, whole_calls(untilted(pipeline), batch, steps, accelerator.autocast, NO_TILT))
+        if pipeline.config.moment_guidance:
+            fast.insert(0, whole_calls(unguided(pipeline), batch, steps, accelerator.autocast, NO_GUIDANCE))
         if not options.no_peer:
             slow = [
                 our_ddpm(pipeline, batch, options.evaluations, accelerator.autocast),

@@ -1,8 +1,8 @@
-"""Fit a model's shape tilt to training jets: `jet-diffusion fit-shapes MODEL DATA --out FILE`.
+"""Fit a model's moment guidance to training jets: `jet-diffusion fit-guidance MODEL DATA --out FILE`.
 
-Jets are sampled for the conditions and totals of training jets, and each strength is raised by what its moment lacks,
-round by round. `jet-diffusion publish --shape-tilt FILE` then makes the tilt the model's own. Runs in several processes
-(`accelerate launch -m jet_diffusion fit-shapes ...`).
+Jets are sampled for the conditions and ring sums of training jets, and each strength is raised by what its moment
+lacks, round by round. `jet-diffusion publish --moment-guidance FILE` then makes it the model's own. Runs in several
+processes (`accelerate launch -m jet_diffusion fit-guidance ...`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.moment_guidance import MOMENTS, shape_moments
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
-from jet_diffusion.pipelines.shape_tilt import MOMENTS, shape_moments
 from jet_diffusion.precision import PRECISIONS, make_accelerator
 from jet_diffusion.sampling.sample import conditions_of, set_sampler
 from jet_diffusion.training.runtime import check_processes
 
 RATIOS = (1.0, 20.0)
-"""sigma/alpha between which jets are tilted."""
+"""sigma/alpha between which jets are guided."""
 
 VARIANCE_JETS = 4096
 """Training jets, at most, that the variances of moments are taken from."""
@@ -58,7 +58,7 @@ class Round:
     errors: dict[str, float]
 
 
-def fit_shape_tilt(
+def fit_moment_guidance(
     pipeline: JetImagePipeline,
     jets: JetDataset,
     *,
@@ -70,21 +70,21 @@ def fit_shape_tilt(
 ) -> tuple[dict[str, Any], list[Round]]:
     """Fit the strengths with which moments are as large in generated jets as in training jets.
 
-    A tilt of strength s makes the variance v of a normally distributed moment, in parts of the real one, v / (1 - s v).
-    So what a strength lacks is 1 / v - 1, v being the squared ratio of mean sizes, which rare large ones disturb less
-    than they do mean squares.
+    Guidance of strength s makes the variance v of a normally distributed moment, in parts of the real one,
+    v / (1 - s v). So what a strength lacks is 1 / v - 1, v being the squared ratio of mean sizes, which rare large
+    ones disturb less than they do mean squares.
 
     Args:
-        pipeline: The model, left with the tilt found.
+        pipeline: The model, left with the guidance found.
         jets: Training jets.
-        rounds: Of sampling; the first is without a tilt.
-        num_jets: Jets of each round, for the class, pT, mass and totals of training jets, others each round.
+        rounds: Of sampling; the first is without guidance.
+        num_jets: Jets of each round, for the class, pT, mass and ring sums of training jets, others each round.
         batch_size: Jets a process denoises at once.
         seed: Draws the training jets and the noise.
         accelerator: Of this process.
 
     Returns:
-        The tilt, as `JetImagePipeline` takes it, with the strengths after the last round, and what each round found.
+        The guidance, as `JetImagePipeline` takes it, with the strengths after the last round; what each round found.
 
     Raises:
         ValueError: If the model is unconditional, knows no hits and energies, or a number is too small.
@@ -97,24 +97,24 @@ def fit_shape_tilt(
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     strengths = np.zeros(len(MOMENTS))
-    set_sampler(pipeline, shape_tilt=_tilt(strengths, np.ones(len(MOMENTS))))  # refuses what cannot be tilted
+    set_sampler(pipeline, moment_guidance=_guidance(strengths, np.ones(len(MOMENTS))))  # refuses what cannot be guided
     pipeline.to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     progress = tqdm(total=rounds * num_jets, unit="jet", disable=not accelerator.is_main_process)
     variances = _variances(pipeline, jets, seed)
-    tilt, found = _tilt(strengths, variances), []
+    guidance, found = _guidance(strengths, variances), []
     for number in range(rounds):
-        pipeline.register_to_config(shape_tilt=tilt)
+        pipeline.register_to_config(moment_guidance=guidance)
         rows = np.random.default_rng([seed, number]).permutation(len(jets))[:num_jets]
         real, made = _sizes(pipeline, jets, rows, seed + number, batch_size, accelerator, progress)
         ratio = made.mean(0) / real.mean(0)
         error = ratio * np.hypot(*(sizes.std(0, ddof=1) / sizes.mean(0) for sizes in (real, made))) / np.sqrt(num_jets)
         found.append(Round(*(_by_moment(values) for values in (strengths, ratio, error))))
         strengths = strengths + DAMPING * np.clip(1 / ratio**2 - 1, -1, 1)
-        tilt = _tilt(strengths, variances)
+        guidance = _guidance(strengths, variances)
     progress.close()
-    pipeline.register_to_config(shape_tilt=tilt)
-    return tilt, found
+    pipeline.register_to_config(moment_guidance=guidance)
+    return guidance, found
 
 
 def as_table(found: list[Round]) -> str:
@@ -133,7 +133,7 @@ def moments_of(pipeline: JetImagePipeline, energies: torch.Tensor) -> torch.Tens
     hit = x > representation.hit_threshold(x.device).view(-1, 1, 1)
     certain = DenoiserOutput(x, x, logit=torch.where(hit, torch.inf, -torch.inf), value=x)
     hits, gev = denoiser.hits_and_energies(certain)
-    return shape_moments(hits, gev, representation.positions().to(x), denoiser.group)
+    return shape_moments(hits, gev, representation.positions().to(x), denoiser.rings.group)
 
 
 def _sizes(
@@ -145,7 +145,7 @@ def _sizes(
     accelerator: Accelerator,
     progress: tqdm[Any],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 8) sizes of the moments of training jets, and of jets generated for their conditions and totals."""
+    """(n, 8) sizes of the moments of training jets, and of jets generated for their conditions and ring sums."""
     pairs: list[Any] = []
     for first in range(accelerator.process_index * batch_size, len(rows), accelerator.num_processes * batch_size):
         part = rows[first : first + batch_size]
@@ -153,7 +153,7 @@ def _sizes(
         with accelerator.autocast():
             made = pipeline(
                 **conditions_of(pipeline, jets, part),
-                totals=pipeline.representation.totals(energies) if pipeline.conditioner.num_totals else None,
+                ring_sums=pipeline.representation.ring_sums(energies) if pipeline.conditioner.num_ring_sums else None,
                 generator=torch.Generator().manual_seed(seed),
                 first_jet=first,
                 batch_size=batch_size,
@@ -179,7 +179,7 @@ def _by_moment(values: np.ndarray) -> dict[str, float]:
     return {name: round(float(value), 5) for name, value in zip(MOMENTS, values, strict=True)}
 
 
-def _tilt(strengths: np.ndarray, variances: np.ndarray) -> dict[str, Any]:
+def _guidance(strengths: np.ndarray, variances: np.ndarray) -> dict[str, Any]:
     return {"strengths": _by_moment(strengths), "variances": _by_moment(variances), "ratios": list(RATIOS)}
 
 
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     jets = JetDataset.load(arguments.data, "train")
     accelerator = make_accelerator(arguments.precision)
     check_processes(accelerator.num_processes, None, os.environ)
-    tilt, found = fit_shape_tilt(
+    guidance, found = fit_moment_guidance(
         pipeline,
         jets,
         rounds=arguments.rounds,
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
         written = {
             **generation_attrs(pipeline, arguments.seed, pipeline.config.default_steps, arguments.batch_size),
             "mixed_precision": accelerator.mixed_precision,
-            "shape_tilt": tilt,
+            "moment_guidance": guidance,
             "rounds": [asdict(each) for each in found],
             "jets_each_round": arguments.num_jets,
             "training_jets": jets.fingerprint,
@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jet-diffusion fit-shapes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="jet-diffusion fit-guidance", description=__doc__)
     parser.add_argument("model", help="a training run, a pipeline folder, or user/name on the Hub")
     parser.add_argument("data", help="converted dataset, whose training split is taken")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")

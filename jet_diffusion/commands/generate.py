@@ -80,7 +80,7 @@ def generate(
     made["mixed_precision"] = accelerator.mixed_precision
     settings = {**made, **condition_attrs(conditions, like), **(attrs or {})}
     writer, start = _open_writer(accelerator, out, num_jets, settings)
-    held: list[float] = []
+    clipped: list[float] = []
     rounds = range(start, num_jets, batch_size * accelerator.num_processes)
     progress = tqdm(total=num_jets, initial=start, unit="jet", disable=not accelerator.is_main_process)
     for first in rounds:
@@ -99,7 +99,7 @@ def generate(
         columns = (output.labels, output.pt, output.m0) if pipeline.conditioner is not None else given.values()
         tensors = (output.images, *(torch.from_numpy(column) for column in columns))
         parts = gather([tensor.to(accelerator.device) for tensor in tensors])
-        held.append(output.held_fraction)
+        clipped.append(output.clipped_fraction)
         count = min(batch_size * accelerator.num_processes, num_jets - first)
         if writer is not None:
             images, labels, pt, m0 = (part[:count].cpu().numpy() for part in parts)
@@ -107,8 +107,8 @@ def generate(
             writer.flush()
         progress.update(count)
     progress.close()
-    if held:
-        tqdm.write(f"{sum(held) / len(held):.2e} of the values of predicted x_0 were held to the fitted range")
+    if clipped:
+        tqdm.write(f"{sum(clipped) / len(clipped):.2e} of the values of predicted x_0 were clipped to the fitted range")
     if writer is not None:
         writer.complete()
     accelerator.wait_for_everyone()

@@ -91,7 +91,7 @@ def sample_states(pipeline: JetImagePipeline, count: int, seed: int) -> tuple[to
 
     begun = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
-    images = pipeline(count, hold=False, generator=generator, callback_on_step_end=keep).images
+    images = pipeline(count, clip_sample=False, generator=generator, callback_on_step_end=keep).images
     return last["x"], np.ascontiguousarray(images.transpose(0, 3, 1, 2)), time.perf_counter() - begun
 
 

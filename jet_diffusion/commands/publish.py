@@ -64,7 +64,7 @@ def stage(
     checkpoint: str | int = "last",
     licence: str = "apache-2.0",
     sampler: dict[str, Any] | None = None,
-    shapes: Path | None = None,
+    guidance: Path | None = None,
 ) -> Path:
     """Write what is published of a run: pipeline with its source, card, pictures, configuration, report.
 
@@ -76,11 +76,11 @@ def stage(
         licence: Of the weights.
         sampler: scheduler (a name of `SCHEDULERS`), steps, step_power: another sampler than the run's to publish as
             the model's own.
-        shapes: File of `jet-diffusion fit-shapes` for this checkpoint, sampler and training jets, whose tilt becomes
+        guidance: File of `jet-diffusion fit-guidance` for this checkpoint, sampler and training jets, which becomes
             the model's own.
 
     Raises:
-        ValueError: If the tilt was fitted to anything else.
+        ValueError: If the guidance was fitted to anything else.
         FileNotFoundError: If the run has no such checkpoint or no picture of sampled jets.
         FileExistsError: If the folder holds something else.
     """
@@ -92,8 +92,11 @@ def stage(
     pipeline = load_pipeline(run.path, checkpoint=checkpoint)
     own = describe_sampler(pipeline)
     set_sampler(pipeline, **(sampler or {}))
-    if shapes is not None:
-        set_sampler(pipeline, shape_tilt=read_shape_tilt(shapes, pipeline, run.read_record()["dataset"]["fingerprint"]))
+    if guidance is not None:
+        set_sampler(
+            pipeline,
+            moment_guidance=read_moment_guidance(guidance, pipeline, run.read_record()["dataset"]["fingerprint"]),
+        )
     _say_what_differs(figures, own, describe_sampler(pipeline))
     work = partial_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
@@ -232,8 +235,8 @@ def make_model_card(
         facts=model_facts(run, pipeline, checkpoint),
         figures=figures,
         pt_range=_pt_range(pipeline),
-        totals=_totals(pipeline),
-        tilted=pipeline.config.shape_tilt is not None,
+        rings=_rings(pipeline),
+        guided=pipeline.config.moment_guidance is not None,
         rows="" if pipeline.conditioner is None else f"{pipeline.conditioner.config.num_rows:,}",
         fingerprint=dataset["fingerprint"],
     )
@@ -257,31 +260,37 @@ def model_facts(run: RunFolder, pipeline: JetImagePipeline, checkpoint: str) -> 
         *([("begun with the weights of", Path(config["init_from"]).name)] if config.get("init_from") else []),
         ("weights", f"exponential moving average, decay {config['ema_decay']}"),
         ("default sampler", _sampler(pipeline)),
-        *([("shape tilt", _strengths(pipeline.config.shape_tilt))] if pipeline.config.shape_tilt else []),
+        *(
+            [("moment guidance", _strengths(pipeline.config.moment_guidance))]
+            if pipeline.config.moment_guidance
+            else []
+        ),
         ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
 
 
-def read_shape_tilt(file: Path, pipeline: JetImagePipeline, training_jets: str) -> dict[str, Any]:
-    """The tilt of a file of `jet-diffusion fit-shapes`.
+def read_moment_guidance(file: Path, pipeline: JetImagePipeline, training_jets: str) -> dict[str, Any]:
+    """The guidance of a file of `jet-diffusion fit-guidance`.
 
     Args:
         file: What the fit wrote.
-        pipeline: The model that is to have the tilt, with its sampler and without a tilt.
+        pipeline: The model that is to have it, with its sampler and without guidance.
         training_jets: Fingerprint of the jets it was trained on.
 
     Raises:
         ValueError: If it is no such file, or of other weights, another sampler or other jets.
     """
     written = json.loads(file.read_text())
-    if not isinstance(written, dict) or not isinstance(written.get("shape_tilt"), dict):
-        raise ValueError(f"{file} has no shape_tilt; it must be a file of jet-diffusion fit-shapes")
+    if not isinstance(written, dict) or not isinstance(written.get("moment_guidance"), dict):
+        raise ValueError(f"{file} has no moment_guidance; it must be a file of jet-diffusion fit-guidance")
     needed = {**describe_sampler(pipeline), "training_jets": training_jets}
     for name, value in needed.items():
-        if name != "shape_tilt" and written.get(name) != value:
-            raise ValueError(f"the tilt of {file} was fitted with {name} {written.get(name)}, the model has {value}")
-    tilt: dict[str, Any] = written["shape_tilt"]
-    return tilt
+        if name != "moment_guidance" and written.get(name) != value:
+            raise ValueError(
+                f"the guidance of {file} was fitted with {name} {written.get(name)}, the model has {value}"
+            )
+    guidance: dict[str, Any] = written["moment_guidance"]
+    return guidance
 
 
 def was_staged(folder: Path) -> bool:
@@ -305,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint=arguments.checkpoint,
         licence=arguments.licence,
         sampler={name: getattr(arguments, name) for name in ("scheduler", "steps", "step_power")},
-        shapes=arguments.shape_tilt,
+        guidance=arguments.moment_guidance,
     )
     sys.stdout.write(f"staged in {folder}\n")
     if not arguments.dry_run:
@@ -318,15 +327,15 @@ def _sampler(pipeline: JetImagePipeline) -> str:
     return f"{solver_name(pipeline.scheduler)}, {settings.default_steps} steps, step_power {settings.step_power:g}"
 
 
-def _strengths(tilt: dict[str, Any]) -> str:
-    """A shape tilt in words."""
-    return "strengths " + ", ".join(f"{name} {value:.2f}" for name, value in tilt["strengths"].items())
+def _strengths(guidance: dict[str, Any]) -> str:
+    """Moment guidance in words."""
+    return "strengths " + ", ".join(f"{name} {value:.2f}" for name, value in guidance["strengths"].items())
 
 
-def _totals(pipeline: JetImagePipeline) -> str:
-    """What totals a jet is drawn with, in words; nothing for a model without."""
+def _rings(pipeline: JetImagePipeline) -> str:
+    """Which ring sums a jet is drawn with, in words; nothing for a model without."""
     edges = pipeline.representation.config.get("ring_edges")
-    if edges is None or pipeline.conditioner is None or not pipeline.conditioner.num_totals:
+    if edges is None or pipeline.conditioner is None or not pipeline.conditioner.num_ring_sums:
         return ""
     rings = len(edges) + 1
     return f"each channel in {rings} rings" if rings > 1 else "each channel"
@@ -349,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="publish with this solver, not the run's own")
     parser.add_argument("--steps", type=int, help="and so many steps")
     parser.add_argument("--step-power", type=float, help="and this value of sampling.step_power")
-    parser.add_argument("--shape-tilt", type=Path, help="and this file of `jet-diffusion fit-shapes`")
+    parser.add_argument("--moment-guidance", type=Path, help="and this file of `jet-diffusion fit-guidance`")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--dry-run", action="store_true", help="stage only, push nothing")
     return parser

@@ -32,8 +32,8 @@ class ClassConditioner(Conditioner):
         log_m0_mean: float = 0.0,
         log_m0_std: float = 1.0,
         num_frequencies: int = 0,
-        log_totals_mean: tuple[float, ...] = (),
-        log_totals_std: tuple[float, ...] = (),
+        log_ring_sums_mean: tuple[float, ...] = (),
+        log_ring_sums_std: tuple[float, ...] = (),
     ) -> None:
         super().__init__(
             embedding_dim=embedding_dim,
@@ -43,8 +43,8 @@ class ClassConditioner(Conditioner):
             log_m0_mean=log_m0_mean,
             log_m0_std=log_m0_std,
             num_frequencies=num_frequencies,
-            log_totals_mean=log_totals_mean,
-            log_totals_std=log_totals_std,
+            log_ring_sums_mean=log_ring_sums_mean,
+            log_ring_sums_std=log_ring_sums_std,
         )
         self.project = nn.Sequential()  # the class is its own embedding
 
@@ -53,9 +53,9 @@ class ClassConditioner(Conditioner):
         labels: torch.Tensor,
         pt: torch.Tensor,
         m0: torch.Tensor,
-        totals: Any = None,
+        ring_sums: Any = None,
         dropped: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(N, 1) sign of each class; pT, mass and totals are carried, not seen."""
+        """(N, 1) sign of each class; pT, mass and ring sums are carried, not seen."""
         sign = 2 * labels.to(self.dropped)[:, None] - 1
         return sign if dropped is None else torch.where(dropped[:, None], self.dropped, sign)

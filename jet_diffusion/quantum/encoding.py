@@ -44,7 +44,7 @@ class JetAmplitudeEncoder(Representation):
     lossless = False
     conserves_energy = False
     needs_hcal_towers = False
-    zeros_stand_apart = False
+    has_zero_gap = False
 
     @register_to_config
     def __init__(
@@ -146,7 +146,7 @@ class JetAmplitudeEncoder(Representation):
         mean = torch.full((len(x),), self.config.mean_total, device=x.device)
         return self.decode_states(to_states(x), mean if totals is None else totals)
 
-    def totals(self, energies: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+    def ring_sums(self, energies: torch.Tensor) -> torch.Tensor:
         """(N, 6): cells that hold energy in tracks, ECAL and HCAL, then their energies in GeV."""
         cells = self.pool(energies)
         return torch.cat([(cells > 0).sum((2, 3)).float(), GEV_PER_UNIT * energies.sum((2, 3))], 1)

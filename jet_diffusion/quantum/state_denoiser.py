@@ -41,8 +41,8 @@ class StateDenoiser(Denoiser):
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
-        totals: torch.Tensor | None = None,
-        previous: torch.Tensor | None = None,
+        ring_sums: torch.Tensor | None = None,
+        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The network's state for the noisy one, which is encoded (unit norm) first."""
         x_0 = unit_norm(call_unet(unet, unit_norm(x_t), timesteps, class_labels))

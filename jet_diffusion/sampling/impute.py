@@ -79,13 +79,13 @@ def impute_hcal(pipeline: JetImagePipeline, jets: JetSample, draws: int, *, step
     return ImputedEnergy(truth, np.stack(found))
 
 
-def _known_totals(pipeline: JetImagePipeline, energies: Array) -> torch.Tensor | None:
-    """Totals of tracks and ECAL, with HCAL's unknown, for a model conditioned on them."""
-    if pipeline.conditioner is None or not pipeline.conditioner.num_totals:
+def _known_ring_sums(pipeline: JetImagePipeline, energies: Array) -> torch.Tensor | None:
+    """Ring sums of tracks and ECAL, with HCAL's unknown, for a model conditioned on them."""
+    if pipeline.conditioner is None or not pipeline.conditioner.num_ring_sums:
         return None
-    totals = pipeline.representation.totals(torch.from_numpy(energies))
-    totals.unflatten(1, (2, 3, -1))[:, :, HCAL] = torch.nan
-    return totals
+    ring_sums = pipeline.representation.ring_sums(torch.from_numpy(energies))
+    ring_sums.unflatten(1, (2, 3, -1))[:, :, HCAL] = torch.nan
+    return ring_sums
 
 
 def _draw(pipeline: JetImagePipeline, jets: JetSample, energies: Array, steps: int, seed: int) -> Array:
@@ -111,7 +111,7 @@ def _draw(pipeline: JetImagePipeline, jets: JetSample, energies: Array, steps: i
     output = pipeline(
         len(jets),
         **conditions,
-        totals=_known_totals(pipeline, energies),
+        ring_sums=_known_ring_sums(pipeline, energies),
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(seed),
         batch_size=len(jets),

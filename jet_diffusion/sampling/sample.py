@@ -55,12 +55,12 @@ def set_sampler(
     scheduler: str | None = None,
     steps: int | None = None,
     step_power: float | None = None,
-    shape_tilt: dict[str, Any] | None = None,
+    moment_guidance: dict[str, Any] | None = None,
 ) -> None:
-    """Make a solver, its number of steps, where they lie and a shape tilt the pipeline's own; None leaves what is.
+    """Make a solver, its number of steps, where they lie and moment guidance the pipeline's own; None leaves what is.
 
     Raises:
-        ValueError: If the model cannot be tilted like that.
+        ValueError: If the model cannot be guided like that.
     """
     if scheduler is not None:
         pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
@@ -68,9 +68,9 @@ def set_sampler(
         pipeline.register_to_config(default_steps=steps)
     if step_power is not None:
         pipeline.register_to_config(step_power=step_power)
-    if shape_tilt is not None:
-        pipeline.register_to_config(shape_tilt=shape_tilt)
-        pipeline.check_shape_tilt()
+    if moment_guidance is not None:
+        pipeline.register_to_config(moment_guidance=moment_guidance)
+        pipeline.check_moment_guidance()
 
 
 def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> di
         "scheduler_config": json.dumps(_own_settings(pipeline.scheduler), default=str, sort_keys=True),
         "num_inference_steps": pipeline.config.default_steps if steps is None else steps,
         "step_power": pipeline.config.step_power,
-        "shape_tilt": json.dumps(pipeline.config.shape_tilt, sort_keys=True),
+        "moment_guidance": json.dumps(pipeline.config.moment_guidance, sort_keys=True),
     }
 
 

@@ -27,7 +27,11 @@ def ablate(monkeypatch):
 def rows_file(tmp_path, **changes):
     path = tmp_path / "rows.yaml"
     rows = [
-        {"name": "no totals", "options": ["--unet.totals=false", "--representation.ring_edges=[]"], "same_loss": False}
+        {
+            "name": "no totals",
+            "options": ["--unet.conditioning=jet"],
+            "same_loss": False,
+        }
     ]
     written = {"config": "configs/tiny.yaml", "options": [], "seeds": [0, 1], "rows": rows} | changes
     path.write_text(yaml.safe_dump(written))

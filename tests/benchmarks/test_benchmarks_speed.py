@@ -58,11 +58,11 @@ def test_a_tilted_model_is_timed_without_its_tilt_too(benchmarks, converted_fold
     from benchmarks.speed.sampling import NO_TILT, our_ddpm, untilted
 
     model = small_pipeline(converted_folder)
-    tilted = JetImagePipeline(**model.components, step_power=1.5, shape_tilt=tilt(0.5))
+    tilted = JetImagePipeline(**model.components, step_power=1.5, moment_guidance=tilt(0.5))
     plain = untilted(tilted)
-    assert plain.config.shape_tilt is None
+    assert plain.config.moment_guidance is None
     assert plain.config.step_power == 1.5
-    assert tilted.config.shape_tilt == tilt(0.5)
+    assert tilted.config.moment_guidance == tilt(0.5)
     solver = tilted.scheduler
     slow = our_ddpm(tilted, 1, 2, nullcontext)
     assert slow.name.endswith(NO_TILT)

@@ -150,7 +150,7 @@ def test_bad_arguments_leave_nothing_behind(pipeline, model, tmp_path):
 
 
 def test_unconditional_models_borrow_their_columns_and_say_so(converted_folder, tmp_path):
-    pipeline = small_pipeline(converted_folder, "--unet.conditional=false")
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=none")
     with pytest.raises(ValueError, match=r"unconditional: .*--like"):
         generate(pipeline, tmp_path / "jets.hdf5", 2)
     with QuarkGluonFile(sample_path()) as like:

@@ -17,7 +17,7 @@ from models import small_settings, tilt
 from strangers import run_stranger
 
 from jet_diffusion.commands.evaluate import main as evaluate
-from jet_diffusion.commands.fit_guidance import main as fit_shapes
+from jet_diffusion.commands.fit_guidance import main as fit_guidance
 from jet_diffusion.commands.generate import generate
 from jet_diffusion.commands.publish import main, stage
 from jet_diffusion.data.bundled import sample_path
@@ -33,7 +33,12 @@ from jet_diffusion.training.train import train
 def run(converted_folder, tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("runs") / "run"
-    options = ["--max_steps=3", "--learning_rate=0.01", "--unet.totals=true", "--representation.ring_edges=[.1,.3]"]
+    options = [
+        "--max_steps=3",
+        "--learning_rate=0.01",
+        "--unet.conditioning=rings",
+        "--representation.ring_edges=[.1,.3]",
+    ]
     return train(small_settings(converted_folder, folder, *options))
 
 
@@ -43,9 +48,9 @@ def staged(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shapes(run, converted_folder, tmp_path_factory):
-    file = tmp_path_factory.mktemp("shapes") / "shapes.json"
-    fit_shapes([str(run.path), str(converted_folder), "--rounds", "1", "--num-jets", "2", "--out", str(file)])
+def guidance(run, converted_folder, tmp_path_factory):
+    file = tmp_path_factory.mktemp("guidance") / "guidance.json"
+    fit_guidance([str(run.path), str(converted_folder), "--rounds", "1", "--num-jets", "2", "--out", str(file)])
     return file
 
 
@@ -68,12 +73,12 @@ def test_what_is_staged(staged, run):
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
         "scheduler/scheduler_config.json",
-        "representation/native_representations.py",
+        "representation/tower_representations.py",
         "representation/representation_config.json",
         "denoiser/spike_and_slab.py",
         "denoiser/config.json",
         "denoiser/diffusion_pytorch_model.safetensors",
-        "conditioner/conditioning.py",
+        "conditioner/conditioner.py",
         "conditioner/config.json",
         "conditioner/diffusion_pytorch_model.safetensors",
     }
@@ -229,10 +234,12 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_shape_tilt_is_published_and_works_without_our_package(run, shapes, tmp_path):
-    fitted = json.loads(shapes.read_text())
-    (tmp_path / "shapes.json").write_text(json.dumps({**fitted, "shape_tilt": {**tilt(0.5), "ratios": [0.1, 99.0]}}))
-    folder, choice = tmp_path / "model", ["--shape-tilt", str(tmp_path / "shapes.json")]
+def test_moment_guidance_is_published_and_works_without_our_package(run, guidance, tmp_path):
+    fitted = json.loads(guidance.read_text())
+    (tmp_path / "guidance.json").write_text(
+        json.dumps({**fitted, "moment_guidance": {**tilt(0.5), "ratios": [0.1, 99.0]}})
+    )
+    folder, choice = tmp_path / "model", ["--moment-guidance", str(tmp_path / "guidance.json")]
     main([str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
     card = (folder / "README.md").read_text()
     assert "strengths centroid_tracks 0.50" in card
@@ -246,18 +253,18 @@ def test_a_shape_tilt_is_published_and_works_without_our_package(run, shapes, tm
 
 
 @pytest.mark.integration
-def test_a_shape_tilt_of_something_else_is_refused(run, shapes, tmp_path):
-    fitted = json.loads(shapes.read_text())
+def test_moment_guidance_of_something_else_is_refused(run, guidance, tmp_path):
+    fitted = json.loads(guidance.read_text())
     for name in ("weights", "training_jets", "scheduler_config"):
         other = tmp_path / "other.json"
         other.write_text(json.dumps({**fitted, name: "other"}))
         with pytest.raises(ValueError, match=f"was fitted with {name} other"):
-            stage(run, tmp_path / "model", "user/jets", shapes=other)
+            stage(run, tmp_path / "model", "user/jets", guidance=other)
     with pytest.raises(ValueError, match=r"was fitted with step_power .*, the model has 3.0"):
-        stage(run, tmp_path / "model", "user/jets", sampler={"step_power": 3.0}, shapes=shapes)
+        stage(run, tmp_path / "model", "user/jets", sampler={"step_power": 3.0}, guidance=guidance)
     (tmp_path / "none.json").write_text("{}")
-    with pytest.raises(ValueError, match="must be a file of jet-diffusion fit-shapes"):
-        stage(run, tmp_path / "model", "user/jets", shapes=tmp_path / "none.json")
+    with pytest.raises(ValueError, match="must be a file of jet-diffusion fit-guidance"):
+        stage(run, tmp_path / "model", "user/jets", guidance=tmp_path / "none.json")
     assert not (tmp_path / "model").exists()
 
 

@@ -42,7 +42,7 @@ def test_more_noise_reconstructs_worse(pipeline, few):
     assert errors[0] < errors[1]
 
 
-@pytest.fixture(scope="module", params=[[], ["--unet.totals=true", "--representation.ring_edges=[.1,.3]"]])
+@pytest.fixture(scope="module", params=[[], ["--unet.conditioning=rings", "--representation.ring_edges=[.1,.3]"]])
 def imputing(request, converted_folder):
     return small_pipeline(converted_folder, *request.param, perturb=False)
 
@@ -64,8 +64,8 @@ def test_imputation_keeps_what_is_given(imputing, few, monkeypatch):
         np.testing.assert_allclose(images[:, :HCAL], truth[:, :HCAL], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.truth, 100 * truth[:, HCAL].sum(axis=(1, 2)), rtol=1e-5)
     assert found.draws.shape == (2, 4) and not np.allclose(*found.draws)
-    if pipeline.conditioner.num_totals:
-        known = pipeline.representation.totals(few_energies := torch.from_numpy(truth))
+    if pipeline.conditioner.num_ring_sums:
+        known = pipeline.representation.ring_sums(few_energies := torch.from_numpy(truth))
         in_hcal = torch.arange(18) // 3 % 3 == HCAL
         assert asked[0].isnan().equal(in_hcal.expand(len(few_energies), -1))
         assert torch.equal(asked[0][:, ~in_hcal], known[:, ~in_hcal])

@@ -5,6 +5,7 @@ import torch
 
 from jet_diffusion.pipelines.conditioner import NEIGHBOURS, Conditioner
 from jet_diffusion.pipelines.jet_image_pipeline import jet_generators
+from jet_diffusion.training.fit import fit_conditioner
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def conditioner():
     pt = 70 + 100 * torch.rand(2000, generator=generator)
     m0 = 0.15 * pt + 4 * labels + torch.rand(2000, generator=generator)
     torch.manual_seed(0)
-    return Conditioner.fit(labels, pt, m0, embedding_dim=16)
+    return fit_conditioner(Conditioner, labels, pt, m0, embedding_dim=16)
 
 
 def test_every_condition_moves_the_embedding(conditioner):
@@ -108,7 +109,7 @@ def test_names_and_numbers_mean_the_same():
 
 
 def test_a_class_without_training_jets_cannot_be_asked_for():
-    gluons = Conditioner.fit(torch.zeros(5), torch.rand(5) + 80, torch.rand(5) + 9, embedding_dim=4)
+    gluons = fit_conditioner(Conditioner, torch.zeros(5), torch.rand(5) + 80, torch.rand(5) + 9, embedding_dim=4)
     with pytest.raises(ValueError, match="no training jet has label 1"):
         gluons.draw(jet_generators(0, 0, 1), labels=torch.ones(1, dtype=torch.int64))
 
@@ -119,38 +120,38 @@ def with_totals(request):
     pt = 70 + 100 * torch.rand(1000, generator=generator)
     shape = (1000, request.param)
     totals = torch.cat([torch.randint(0, 300, shape, generator=generator), torch.rand(shape) * pt[:, None]], 1)
-    return Conditioner.fit(torch.arange(1000) % 2, pt, 0.2 * pt, totals, embedding_dim=16)
+    return fit_conditioner(Conditioner, torch.arange(1000) % 2, pt, 0.2 * pt, totals, embedding_dim=16)
 
 
 def test_totals_are_drawn_with_the_rest_of_a_training_jet(with_totals, tmp_path):
     with_totals.save_pretrained(tmp_path)
     again = Conditioner.from_pretrained(tmp_path)
-    columns = (*again.table(), *again.totals_table().unbind(1))
+    columns = (*again.table(), *again.ring_sums_table().unbind(1))
     rows = set(zip(*(column.tolist() for column in columns), strict=True))
     drawn = again.draw(jet_generators(0, 0, 100))
-    drawn_columns = (*drawn[:3], *drawn.totals.unbind(1))
+    drawn_columns = (*drawn[:3], *drawn.ring_sums.unbind(1))
     assert set(zip(*(column.tolist() for column in drawn_columns), strict=True)) <= rows
 
 
 def test_drawn_energies_follow_the_asked_pt_and_given_totals_stay(with_totals):
-    regions = with_totals.num_totals // 2
+    regions = with_totals.num_ring_sums // 2
     asked = torch.full((20, 2 * regions), torch.nan)
     asked[:, 0] = 42.0
     pt = torch.full((20,), 340.0)
     drawn = with_totals.draw(jet_generators(0, 0, 20), torch.ones(20, dtype=torch.int64), pt, 0.2 * pt, asked)
-    assert torch.equal(drawn.totals[:, 0], asked[:, 0])
+    assert torch.equal(drawn.ring_sums[:, 0], asked[:, 0])
     table_labels, table_pt, _ = with_totals.table()
-    shares = with_totals.totals_table()[:, regions:] / table_pt[:, None]
-    for jet in drawn.totals:
+    shares = with_totals.ring_sums_table()[:, regions:] / table_pt[:, None]
+    for jet in drawn.ring_sums:
         nearest = (shares[table_labels == 1] - jet[regions:] / 340).abs().sum(1).min()
         assert nearest < 1e-5
-    hits = drawn.totals[:, 1:regions]
+    hits = drawn.ring_sums[:, 1:regions]
     assert hits.round().equal(hits)
 
 
 def test_totals_move_the_embedding(with_totals):
     conditions = torch.tensor([1]), torch.tensor([100.0]), torch.tensor([20.0])
-    regions = with_totals.num_totals // 2
+    regions = with_totals.num_ring_sums // 2
     totals = torch.tensor([[50.0, 200, 10, 60, 30, 10]]).repeat_interleave(regions // 3, 1)
     base = with_totals(*conditions, totals)
     for place in range(2 * regions):

@@ -10,22 +10,22 @@ from diffusers import DDPMScheduler
 
 from jet_diffusion.pipelines.crystal_refiner import CrystalNetwork
 from jet_diffusion.pipelines.denoiser import PlainDenoiser
-from jet_diffusion.pipelines.pixel_prior import Hits, fit_mixture
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
-from jet_diffusion.pipelines.sum_constraints import HitEnergy
+from jet_diffusion.pipelines.sum_constraints import HitEnergy, energy_inputs, match_counts, match_energies
 from jet_diffusion.pipelines.tower_representations import TowerPatches
+from jet_diffusion.training.fit import Hits, fit_mixture, fit_representation, fit_spike_and_slab
 
 NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
 @pytest.fixture
 def representation(jets):
-    return TowerPatches.fit([torch.from_numpy(jets.energies)])
+    return fit_representation(TowerPatches, [torch.from_numpy(jets.energies)])
 
 
 @pytest.fixture
 def ringed(jets):
-    return TowerPatches.fit([torch.from_numpy(jets.energies)], ring_edges=(0.1, 0.2, 0.4, 0.7))
+    return fit_representation(TowerPatches, [torch.from_numpy(jets.energies)], ring_edges=(0.1, 0.2, 0.4, 0.7))
 
 
 LINE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -38,19 +38,19 @@ def hit_energy(representation):
     return HitEnergy(*line)
 
 
-def fit(representation, jets, **settings):
-    if representation.config.ring_edges:
-        settings["regions"] = representation.regions()
-    return SpikeAndSlabDenoiser.fit(
-        [representation.encode(torch.from_numpy(jets.energies))],
-        channel_group=representation.channel_group,
-        zero=representation.zero(),
-        hit_threshold=representation.hit_threshold(),
-        mask=representation.mask(),
-        noise_schedule=NOISE,
-        energy_line=representation.energy_line().tolist(),
-        **settings,
-    )
+def fit(representation, jets, match_ratio=0.5, **settings):
+    x = representation.encode(torch.from_numpy(jets.energies))
+    return fit_spike_and_slab([x], representation, NOISE, match_ratio=match_ratio, **settings)
+
+
+def posterior(denoiser, x_t, timesteps, delta=0.0, eta=None):
+    """Log-odds and value of a hit by x_t and what others know of the pixel."""
+    slab = denoiser.prior.slab_posterior(x_t, *denoiser.noise_level(timesteps), eta)
+    return denoiser.prior.logit + delta + slab.log_bayes_factor, slab.value
+
+
+def with_counts(denoiser, logit, counts):
+    return match_counts(logit, counts, denoiser.prior, denoiser.rings)
 
 
 def deserts(representation, hit):
@@ -92,7 +92,7 @@ def test_the_marginal_estimate_is_bayes_rule(components, timestep):
         ([1.0], [9.0], [1.5]) if components == 1 else ([0.5, 0.3, 0.2], [7.0, 9.0, 14.0], [0.4, 1, 3])
     )
     denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [weights], [means], [stds], NOISE, LINE)
-    p = torch.sigmoid(denoiser.prior_logit_bits.view(torch.float32)).item()
+    p = torch.sigmoid(denoiser.prior.logit).item()
     timesteps = torch.tensor([timestep])
     alpha, sigma = (level.double().item() for level in denoiser.noise_level(timesteps))
     for x_t in (-0.5, alpha * 3.0, alpha * 9.0, alpha * 15.0):
@@ -114,15 +114,17 @@ def test_the_network_tilts_the_slab(timestep):
     # The tilt is normalised to second order: the rest is a factor of the odds.
     rest = norm / math.exp(b * mean + b**2 * variance / 2)
     assert rest == pytest.approx(1, abs=0.1)
-    logit = denoiser.prior_logit_bits.view(torch.float32).item() + math.log(rest)
+    logit = denoiser.prior.logit.item() + math.log(rest)
     timesteps = torch.tensor([timestep])
     alpha, sigma = (level.double().item() for level in denoiser.noise_level(timesteps))
     for x_t in (alpha * 7.0, alpha * 9.0, alpha * 12.0):
         eta = torch.full((1, 1, 1, 1), b * math.sqrt(variance))
-        odds, value = denoiser.posterior(torch.full((1, 1, 1, 1), x_t), timesteps, eta=eta)
+        odds, value = posterior(denoiser, torch.full((1, 1, 1, 1), x_t), timesteps, eta=eta)
         p = 1 / (1 + math.exp(-logit))
         exact = integrated_posterior(x_t, alpha, sigma, -0.2, p, [w / norm for w in tilted], moved, stds)
-        assert denoiser.estimate(denoiser.hit_probability(odds), value).item() == pytest.approx(exact.item(), abs=2e-3)
+        assert denoiser.prior.estimate(denoiser.prior.hit_probability(odds), value).item() == pytest.approx(
+            exact.item(), abs=2e-3
+        )
 
 
 def test_training_starts_at_the_marginal_denoiser(representation, jets):
@@ -146,9 +148,9 @@ def test_the_marginal_beats_guessing_the_mean_until_noise_drowns_it(representati
 def test_the_network_moves_odds_and_value(representation, jets):
     denoiser = fit(representation, jets)
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 500)
-    logit, value = denoiser.posterior(x_t, timesteps)
-    likelier, _ = denoiser.posterior(x_t, timesteps, delta=torch.tensor(2.0))
-    _, higher = denoiser.posterior(x_t, timesteps, eta=torch.tensor(1.0))
+    logit, value = posterior(denoiser, x_t, timesteps)
+    likelier, _ = posterior(denoiser, x_t, timesteps, delta=torch.tensor(2.0))
+    _, higher = posterior(denoiser, x_t, timesteps, eta=torch.tensor(1.0))
     torch.testing.assert_close(likelier - logit, torch.full_like(logit, 2.0), rtol=1e-4, atol=1e-3)
     assert (higher > value).all()
 
@@ -164,9 +166,9 @@ def test_padding_is_a_zero_for_certain(representation, jets):
 
 def test_a_prior_by_position_knows_where_jets_are(representation, jets):
     flat, mapped = (fit(representation, jets, prior=prior) for prior in ("group", "mixture"))
-    prior = torch.sigmoid(mapped.prior_logit_bits.view(torch.float32))
+    prior = torch.sigmoid(mapped.prior.logit)
     assert prior[50, 12, 12] > 3 * prior[50, 2, 2]  # HCAL: the centre against a corner
-    assert torch.sigmoid(flat.prior_logit_bits.view(torch.float32))[50].unique().numel() == 1
+    assert torch.sigmoid(flat.prior.logit)[50].unique().numel() == 1
     x_0 = representation.encode(torch.from_numpy(jets.energies))
     x_t, _, timesteps = noisy(flat, x_0, 600)
     errors = [(d.marginal(x_t, timesteps) - x_0).square().mean() for d in (flat, mapped)]
@@ -193,6 +195,16 @@ def test_saving_keeps_it_to_the_bit_in_any_precision(representation, jets, tmp_p
     assert torch.equal(again.marginal(x_t, timesteps), before)
 
 
+def test_buffers_stay_exact_and_the_network_follows(representation, jets):
+    denoiser = fit(representation, jets, crystal_channels=(4,))
+    exact = {name: tensor.clone() for name, tensor in denoiser.named_buffers()}
+    denoiser.half()
+    assert all(torch.equal(tensor, exact[name]) for name, tensor in denoiser.named_buffers())
+    assert all(tensor.dtype != torch.float16 for tensor in denoiser.buffers())
+    assert all(parameter.dtype == torch.float16 for parameter in denoiser.parameters())
+    assert all(tensor.is_meta for tensor in denoiser.to("meta").buffers())
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("timestep", [0, 400, 999])
 def test_a_perfect_plain_prediction_gives_the_jet_back(representation, jets, prediction, timestep):
@@ -202,18 +214,6 @@ def test_a_perfect_plain_prediction_gives_the_jet_back(representation, jets, pre
     perfect = denoiser.target(x_0, noise, timesteps)
     output = denoiser(lambda x, t, class_labels=None: SimpleNamespace(sample=perfect), x_t, timesteps)
     torch.testing.assert_close(output.x0, x_0, rtol=1e-3, atol=2e-3)
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
-def test_min_snr_weights_all_predictions_alike_in_x0(prediction):
-    plain, weighted = (PlainDenoiser(1, NOISE, prediction, snr_gamma=gamma) for gamma in (0.0, 5.0))
-    timesteps = torch.tensor([10, 500, 990])
-    alpha, sigma = plain.noise_level(timesteps)
-    assert torch.equal(plain.loss_weight(timesteps), torch.ones_like(alpha))
-    # The same error of x_0 in the units of the prediction.
-    unit = {"epsilon": alpha / sigma, "sample": torch.ones_like(alpha), "v_prediction": 1 / sigma}[prediction]
-    in_x0 = weighted.loss_weight(timesteps) * unit.square()
-    torch.testing.assert_close(in_x0, (alpha / sigma).square().clamp(max=5.0), rtol=1e-4, atol=0)
 
 
 def test_noise_levels_are_diffusers_and_rise_between():
@@ -270,11 +270,11 @@ def test_bad_settings_are_refused(representation, jets):
 def test_asked_hits_are_what_the_prior_expects(representation, jets):
     denoiser = fit(representation, jets)
     hits = torch.tensor([[10.0, 300.0, 4.0], [150.0, torch.nan, 40.0]])
-    logit = denoiser.prior_logit_bits.view(torch.float32) + denoiser.prior_shift(hits)
-    expected = (torch.sigmoid(logit) * denoiser.inside).sum((2, 3))
+    logit = denoiser.prior.logit + denoiser.rings.prior_shift(hits)
+    expected = (torch.sigmoid(logit) * denoiser.prior.inside).sum((2, 3))
     group = torch.tensor(representation.channel_group)
     found = torch.stack([expected[:, group == g].sum(1) for g in range(3)], 1)
-    average = (torch.sigmoid(denoiser.prior_logit_bits.view(torch.float32)) * denoiser.inside).sum((1, 2))
+    average = (torch.sigmoid(denoiser.prior.logit) * denoiser.prior.inside).sum((1, 2))
     hits[1, 1] = average[group == 1].sum()  # unknown: the prior as it was fitted
     torch.testing.assert_close(found, hits, rtol=0.02, atol=0)
 
@@ -284,7 +284,7 @@ def test_asked_hits_move_the_estimate_of_their_own_channels_alone(representation
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:4])), 900)
     unet = constant_unet(0.0, 2 * len(representation.channel_group))
     few, many = (
-        denoiser(unet, x_t, timesteps, totals=torch.tensor([[n, *[torch.nan] * 5]]).expand(4, 6)).x0
+        denoiser(unet, x_t, timesteps, ring_sums=torch.tensor([[n, *[torch.nan] * 5]]).expand(4, 6)).x0
         for n in (5.0, 500.0)
     )
     group = torch.tensor(representation.channel_group)
@@ -296,14 +296,15 @@ def test_asked_hits_move_the_estimate_of_their_own_channels_alone(representation
 def test_a_mixture_by_position_describes_hits_better(representation, jets):
     x = representation.encode(torch.from_numpy(jets.energies))
     hit = (x > representation.hit_threshold().view(-1, 1, 1)) & representation.mask()
-    surprises = []
+    likelihoods = []
     for settings in ({"components": 3, "prior": "group"}, {"components": 3, "prior": "mixture"}):
-        weights, means, variances = fit(representation, jets, **settings).slab()
+        prior = fit(representation, jets, **settings).prior
+        weights, means, variances = prior.weights, prior.means, prior.stds.square()
         density = weights.log() - (x[:, None] - means).square() / variances / 2 - variances.log() / 2
-        surprises.append(-density.logsumexp(1)[hit].mean())
+        likelihoods.append(-density.logsumexp(1)[hit].mean())
         assert torch.allclose(weights.sum(0), torch.ones(()))
-    assert surprises[1] < surprises[0]
-    weights, *_ = fit(representation, jets, components=3, prior="mixture").slab()
+    assert likelihoods[1] < likelihoods[0]
+    weights = fit(representation, jets, components=3, prior="mixture").prior.weights
     group = torch.tensor(representation.channel_group)
     empty = deserts(representation, hit)
     assert empty.any()
@@ -317,10 +318,10 @@ def test_a_mixture_by_position_describes_hits_better(representation, jets):
 def test_probabilities_add_up_to_the_asked_hits(representation, jets, timestep, offset):
     denoiser = fit(representation, jets)
     x_0 = representation.encode(torch.from_numpy(jets.energies[:8]))
-    hits = representation.totals(torch.from_numpy(jets.energies[:8]))[:, :3]
+    hits = representation.ring_sums(torch.from_numpy(jets.energies[:8]))[:, :3]
     x_t, _, timesteps = noisy(denoiser, x_0, timestep)
-    logit, _ = denoiser.posterior(x_t, timesteps, offset + torch.randn(x_t.shape[1], 1, 1))
-    probability = torch.sigmoid(denoiser.held(logit, hits)) * denoiser.inside
+    logit, _ = posterior(denoiser, x_t, timesteps, offset + torch.randn(x_t.shape[1], 1, 1))
+    probability = torch.sigmoid(with_counts(denoiser, logit, hits)) * denoiser.prior.inside
     group = torch.tensor(representation.channel_group)
     found = torch.stack([probability[:, group == g].sum((1, 2, 3)) for g in range(3)], 1)
     torch.testing.assert_close(found, hits, rtol=0.02, atol=0.2)
@@ -330,14 +331,16 @@ def test_probabilities_add_up_to_the_asked_hits(representation, jets, timestep, 
 def test_probabilities_add_up_to_the_asked_hits_of_each_ring(ringed, jets, timestep):
     denoiser = fit(ringed, jets)
     energies = torch.from_numpy(jets.energies[:8])
-    hits = ringed.totals(energies)[:, :15]
+    hits = ringed.ring_sums(energies)[:, :15]
     hits[0, 7] = torch.nan
     x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), timestep)
-    logit, _ = denoiser.posterior(x_t, timesteps, denoiser.prior_shift(hits))
-    probability, before = (torch.sigmoid(one) * denoiser.inside for one in (denoiser.held(logit, hits), logit))
+    logit, _ = posterior(denoiser, x_t, timesteps, denoiser.rings.prior_shift(hits))
+    probability, before = (
+        torch.sigmoid(one) * denoiser.prior.inside for one in (with_counts(denoiser, logit, hits), logit)
+    )
     found, free = torch.zeros(8, 15), torch.zeros(8, 15)
     for region in range(15):
-        member = ringed.regions() == region
+        member = ringed.rings() == region
         found[:, region], free[:, region] = probability[:, member].sum(1), before[:, member].sum(1)
     hits[0, 7] = free[0, 7]  # not known: as it was
     torch.testing.assert_close(found, hits, rtol=0.02, atol=0.25)
@@ -346,26 +349,26 @@ def test_probabilities_add_up_to_the_asked_hits_of_each_ring(ringed, jets, times
 def test_the_prior_expects_the_asked_hits_of_each_ring(ringed, jets):
     denoiser = fit(ringed, jets)
     hits = torch.tensor([[3.0, 6, 10, 20, 40, 40, 50, 60, 50, 40, 3, 3, 2, 2, 5]])
-    logit = denoiser.prior_logit_bits.view(torch.float32) + denoiser.prior_shift(hits)
-    probability = torch.sigmoid(logit) * denoiser.inside
-    found = torch.stack([probability[:, ringed.regions() == region].sum(1) for region in range(15)], 1)
+    logit = denoiser.prior.logit + denoiser.rings.prior_shift(hits)
+    probability = torch.sigmoid(logit) * denoiser.prior.inside
+    found = torch.stack([probability[:, ringed.rings() == region].sum(1) for region in range(15)], 1)
     torch.testing.assert_close(found, hits, rtol=0.03, atol=0)
 
 
 def test_energies_are_held_ring_by_ring(ringed, jets):
     denoiser = fit(ringed, jets, components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:6])
-    totals = ringed.totals(energies)
+    totals = ringed.ring_sums(energies)
     x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 100)
-    held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
-    denoiser.register_to_config(hold_energies=False)
-    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
-    expected = hit_energy(ringed).expected(denoiser.slab_posterior(x_t, timesteps, torch.zeros_like(x_t)))
+    held = denoiser(constant_unet(0.0, 102), x_t, timesteps, ring_sums=totals)
+    denoiser.register_to_config(match_ratio=0.0)
+    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, ring_sums=totals)
+    expected = hit_energy(ringed).expected(denoiser.prior.slab_posterior(x_t, *denoiser.noise_level(timesteps)))
     moved = held.value - free.value
-    energy, moved = (denoiser.hit_probability(held.logit) * expected(by)[0] for by in (moved * 0, moved))
+    energy, moved = (denoiser.prior.hit_probability(held.logit) * expected(by)[0] for by in (moved * 0, moved))
     asked = totals[:, 15:]
     before, after = (
-        (torch.stack([e[:, ringed.regions() == region].sum(1) for region in range(15)], 1) / asked).log().abs()
+        (torch.stack([e[:, ringed.rings() == region].sum(1) for region in range(15)], 1) / asked).log().abs()
         for e in (energy, moved)
     )
     known = (asked > 0.1) & (totals[:, :15] > 1)
@@ -377,18 +380,18 @@ def test_energies_are_held_ring_by_ring(ringed, jets):
 def test_unknown_hits_hold_nothing(representation, jets):
     denoiser = fit(representation, jets)
     logit = torch.randn(2, *representation.shape)
-    assert torch.equal(denoiser.held(logit, torch.full((2, 3), torch.nan)), logit)
+    assert torch.equal(with_counts(denoiser, logit, torch.full((2, 3), torch.nan)), logit)
 
 
 def test_what_is_not_asked_for_leaves_gradients_finite(ringed, jets):
     denoiser = fit(ringed, jets, components=3, prior="mixture")
     energies = torch.from_numpy(jets.energies[:3])
-    totals = ringed.totals(energies)
+    totals = ringed.ring_sums(energies)
     totals[0] = torch.nan
     totals[1, 3], totals[1, 20] = torch.nan, torch.nan
     x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 80)
     answer = torch.zeros(3, 102, *ringed.shape[1:], requires_grad=True)
-    output = denoiser(lambda x, t, class_labels=None: SimpleNamespace(sample=answer), x_t, timesteps, totals=totals)
+    output = denoiser(lambda x, t, class_labels=None: SimpleNamespace(sample=answer), x_t, timesteps, ring_sums=totals)
     (output.logit.square().mean() + output.value.square().mean()).backward()
     assert answer.grad.isfinite().all()
     assert (answer.grad[0] != 0).any()
@@ -400,18 +403,18 @@ def test_a_shift_of_a_whole_group_has_no_gradient_where_its_hits_are_held(repres
     x_t, _, timesteps = noisy(denoiser, x_0, 800)
     common = torch.zeros(1, requires_grad=True)
     single = torch.zeros(representation.shape, requires_grad=True)
-    logit, value = denoiser.posterior(x_t, timesteps, common + single)
-    held = denoiser.held(logit, representation.totals(torch.from_numpy(jets.energies[:2]))[:, :3])
-    (denoiser.estimate(denoiser.hit_probability(held), value) - x_0).square().sum().backward()
+    logit, value = posterior(denoiser, x_t, timesteps, common + single)
+    held = with_counts(denoiser, logit, representation.ring_sums(torch.from_numpy(jets.energies[:2]))[:, :3])
+    (denoiser.prior.estimate(denoiser.prior.hit_probability(held), value) - x_0).square().sum().backward()
     assert common.grad.abs() < 1e-3 * single.grad.abs().sum()
 
 
 @pytest.mark.parametrize("timestep", [400, 600, 900])
 def test_the_likelihood_is_best_where_the_squared_error_is(timestep):
     """One pixel, many jets: both losses have their minimum at the marginal denoiser, delta = eta = 0."""
-    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [[1.0]], [[0.0]], [[1.0]], NOISE, LINE)
-    denoiser.prior_logit_bits.copy_(torch.logit(torch.tensor([[[0.2]]])).view(torch.int32))
-    denoiser.place_bits.copy_(torch.tensor([6.0, 0.8]).view(2, 1, 1, 1).view(torch.int32))
+    denoiser = SpikeAndSlabDenoiser((0,), (1, 1), (-0.2,), [[1.0]], [[6.0]], [[0.8]], NOISE, LINE)
+    denoiser.prior.logit.copy_(torch.logit(torch.tensor([[[0.2]]])))
+    denoiser.prior.hit_moments.copy_(torch.tensor([6.0, 0.8]).view(2, 1, 1, 1))
     generator = torch.Generator().manual_seed(0)
     hit = torch.rand(200_000, 1, 1, 1, generator=generator) < 0.2
     x_0 = torch.where(hit, 6 + 0.8 * torch.randn(hit.shape, generator=generator), torch.tensor(-0.2))
@@ -422,10 +425,12 @@ def test_the_likelihood_is_best_where_the_squared_error_is(timestep):
             return SimpleNamespace(sample=torch.tensor([delta, eta]).view(1, 2, 1, 1).expand(len(x), 2, 1, 1))
 
         output = denoiser(unet, x_t, timesteps)
-        surprise = denoiser.surprise(output, x_0, hit, timesteps).mean()
+        likelihood = denoiser.negative_log_likelihood(output, x_0, hit, timesteps).mean()
         # A weight by what is known, x_t, leaves the optimum where it is.
-        weighted = denoiser.surprise(output, x_0, hit, timesteps, value_weight=1 + x_t.clamp(min=0)).mean()
-        return (output.x0 - x_0).square().mean(), surprise, weighted
+        weighted = denoiser.negative_log_likelihood(
+            output, x_0, hit, timesteps, value_weight=1 + x_t.clamp(min=0)
+        ).mean()
+        return (output.x0 - x_0).square().mean(), likelihood, weighted
 
     best = losses(0.0, 0.0)
     for moved in ((0.3, 0.0), (-0.3, 0.0), (0.0, 0.3), (0.0, -0.3)):
@@ -447,7 +452,7 @@ def test_the_network_sees_its_previous_estimate_or_the_pixels_own(representation
     marginal = denoiser.marginal(x_t, timesteps)
     previous = torch.stack([torch.full_like(marginal[0], 3.0), torch.full_like(marginal[0], torch.nan)])
     denoiser(unet, x_t, timesteps)
-    denoiser(unet, x_t, timesteps, previous=previous)
+    denoiser(unet, x_t, timesteps, previous_x0=previous)
     assert torch.equal(seen[0], marginal)
     assert torch.equal(seen[1][0], previous[0])
     assert torch.equal(seen[1][1], marginal[1])
@@ -495,16 +500,16 @@ def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, time
     denoiser = fit(representation, jets, **settings)
     energies = torch.from_numpy(jets.energies[:6])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), timestep)
-    totals = representation.totals(energies)
+    totals = representation.ring_sums(energies)
     totals[0, 4] = torch.nan
-    output = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
-    denoiser.register_to_config(hold_energies=False)
-    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals)
+    output = denoiser(constant_unet(0.0, 102), x_t, timesteps, ring_sums=totals)
+    denoiser.register_to_config(match_ratio=0.0)
+    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, ring_sums=totals)
     group = torch.tensor(representation.channel_group)
     assert torch.equal(output.x0[0, group == 1], free.x0[0, group == 1])  # not known: as it was
-    slab = denoiser.slab_posterior(x_t, timesteps, torch.zeros_like(x_t))
+    slab = denoiser.prior.slab_posterior(x_t, *denoiser.noise_level(timesteps))
     moved = output.value - free.value
-    probability = torch.sigmoid(free.logit) * denoiser.inside
+    probability = torch.sigmoid(free.logit) * denoiser.prior.inside
     shift = (moved / slab.variance.sqrt())[probability > 0.1]
     assert shift.abs().max() < 2.01
     assert shift.abs().max() > 0.1
@@ -522,14 +527,14 @@ def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, time
 def test_energies_are_held_at_low_noise_alone(representation, jets):
     denoiser = fit(representation, jets)
     energies = torch.from_numpy(jets.energies[:2])
-    x_0, totals = representation.encode(energies), representation.totals(energies)
+    x_0, totals = representation.encode(energies), representation.ring_sums(energies)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
-    denoiser.register_to_config(hold_ratio=0.2)
+    denoiser.register_to_config(match_ratio=0.2)
     timesteps = torch.tensor([40, 100])  # sigma/alpha .15 and .35
     x_t = denoiser.add_noise(x_0, noise, timesteps)
-    held = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals).value
-    denoiser.register_to_config(hold_energies=False)
-    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, totals=totals).value
+    held = denoiser(constant_unet(0.0, 102), x_t, timesteps, ring_sums=totals).value
+    denoiser.register_to_config(match_ratio=0.0)
+    free = denoiser(constant_unet(0.0, 102), x_t, timesteps, ring_sums=totals).value
     assert (held[0] - free[0]).abs().max() > 1e-3
     assert torch.equal(held[1], free[1])
 
@@ -540,15 +545,15 @@ def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(represe
     x_0 = representation.encode(energies)
     x_t, _, timesteps = noisy(denoiser, x_0, 300)
     common, single = torch.zeros(1, requires_grad=True), torch.zeros(representation.shape, requires_grad=True)
-    slab = denoiser.slab_posterior(x_t, timesteps)
-    logit = denoiser.log_odds(slab, 0.0)
+    slab = denoiser.prior.slab_posterior(x_t, *denoiser.noise_level(timesteps))
+    probability = denoiser.prior.hit_probability(denoiser.prior.logit + slab.log_bayes_factor)
     group = torch.tensor(representation.channel_group)
     expected = hit_energy(representation).expected(slab)(torch.zeros_like(x_t))
-    energy, covariance, _ = (torch.sigmoid(logit) * denoiser.inside * part for part in expected)
+    energy, covariance, _ = (probability * part for part in expected)
     asked = torch.zeros(4, 3).index_add(1, group, energy.sum((2, 3)))
     # What moves in proportion to the covariance is the very thing that is held.
     moved = replace(slab, value=slab.value + covariance * common + single)
-    held = denoiser.held_values(moved, logit, asked)
+    held = match_energies(moved, probability, asked, denoiser.hit_energy, denoiser.rings)
     torch.testing.assert_close(held, slab.value, rtol=0, atol=1e-3)  # as asked already
     weights = torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
     (weights * covariance * held).sum().backward()
@@ -560,7 +565,7 @@ def test_energy_shares_average_to_one_over_the_hits(representation, jets):
     x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:6])), 400)
     output = denoiser(constant_unet(0.0, 102), x_t, timesteps)
     share = denoiser.energy_share(output)
-    probability = torch.sigmoid(output.logit) * denoiser.inside
+    probability = torch.sigmoid(output.logit) * denoiser.prior.inside
     group = torch.tensor(representation.channel_group)
     for g in range(3):
         mine = group == g
@@ -574,14 +579,14 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, 
     assert denoiser.unet_channels() == (153, 102)
     energies = torch.from_numpy(jets.energies[:4])
     x_t, _, timesteps = noisy(denoiser, representation.encode(energies), 300)
-    logit, value = denoiser.posterior(x_t, timesteps)
-    probability, energy = denoiser.hit_probability(logit), hit_energy(representation).at(value)
+    logit, value = posterior(denoiser, x_t, timesteps)
+    probability, energy = denoiser.prior.hit_probability(logit), hit_energy(representation).at(value)
     group = torch.tensor(representation.channel_group)
     expected = torch.zeros(4, 3).index_add(1, group, (probability * energy).sum((2, 3)))
     number = torch.zeros(4, 3).index_add(1, group, probability.sum((2, 3)))
     twice = 2 * expected
     twice[0, 1] = torch.nan
-    seen, missing = denoiser.energy_inputs(probability, value, twice)
+    seen, missing = energy_inputs(probability * energy, probability, twice, denoiser.rings)
     sums = torch.zeros(4, 3).index_add(1, group, seen.sum((2, 3)))
     unlimited = torch.tensor([[bool((seen[i, group == g] < 29.9).all()) for g in range(3)] for i in range(4)])
     asked = torch.full((4, 3), 2.0)
@@ -593,7 +598,7 @@ def test_energy_inputs_are_in_mean_hits_and_say_what_is_missing(representation, 
     unet = constant_unet(0.0, 102)
     hits = torch.full((4, 3), torch.nan)
     totals = torch.cat([hits, twice], 1)
-    denoiser(lambda x, *rest, **named: given.append(x) or unet(x, *rest, **named), x_t, timesteps, totals=totals)
+    denoiser(lambda x, *rest, **named: given.append(x) or unet(x, *rest, **named), x_t, timesteps, ring_sums=totals)
     assert torch.equal(given[0][:, :51], x_t)
     torch.testing.assert_close(given[0][:, 51:], torch.cat([seen, missing], 1))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, HeunDiscreteScheduler
+from diffusers import DDPMScheduler
 from models import small_pipeline
 from PIL import Image
 
@@ -54,7 +54,7 @@ def test_output_is_jets_with_their_conditions(pipeline):
     assert output.labels.tolist() == [1, 0, 1]
     assert output.pt.tolist() == [100, 120, 90]
     assert (output.m0 > 0).all()
-    assert 0 <= output.held_fraction < 1
+    assert 0 <= output.clipped_fraction < 1
 
 
 def test_output_types_agree(pipeline):
@@ -126,10 +126,12 @@ def test_holding_keeps_x0_in_the_fitted_range(pipeline):
 
     try:
         pipeline.unet.conv_out.weight.data.mul_(100)
-        for hold in (True, False):
-            output = pipeline(1, num_inference_steps=1, generator=seeded(), hold=hold, callback_on_step_end=check)
-            assert seen["outside"] is not hold
-            assert (output.held_fraction > 0) is hold
+        for clip_sample in (True, False):
+            output = pipeline(
+                1, num_inference_steps=1, generator=seeded(), clip_sample=clip_sample, callback_on_step_end=check
+            )
+            assert seen["outside"] is not clip_sample
+            assert (output.clipped_fraction > 0) is clip_sample
     finally:
         pipeline.unet.conv_out.weight.data.copy_(weights)
 
@@ -137,9 +139,9 @@ def test_holding_keeps_x0_in_the_fitted_range(pipeline):
 def test_holding_makes_no_hit_smaller_than_the_smallest_fitted(pipeline):
     smallest = np.exp(pipeline.representation.config.log_min)
     below = {}
-    for hold in (True, False):
-        images = pipeline(4, num_inference_steps=2, generator=seeded(), hold=hold).images
-        below[hold] = int(((images > 0) & (images < smallest * (1 - 1e-3))).sum())
+    for clip_sample in (True, False):
+        images = pipeline(4, num_inference_steps=2, generator=seeded(), clip_sample=clip_sample).images
+        below[clip_sample] = int(((images > 0) & (images < smallest * (1 - 1e-3))).sum())
     assert below[False] > 0
     assert below[True] == 0
 
@@ -149,7 +151,7 @@ def test_the_share_held_does_not_depend_on_the_batch(pipeline):
     try:
         pipeline.unet.conv_out.weight.data.mul_(100)
         shares = [
-            pipeline(3, num_inference_steps=3, generator=seeded(), batch_size=size).held_fraction for size in (2, 3)
+            pipeline(3, num_inference_steps=3, generator=seeded(), batch_size=size).clipped_fraction for size in (2, 3)
         ]
     finally:
         pipeline.unet.conv_out.weight.data.copy_(weights)
@@ -184,18 +186,11 @@ def test_plain_denoisers_sample_too(converted_folder, prediction):
     plain = small_pipeline(converted_folder, f"--denoiser.kind={prediction}")
     output = plain(2, num_inference_steps=4, generator=seeded())
     assert np.isfinite(output.images).all()
-    assert output.held_fraction > 0
-
-
-def test_zero_terminal_snr_samples_finitely(converted_folder):
-    pipeline = small_pipeline(converted_folder, "--noise.rescale_betas_zero_snr=true")
-    for name in SCHEDULERS:
-        pipeline.scheduler = make_scheduler(name, pipeline.scheduler.config)
-        assert np.isfinite(pipeline(1, num_inference_steps=4, generator=seeded()).images).all(), name
+    assert output.clipped_fraction > 0
 
 
 def test_unconditional_models_sample_and_say_so(converted_folder):
-    pipeline = small_pipeline(converted_folder, "--unet.conditional=false")
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=none")
     output = pipeline(2, num_inference_steps=2)
     assert output.labels.tolist() == [-1, -1]
     assert np.isnan(output.pt).all()
@@ -268,13 +263,6 @@ def test_other_noise_schedules_are_refused(pipeline, default_scheduler):
         make_scheduler("heun", config)
 
 
-def test_a_scheduler_that_ignores_zero_terminal_snr_is_caught(converted_folder):
-    pipeline = small_pipeline(converted_folder, "--noise.rescale_betas_zero_snr=true")
-    pipeline.scheduler = HeunDiscreteScheduler.from_config(pipeline.scheduler.config)
-    with pytest.raises(ValueError, match="HeunDiscreteScheduler"):
-        pipeline(1)
-
-
 def test_timesteps_can_be_chosen_where_the_scheduler_takes_them(pipeline, default_scheduler):
     output = pipeline(1, timesteps=[999, 500, 100], generator=seeded())
     assert output.images.shape == (1, 125, 125, 3)
@@ -285,7 +273,7 @@ def test_timesteps_can_be_chosen_where_the_scheduler_takes_them(pipeline, defaul
 
 @pytest.fixture(scope="module")
 def totals_pipeline(converted_folder):
-    return small_pipeline(converted_folder, "--unet.totals=true", "--optimizer.condition_drop=0.1")
+    return small_pipeline(converted_folder, "--unet.conditioning=rings", "--optimizer.condition_drop=0.1")
 
 
 def energies_of(output):
@@ -294,7 +282,7 @@ def energies_of(output):
 
 def test_jets_have_the_energies_drawn_for_them(totals_pipeline):
     output = totals_pipeline(6, num_inference_steps=4, generator=seeded())
-    table = totals_pipeline.conditioner.totals_table()[:, 3:]
+    table = totals_pipeline.conditioner.ring_sums_table()[:, 3:]
     made = energies_of(output)
     assert (made > 0).any(1).all()
     for jet in made:
@@ -305,23 +293,23 @@ def test_jets_have_the_energies_drawn_for_them(totals_pipeline):
 def test_totals_can_be_asked_for(totals_pipeline):
     asked = torch.tensor([[60.0, 250, 12, 50, 40, 20]]).expand(3, 6).clone()
     asked[2] = torch.nan
-    output = totals_pipeline(3, totals=asked, num_inference_steps=4, generator=seeded())
+    output = totals_pipeline(3, ring_sums=asked, num_inference_steps=4, generator=seeded())
     made = energies_of(output)[:2]
     np.testing.assert_allclose(made[made > 0], np.tile([50, 40, 20], (2, 1))[made > 0], rtol=1e-4)
     few, many = (
-        totals_pipeline(4, totals=asked[:1].expand(4, 6) * scale, num_inference_steps=4, generator=seeded())
+        totals_pipeline(4, ring_sums=asked[:1].expand(4, 6) * scale, num_inference_steps=4, generator=seeded())
         for scale in (0.3, 3.0)
     )
     assert (many.images > 0).sum() > 2 * (few.images > 0).sum()
 
 
 def test_hits_and_energies_of_rings_can_be_asked_for_and_survive_saving(converted_folder, tmp_path):
-    pipeline = small_pipeline(converted_folder, "--unet.totals=true", "--representation.ring_edges=[.1,.3]")
-    assert pipeline.conditioner.num_totals == 18
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=rings", "--representation.ring_edges=[.1,.3]")
+    assert pipeline.conditioner.num_ring_sums == 18
     # Far from the average profile, which has most hits outside.
     asked = torch.tensor([[30.0, 20, 10, 20, 90, 10, 6, 4, 2, 20, 15, 15, 20, 12, 8, 8, 6, 6]]).expand(4, 18)
-    output = pipeline(4, totals=asked, num_inference_steps=20, generator=seeded(), output_type="pt")
-    found = pipeline.representation.totals(output.images.permute(0, 3, 1, 2).contiguous())
+    output = pipeline(4, ring_sums=asked, num_inference_steps=20, generator=seeded(), output_type="pt")
+    found = pipeline.representation.ring_sums(output.images.permute(0, 3, 1, 2).contiguous())
     hits = found[:, :9]
     assert ((hits - asked[:, :9]).abs() <= 2 + 1.5 * asked[:, :9].sqrt()).all()
     torch.testing.assert_close(
@@ -330,10 +318,10 @@ def test_hits_and_energies_of_rings_can_be_asked_for_and_survive_saving(converte
     pipeline.save_pretrained(tmp_path)
     again = load_pipeline(tmp_path)
     again.set_progress_bar_config(disable=True)
-    same = again(4, totals=asked, num_inference_steps=20, generator=seeded(), output_type="pt")
+    same = again(4, ring_sums=asked, num_inference_steps=20, generator=seeded(), output_type="pt")
     assert torch.equal(same.images, output.images)
-    with pytest.raises(ValueError, match=r"totals must be \(4, 18\)"):
-        pipeline(4, totals=asked[:, :6])
+    with pytest.raises(ValueError, match=r"ring_sums must be \(4, 18\)"):
+        pipeline(4, ring_sums=asked[:, :6])
 
 
 def test_a_crystal_network_survives_saving(converted_folder, tmp_path):
@@ -355,10 +343,10 @@ def test_totals_survive_saving(totals_pipeline, tmp_path):
 
 
 def test_totals_of_the_wrong_shape_or_model_are_refused(totals_pipeline, pipeline):
-    with pytest.raises(ValueError, match=r"totals must be \(2, 6\), got \(1, 6\)"):
-        totals_pipeline(2, totals=torch.ones(1, 6))
-    with pytest.raises(ValueError, match="not conditioned on totals"):
-        pipeline(1, totals=torch.ones(1, 6))
+    with pytest.raises(ValueError, match=r"ring_sums must be \(2, 6\), got \(1, 6\)"):
+        totals_pipeline(2, ring_sums=torch.ones(1, 6))
+    with pytest.raises(ValueError, match="not conditioned on ring sums"):
+        pipeline(1, ring_sums=torch.ones(1, 6))
 
 
 def test_lightly_noised_jets_come_back_from_a_model_with_totals(totals_pipeline, jets):
@@ -382,7 +370,7 @@ def test_a_self_conditioned_model_sees_the_estimate_of_the_step_before(converted
         return {}
 
     monkeypatch.setattr(pipeline.unet, "forward", watched)
-    pipeline(2, num_inference_steps=4, generator=seeded(), hold=False, callback_on_step_end=keep)
+    pipeline(2, num_inference_steps=4, generator=seeded(), clip_sample=False, callback_on_step_end=keep)
     assert torch.equal(seen[0][:, 2 * channels :], seen[0][:, channels : 2 * channels])  # the pixel's own, at first
     for inputs, estimate in zip(seen[1:], estimates, strict=False):
         assert torch.equal(inputs[:, 2 * channels :], estimate)

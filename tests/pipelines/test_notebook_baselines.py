@@ -17,7 +17,7 @@ from jet_diffusion.commands import notebook_artefacts
 from jet_diffusion.commands.publish import stage
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline, trained_tensors
-from jet_diffusion.pipelines.baselines import BASELINES, DeepFalconCNN, DeepFalconUNet
+from jet_diffusion.pipelines.notebook_baselines import BASELINES, DeepFalconCNN, DeepFalconUNet
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.build import build_pipeline
@@ -137,7 +137,7 @@ def test_a_run_goes_on_exactly(name, converted_folder, tmp_path):
 def test_sampling_is_finite_without_holding(run):
     pipeline = load_pipeline(run.path)
     total = len(pipeline.denoiser.alphas_cumprod)
-    images = sampled(pipeline, hold=False, num_inference_steps=total)
+    images = sampled(pipeline, clip_sample=False, num_inference_steps=total)
     assert images.shape == (3, 125, 125, 3)
     assert np.isfinite(images).all()
     assert (images >= 0).all()
@@ -161,7 +161,7 @@ def test_steps_without_noise_are_left_out(converted_folder, tmp_path):
 def test_a_stranger_and_our_loader_agree(run, name, tmp_path):
     staged = stage(run, tmp_path / "model", "user/jets")
     names = {path.name for path in staged.rglob("*.py")}
-    assert {"baselines.py", "resized_representations.py", "pipeline.py"} <= names
+    assert {"notebook_baselines.py", "pipeline.py"} <= names
     assert np.array_equal(sampled(load_pipeline(staged)), sampled(load_pipeline(run.path)))
     assert type(load_pipeline(staged).unet).__name__ in (staged / "README.md").read_text()
 
@@ -169,7 +169,7 @@ def test_a_stranger_and_our_loader_agree(run, name, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--unet.conditional=true"], "deepfalcon_cnn has no unet.conditional: true"),
+        (["--unet.conditioning=jet"], "deepfalcon_cnn is unconditional"),
         (["--unet.dropout=0.1"], "has no unet.dropout"),
         (["--denoiser.kind=spike_and_slab"], "zeros that stand apart"),
         (["--sampling.steps=51"], "sampling.steps must lie in 1 to 50"),
@@ -182,8 +182,8 @@ def test_contradictions_are_refused(converted_folder, tmp_path, options, message
 
 def test_any_network_goes_with_any_representation(converted_folder):
     """The baseline's network behind the spike and slab of towers: what it lacks is not its size alone."""
-    options = ["--unet.network=deepfalcon_cnn", "--unet.conditional=false", "--unet.block_out_channels=[8,8]"]
-    settings = small_settings(converted_folder, "unused", *options[:2], "--unet.norm_num_groups=16", options[2])
+    options = ["--unet.network=deepfalcon_cnn", "--unet.conditioning=none", "--unet.block_out_channels=[8,8]"]
+    settings = small_settings(converted_folder, "unused", *options)
     pipeline = build_pipeline(settings, JetDataset.load(converted_folder, "train"))
     pipeline.scheduler = make_scheduler("ddpm", pipeline.scheduler.config)
     assert np.isfinite(sampled(pipeline, num_inference_steps=4)).all()

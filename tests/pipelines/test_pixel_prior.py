@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jet_diffusion.pipelines.pixel_prior import Hits, SlabPosterior, fit_mixture, tilted_mixture
+from jet_diffusion.pipelines.pixel_prior import SlabPosterior, tilted_mixture
 from jet_diffusion.pipelines.sum_constraints import HitEnergy
+from jet_diffusion.training.fit import Hits, fit_mixture
 
 
 def columns(*numbers):

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jet_diffusion.hub import LOADABLE
-from jet_diffusion.pipelines.resized_representations import ChannelMaxGrid, ImageRangeGrid
+from jet_diffusion.pipelines.notebook_baselines import ChannelMaxGrid, ImageRangeGrid
 from jet_diffusion.pipelines.sum_constraints import HitEnergy
 from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS, PixelGrid, TowerPatches
+from jet_diffusion.training.fit import fit_representation
 
 HIT_VALUED = [
     ("TowerPatches", {}),
@@ -23,7 +24,7 @@ VARIANTS = HIT_VALUED + RESIZED
 
 def fitted(variant, jets):
     name, settings = variant
-    return LOADABLE["representation"][name].fit(torch.from_numpy(jets.energies).split(16), **settings)
+    return fit_representation(LOADABLE["representation"][name], torch.from_numpy(jets.energies).split(16), **settings)
 
 
 def title(variant):
@@ -68,7 +69,7 @@ def test_declarations_hold(representation, jets):
 
 def test_groups_are_standardised_and_zeros_stand_apart(hit_valued, jets):
     representation = hit_valued
-    assert representation.zeros_stand_apart
+    assert representation.has_zero_gap
     x = representation.encode(torch.from_numpy(jets.energies))
     height, width = representation.grid
     group = torch.tensor(representation.channel_group)
@@ -113,11 +114,11 @@ def test_limits_span_the_training_jets(representation, jets):
 
 def test_settling_raises_hits_to_the_smallest_seen(hit_valued, jets):
     x = hit_valued.encode(torch.from_numpy(jets.energies))
-    torch.testing.assert_close(hit_valued.settle(x), x, rtol=0, atol=1e-6)
+    torch.testing.assert_close(hit_valued.snap_to_min_hit(x), x, rtol=0, atol=1e-6)
     threshold = hit_valued.hit_threshold().view(-1, 1, 1)
     hit = (x > threshold) & hit_valued.mask()
     softened = torch.where(hit, threshold + 1e-3, x)
-    settled = hit_valued.settle(softened)
+    settled = hit_valued.snap_to_min_hit(softened)
     assert torch.equal((settled > threshold) & hit_valued.mask(), hit)
     assert torch.equal(settled[~hit], softened[~hit])
     group = torch.tensor(hit_valued.channel_group)
@@ -131,7 +132,7 @@ def test_settling_raises_hits_to_the_smallest_seen(hit_valued, jets):
 def test_settling_needs_the_smallest_hit():
     representation = TowerPatches()
     x = representation.hit_threshold().view(-1, 1, 1).expand(1, -1, 28, 28) + 1e-3
-    assert torch.equal(representation.settle(x), x)
+    assert torch.equal(representation.snap_to_min_hit(x), x)
 
 
 def test_settings_survive_saving(representation, jets, tmp_path):
@@ -142,7 +143,7 @@ def test_settings_survive_saving(representation, jets, tmp_path):
 
 
 def test_decode_gives_hcal_constant_in_towers_for_any_x(jets):
-    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    representation = fit_representation(TowerPatches, [torch.from_numpy(jets.energies)])
     x = torch.randn((2, *representation.shape), generator=torch.Generator().manual_seed(0)) * 4
     hcal = representation.decode(x)[:, 2].reshape(2, 25, 5, 25, 5)
     assert torch.equal(hcal, hcal[:, :, :1, :, :1].expand_as(hcal))
@@ -199,7 +200,7 @@ def test_the_value_map_rises(values):
 
 
 def test_render_shows_what_is_no_hit_yet(jets):
-    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    representation = fit_representation(TowerPatches, [torch.from_numpy(jets.energies)])
     energies = torch.from_numpy(jets.energies[:2])
     x = representation.encode(energies)
     torch.testing.assert_close(representation.render(x), representation.decode(x), rtol=0, atol=0)
@@ -211,17 +212,17 @@ def test_render_shows_what_is_no_hit_yet(jets):
 
 
 def test_hcal_that_differs_within_a_tower_is_refused_where_towers_are_needed(jets):
-    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    representation = fit_representation(TowerPatches, [torch.from_numpy(jets.energies)])
     energies = torch.from_numpy(jets.energies[:3])
     energies[1, 2, 7, 8] += 0.5
     with pytest.raises(ValueError, match=r"1 of 3 jets.*PixelGrid"):
         representation.encode(energies)
-    PixelGrid.fit([torch.from_numpy(jets.energies)]).encode(energies)
+    fit_representation(PixelGrid, [torch.from_numpy(jets.energies)]).encode(energies)
 
 
 @pytest.mark.parametrize("value", [-1e-3, float("nan")])
 def test_negative_energies_are_refused(jets, value):
-    representation = PixelGrid.fit([torch.from_numpy(jets.energies)])
+    representation = fit_representation(PixelGrid, [torch.from_numpy(jets.energies)])
     energies = torch.from_numpy(jets.energies[:2])
     energies[1, 0, 3, 4] = value
     with pytest.raises(ValueError, match="must not be negative or NaN"):
@@ -239,20 +240,20 @@ def test_a_blank_channel_cannot_be_fitted(jets):
     energies = torch.from_numpy(jets.energies)
     energies[:, 1] = 0
     with pytest.raises(ValueError, match="ecal"):
-        TowerPatches.fit([energies])
+        fit_representation(TowerPatches, [energies])
 
 
 def test_a_blank_channel_or_image_cannot_be_fitted(jets):
     energies = torch.from_numpy(jets.energies)
     energies[:, 1] = 0
     with pytest.raises(ValueError, match="ecal"):
-        ChannelMaxGrid.fit([energies])
+        fit_representation(ChannelMaxGrid, [energies])
     with pytest.raises(ValueError, match="blank"):
-        ImageRangeGrid.fit([torch.zeros(3, 3, 125, 125)])
+        fit_representation(ImageRangeGrid, [torch.zeros(3, 3, 125, 125)])
 
 
 def test_resized_images_lie_within_their_limits(resized, jets):
-    assert not (resized.lossless or resized.conserves_energy or resized.zeros_stand_apart)
+    assert not (resized.lossless or resized.conserves_energy or resized.has_zero_gap)
     x = resized.encode(torch.from_numpy(jets.energies))
     low, high = resized.limits()
     assert torch.allclose(x.amin(), low)
@@ -261,7 +262,7 @@ def test_resized_images_lie_within_their_limits(resized, jets):
 
 
 def test_reducing_twice_is_reducing_once(jets):
-    representation = ChannelMaxGrid.fit([torch.from_numpy(jets.energies)])
+    representation = fit_representation(ChannelMaxGrid, [torch.from_numpy(jets.energies)])
     x = representation.encode(torch.from_numpy(jets.energies))
     torch.testing.assert_close(representation.encode(representation.decode(x)), x, rtol=1e-5, atol=1e-7)
 
@@ -277,7 +278,7 @@ def test_what_is_below_zero_is_no_energy_and_a_nan_stays_one(resized):
 
 def test_the_range_of_an_image_is_drawn_from_training_images(jets):
     energies = torch.from_numpy(jets.energies)
-    representation = ImageRangeGrid.fit(energies.split(16))
+    representation = fit_representation(ImageRangeGrid, energies.split(16))
     x = representation.encode(energies[:1]).expand(20, -1, -1, -1)
 
     def largest(generators):
@@ -299,17 +300,17 @@ def test_a_blank_image_has_no_range():
     assert (x == -1).all()
 
 
-@pytest.mark.parametrize("make", [TowerPatches.fit, PixelGrid.fit])
+@pytest.mark.parametrize("make", [TowerPatches, PixelGrid])
 def test_the_energy_line_gives_the_energies(make, jets):
     energies = torch.from_numpy(jets.energies)
-    representation = make([energies])
+    representation = fit_representation(make, [energies])
     x = representation.encode(energies)
     group = torch.tensor(representation.channel_group)
     energy = HitEnergy(*representation.energy_line()[:, group, None, None])
     hit = x > representation.hit_threshold().view(-1, 1, 1)
     sums = torch.where(hit, energy.at(x), 0).sum((2, 3))
     found = torch.zeros(len(x), 3).index_add(1, group, sums)
-    torch.testing.assert_close(found, representation.totals(energies)[:, 3:], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found, representation.ring_sums(energies)[:, 3:], rtol=1e-3, atol=1e-3)
 
 
 EDGES = (0.1, 0.2, 0.4, 0.7)
@@ -322,7 +323,7 @@ def test_rings_divide_each_channel_by_the_distance_from_the_centre():
     energies[0, 0, 62 + 6, 62] = 2.0  # .105
     energies[0, 1, 62 - 30, 62 - 30] = 3.0  # .74
     energies[0, 2, 65:70, 60:65] = 0.2  # a tower whose centre is .087 away
-    hits, in_gev = representation.totals(energies).view(2, 3, 5)
+    hits, in_gev = representation.ring_sums(energies).view(2, 3, 5)
     assert hits.tolist() == [[1, 1, 0, 0, 0], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0]]
     torch.testing.assert_close(
         in_gev, 100 * torch.tensor([[1.0, 2, 0, 0, 0], [0, 0, 0, 0, 3], [5, 0, 0, 0, 0]]), rtol=1e-6, atol=0
@@ -332,11 +333,11 @@ def test_rings_divide_each_channel_by_the_distance_from_the_centre():
 @pytest.mark.parametrize("make", [TowerPatches, PixelGrid])
 def test_totals_of_rings_add_up_to_those_of_channels(make, jets):
     energies = torch.from_numpy(jets.energies)
-    of_channels, of_rings = make().totals(energies), make(ring_edges=EDGES).totals(energies)
+    of_channels, of_rings = make().ring_sums(energies), make(ring_edges=EDGES).ring_sums(energies)
     assert of_channels.shape == (len(energies), 6)
     torch.testing.assert_close(of_channels[:, 3:], 100 * energies.sum((2, 3)), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(of_rings.unflatten(1, (6, -1)).sum(2), of_channels, rtol=1e-4, atol=1e-3)
-    regions = make(ring_edges=EDGES).regions()
+    regions = make(ring_edges=EDGES).rings()
     assert regions.unique().tolist() == list(range(15))
     group = torch.tensor(make().channel_group)
     assert torch.equal(regions // 5, group.view(-1, 1, 1).expand_as(regions))

@@ -32,7 +32,7 @@ MODELS = {
     "joint": ["--unet.network=quantum_filter", "--quantum.channels=joint", "--quantum.order=2"],
     "hybrid": ["--unet.network=quantum_hybrid", "--quantum.layout=image"],
     "classical": ["--unet.network=quantum_hybrid", "--quantum.unravelling=classical", "--quantum.layout=image"],
-    "unconditional": ["--unet.network=quantum_hybrid", "--unet.conditional=false"],
+    "unconditional": ["--unet.network=quantum_hybrid", "--unet.conditioning=none"],
 }
 
 

@@ -63,7 +63,7 @@ def test_class_and_channels_share_the_energy(energies):
     encoder = JetAmplitudeEncoder.fit([energies])
     share = energies.sum((2, 3)) / energies.sum((1, 2, 3))[:, None]
     assert encoder.config.channel_share == pytest.approx(share.mean(0).tolist(), rel=1e-4)
-    totals = encoder.totals(energies)
+    totals = encoder.ring_sums(energies)
     assert torch.allclose(totals[:, 3:], 100 * energies.sum((2, 3)), rtol=1e-5)
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from jet_diffusion.hub import training_scheduler
+from jet_diffusion.renames import flatten
 from jet_diffusion.training.build import build_unet, check_signal_at_end, noise_schedule
 from jet_diffusion.training.runtime import check_processes
 from jet_diffusion.training.settings import (
@@ -18,7 +20,9 @@ from jet_diffusion.training.settings import (
     parse_settings,
 )
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 MINIMAL = ["--data=jets", "--run_dir=run"]
+STATES = ["--representation.name=JetAmplitudeEncoder", "--unet.conditioning=jet"]
 
 
 def test_file_and_dotted_options_merge_in_order(tmp_path):
@@ -66,13 +70,12 @@ def test_unknown_options_and_values_end_with_usage(options, capsys):
         (["--optimizer.group_weights=[1,2]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,0,1]"], "must be 3 positive numbers"),
         (["--optimizer.group_weights=[1,1,.inf]"], "must be 3 positive numbers"),
-        (["--optimizer.group_weights=[1,2,3]", "--optimizer.loss=infidelity"], "do not count in the loss infidelity"),
-        (["--optimizer.energy_weight=1"], "counts in the loss likelihood alone, not in l2"),
-        (["--optimizer.energy_weight=-1", "--optimizer.loss=likelihood"], "must be finite and not negative, got -1"),
-        (["--optimizer.energy_weight=.inf", "--optimizer.loss=likelihood"], "must be finite and not negative, got inf"),
-        (["--denoiser.fit_jets=0"], r"denoiser\.fit_jets must be at least 1"),
-        (["--denoiser.hold_ratio=-0.1"], r"denoiser\.hold_ratio must be finite and not negative"),
-        (["--representation.ring_edges=[0.1]"], r"ring_edges divide totals, and unet\.totals is false"),
+        (["--optimizer.group_weights=[1,2,3]", *STATES], r"no channels to weigh; set optimizer\.group_weights: \[\]"),
+        (["--optimizer.energy_weight=-1"], "must be finite and not negative, got -1"),
+        (["--optimizer.energy_weight=.inf"], "must be finite and not negative, got inf"),
+        (["--denoiser.kind=epsilon"], r"likelihood needs .* not epsilon; set optimizer\.loss: l2"),
+        (["--unet.network=deepfalcon_cnn"], r"deepfalcon_cnn is unconditional; set unet\.conditioning: none"),
+        (["--representation.name=ChannelMaxGrid"], r"no hits to count in rings; set unet\.conditioning: jet"),
     ],
 )
 def test_contradictions_are_refused(options, message):
@@ -126,8 +129,36 @@ def test_presets_keep_to_their_size(preset, most):
 def test_grids_and_groups_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="25x25 cannot be halved 2 times"):
         build_unet(UNetSettings(), (3, 3), (25, 25))
-    with pytest.raises(ValueError, match="norm_num_groups 12"):
-        build_unet(UNetSettings(norm_num_groups=12), (3, 3), (28, 28))
+
+
+def test_the_defaults_are_the_recommended_model():
+    settings = parse_settings(MINIMAL)
+    check_settings(settings, processes=1)
+    written = parse_settings(["--config", str(CONFIGS / "reference-tiny.yaml")])
+    assert replace(written, data="jets", run_dir="run") == settings
+    assert settings.unet.conditioning == "rings"
+    assert settings.optimizer.loss == "likelihood"
+
+
+def test_there_are_no_more_options_than_a_person_can_read():
+    assert len(flatten(asdict(parse_settings(MINIMAL)))) <= 55
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_is_accepted(config):
+    check_settings(parse_settings(["--config", str(config)]), processes=1)
+
+
+def test_options_of_earlier_versions_are_converted(tmp_path, caplog):
+    old = {"data": "jets", "run_dir": "run", "unet": {"conditional": True, "totals": False, "preset": "small"}}
+    old |= {"optimizer": {"name": "adamw", "loss": "l2"}, "denoiser": {"hold_hits": True}}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(old))
+    settings = parse_settings(["--config", str(tmp_path / "old.yaml"), "--noise.min_ratio", "0.02", "--seed=4"])
+    assert (settings.unet.conditioning, settings.unet.preset, settings.seed) == ("jet", "small", 4)
+    assert "denoiser.hold_hits, optimizer.name, unet.conditional, unet.totals" in caplog.text
+    assert parse_settings([*MINIMAL, "--unet.conditional=false"]).unet.conditioning == "none"
+    with pytest.raises(ValueError, match=r"optimizer\.name is no option any more, and 'muon' cannot be had"):
+        parse_settings([*MINIMAL, "--optimizer.name=muon"])
 
 
 def test_lost_processes_are_refused():

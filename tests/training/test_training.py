@@ -243,11 +243,13 @@ def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
     assert ("begun with the weights of", trained.path.name) in model_facts(
         run, load_pipeline(run.path), "step-00000001"
     )
-    for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--representation.gap=2"):
+    for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--denoiser.prior=group"):
         with pytest.raises(ValueError, match="trained with another"):
             run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", other)
     with pytest.raises(ValueError, match="another model"):
-        run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", "--unet.layers_per_block=2")
+        run_here(
+            converted_folder, tmp_path / "other", f"--init_from={trained.path}", "--unet.block_out_channels=[8,8,16]"
+        )
     assert not RunFolder(tmp_path / "other").begun
 
 
@@ -270,12 +272,12 @@ def test_channel_groups_count_by_their_weights(converted_folder, tmp_path):
 @pytest.mark.parametrize(
     "more",
     [
-        ["--denoiser.kind=v_prediction", "--denoiser.snr_gamma=5", "--optimizer.condition_drop=0.5"],
-        ["--denoiser.kind=epsilon", "--optimizer.loss=l1", "--unet.conditional=false"],
+        ["--denoiser.kind=v_prediction", "--optimizer.condition_drop=0.5"],
+        ["--denoiser.kind=epsilon", "--optimizer.loss=l1", "--unet.conditioning=none"],
         ["--representation.name=PixelGrid", "--optimizer.group_weights=[1,2,3]"],
         ["--precision=bf16", "--unet.gradient_checkpointing=true"],
         ["--denoiser.prior=group", "--denoiser.crystal_channels=[4]"],
-        ["--optimizer.lr_schedule=constant_with_warmup", "--trackers=[tensorboard]", "--unet.attention=true"],
+        ["--optimizer.lr_schedule=constant_with_warmup", "--trackers=[tensorboard]", "--unet.preset=base"],
     ],
 )
 def test_every_kind_of_training_runs(converted_folder, tmp_path, more):
@@ -297,7 +299,7 @@ def test_dry_run_writes_nothing(converted_folder, tmp_path, capsys):
     run_here(converted_folder, tmp_path / "run", "--dry-run")
     printed = capsys.readouterr().out
     assert "parameters" in printed
-    assert "10000 of 8 jets" in printed
+    assert "3200 of 8 jets" in printed
     assert not (tmp_path / "run").exists()
 
 
@@ -319,7 +321,7 @@ def test_the_precision_of_the_device_is_trained_in_and_recorded(
 
 def test_energetic_hits_can_weigh_more_in_the_likelihood(converted_folder, tmp_path):
     likelihood = ["--max_steps=1", "--optimizer.loss=likelihood", "--validate_every=1"]
-    plain = run_here(converted_folder, tmp_path / "plain", *likelihood)
+    plain = run_here(converted_folder, tmp_path / "plain", *likelihood, "--optimizer.energy_weight=0")
     weighted = run_here(converted_folder, tmp_path / "weighted", *likelihood, "--optimizer.energy_weight=1")
     losses = [run.read_metrics("train")[0]["loss"] for run in (plain, weighted)]
     assert losses[0] < losses[1] < 10 * losses[0]
@@ -343,12 +345,12 @@ def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_fold
     batch = noisy_jets.__getitems__([Position(0, place, place) for place in range(8)])
     loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
     model, x_t = TrainedModule(pipeline), loss_of.noisy(batch)
-    assert batch.refined.tolist() == [False, True] * 4
+    assert batch.self_cond_mask.tolist() == [False, True] * 4
     with torch.autocast("cpu", torch.bfloat16):
         output = model(x_t, *batch[2:])
-        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.totals, batch.dropped)
+        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.ring_sums, batch.dropped)
         first = model.denoiser(model.unet, x_t, batch.timesteps, embedding).x0
-        previous = torch.where(batch.refined[:, None, None, None], first, torch.nan).detach()
+        previous = torch.where(batch.self_cond_mask[:, None, None, None], first, torch.nan).detach()
         expected = model.denoiser(model.unet, x_t, batch.timesteps, embedding, None, previous).x0
     torch.testing.assert_close(output.x0, expected, rtol=1e-3, atol=1e-3)
     loss_of(output, batch).loss.backward()

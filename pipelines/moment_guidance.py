@@ -1,4 +1,4 @@
-"""Shapes that differ as much as real jets' do: the density of a network's jets, tilted by the moments of their shape.
+"""Moment guidance: sampling is guided so that jets differ in shape as much as real ones do.
 
 This file is self-contained so that it can travel to the Hub.
 """
@@ -19,7 +19,7 @@ MOMENTS = tuple(f"{moment}_{name}" for moment in ("centroid", "elongation") for 
 def shape_moments(hits: torch.Tensor, energies: torch.Tensor, positions: torch.Tensor, group: Any) -> torch.Tensor:
     """Where jets lie about the axis, and in what direction they are long.
 
-    With a_i the share that pixel i has of a channel's hits, or of all energy, and (r_i, phi_i) its place in polar
+    With a_i the share that pixel i has of a channel's hits, or of all energy, and (r_i, phi_i) its polar
     coordinates about the axis: centroid sum_i a_i r_i (cos phi_i, sin phi_i) and elongation sum_i a_i r_i (cos 2 phi_i,
     sin 2 phi_i).
 
@@ -45,7 +45,7 @@ def shape_moments(hits: torch.Tensor, energies: torch.Tensor, positions: torch.T
     return torch.cat([means[:, :, :2], means[:, :, 2:]], 1)
 
 
-class ShapeTilt:
+class MomentGuidance:
     """Denoises towards the density p exp(sum_k strength_k |m_k|^2 / (2 variance_k)) in place of a network's p.
 
     A network that has seen few jets underestimates the correlations of pixels, and the moments m_k (`shape_moments`) of
@@ -53,13 +53,13 @@ class ShapeTilt:
     relative entropy to p (E. T. Jaynes, Phys. Rev. 106 (1957) 620). By Tweedie's formula the tilt adds
     sigma^2 / alpha times the gradient in x_t of log E[exp(...) | x_t] to the mean of x_0. The expectation is taken at
     the moments of the expected jet, as in guidance by a likelihood (Chung et al., arXiv:2209.14687), so that strengths
-    are fitted by what they do to jets (`jet-diffusion fit-shapes`).
+    are fitted by what they do to jets (`jet-diffusion fit-guidance`).
 
     Args:
         positions: (2, C, H, W) of `shape_moments`.
         strengths: Of each of MOMENTS; 0 leaves it to the network.
         variances: Mean square of each moment over training jets, in radians^2, half of |m|^2.
-        ratios: Lowest and highest sigma/alpha at which to tilt; below it pixels have decided, above it none can.
+        ratios: Lowest and highest sigma/alpha at which to guide; below it pixels have decided, above it none can.
 
     Raises:
         ValueError: If strengths and variances are not of all moments, or not numbers that make sense.
@@ -75,13 +75,13 @@ class ShapeTilt:
     ) -> None:
         for name, values in (("strengths", strengths), ("variances", variances)):
             if set(values) != set(MOMENTS):
-                raise ValueError(f"{name} of a shape tilt must be of {', '.join(MOMENTS)}, got {', '.join(values)}")
+                raise ValueError(f"{name} of moment guidance must be of {', '.join(MOMENTS)}, got {', '.join(values)}")
             if not all(math.isfinite(value) for value in values.values()):
-                raise ValueError(f"{name} of a shape tilt must be finite, got {dict(values)}")
+                raise ValueError(f"{name} of moment guidance must be finite, got {dict(values)}")
         if not all(variance > 0 for variance in variances.values()):
-            raise ValueError(f"variances of a shape tilt must be positive, got {dict(variances)}")
+            raise ValueError(f"variances of moment guidance must be positive, got {dict(variances)}")
         if len(ratios) != 2 or not 0 <= ratios[0] < ratios[1]:
-            raise ValueError(f"ratios of a shape tilt must be two that rise from 0 or more, got {tuple(ratios)}")
+            raise ValueError(f"ratios of moment guidance must be two that rise from 0 or more, got {tuple(ratios)}")
         weights = [strengths[name] / variances[name] for name in MOMENTS]
         self.ratios, self.acts = ratios, any(weights)
         with torch.inference_mode(mode=False):  # or no gradient could go through them
@@ -96,7 +96,7 @@ class ShapeTilt:
         timesteps: torch.Tensor,
         *inputs: torch.Tensor | None,
     ) -> tuple[Any, torch.Tensor | float]:
-        """The denoiser's output, and (N, C, H, W) what the tilt adds to its x_0.
+        """The denoiser's output, and (N, C, H, W) what guidance adds to its x_0.
 
         Args:
             denoiser: A spike and slab that knows the energies of hits.
@@ -111,7 +111,7 @@ class ShapeTilt:
             x = x_t.clone().requires_grad_()
             output = denoiser(unet, x, timesteps.clone(), *known)
             hits, energies = denoiser.hits_and_energies(output)
-            moments = shape_moments(hits, energies, self.positions, denoiser.group)
+            moments = shape_moments(hits, energies, self.positions, denoiser.rings.group)
             exponent = (self.weights * moments.square().sum(2)).sum() / 2
             (gradient,) = torch.autograd.grad(exponent, x)
         return output, sigma.square() / alpha * gradient

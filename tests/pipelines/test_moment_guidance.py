@@ -7,28 +7,29 @@ import pytest
 import torch
 from models import VARIANCES, small_pipeline, tilt
 
-from jet_diffusion.commands.fit_guidance import DAMPING, as_table, fit_shape_tilt, main, moments_of
+from jet_diffusion.commands.fit_guidance import DAMPING, as_table, fit_moment_guidance, main, moments_of
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.moment_guidance import MOMENTS, MomentGuidance, shape_moments
 from jet_diffusion.pipelines.schedulers import make_scheduler
-from jet_diffusion.pipelines.shape_tilt import MOMENTS, ShapeTilt, shape_moments
 from jet_diffusion.pipelines.tower_representations import PixelGrid, TowerPatches
 from jet_diffusion.sampling.sample import set_sampler
+from jet_diffusion.training.fit import fit_representation
 
 CRYSTAL = 2 * np.pi / 360
 
 
 @pytest.fixture(scope="module")
 def model(converted_folder):
-    return small_pipeline(converted_folder, "--unet.totals=true")
+    return small_pipeline(converted_folder, "--unet.conditioning=rings")
 
 
 @pytest.fixture
 def pipeline(model):
     """The model, whose tilt is taken away again."""
     yield model
-    model.register_to_config(shape_tilt=None)
+    model.register_to_config(moment_guidance=None)
 
 
 def seeded(seed=0):
@@ -51,7 +52,7 @@ def moments(representation, energies):
 
 @pytest.fixture(params=[TowerPatches, PixelGrid], ids=lambda kind: kind.__name__)
 def representation(request, jets):
-    return request.param.fit([torch.from_numpy(jets.energies)])
+    return fit_representation(request.param, [torch.from_numpy(jets.energies)])
 
 
 def test_moments_of_one_crystal_are_its_place(representation):
@@ -80,7 +81,7 @@ def test_a_quarter_turn_turns_centroids_and_flips_elongations(representation, je
 
 def test_moments_do_not_depend_on_the_arrangement_of_pixels(jets):
     energies = torch.from_numpy(jets.energies[:8])
-    towers, grid = (kind.fit([torch.from_numpy(jets.energies)]) for kind in (TowerPatches, PixelGrid))
+    towers, grid = (fit_representation(kind, [torch.from_numpy(jets.energies)]) for kind in (TowerPatches, PixelGrid))
     of_towers, of_grid = moments(towers, energies), moments(grid, energies)
     channels = [row(name) for name in MOMENTS if not name.endswith(("energy", "hcal"))]
     torch.testing.assert_close(of_towers[:, channels], of_grid[:, channels], atol=1e-6, rtol=1e-4)
@@ -88,21 +89,21 @@ def test_moments_do_not_depend_on_the_arrangement_of_pixels(jets):
 
 def test_the_shift_is_the_gradient_of_the_exponent(pipeline):
     settings = tilt(0.3, centroid_energy=0.8)
-    shape_tilt = ShapeTilt(pipeline.representation.positions(), **settings)
+    guide = MomentGuidance(pipeline.representation.positions(), **settings)
     denoiser, conditioner = pipeline.denoiser, pipeline.conditioner
     timesteps = torch.tensor([600, 600])
     alpha, sigma = denoiser.noise_level(timesteps)
     drawn = conditioner.draw([seeded(1), seeded(2)], None, None, None, None)
     inputs = (conditioner(*drawn), drawn[3], None)
     x_t = torch.randn(2, *pipeline.representation.shape, generator=seeded())
-    output, shift = shape_tilt(denoiser, pipeline.unet, x_t, timesteps, *inputs)
+    output, shift = guide(denoiser, pipeline.unet, x_t, timesteps, *inputs)
     torch.testing.assert_close(output.x0, denoiser(pipeline.unet, x_t, timesteps, *inputs).x0)
     assert not shift.requires_grad
 
     def exponents(x):
         with torch.no_grad():
             hits, energies = denoiser.hits_and_energies(denoiser(pipeline.unet, x, timesteps, *inputs))
-            found = shape_moments(hits, energies, pipeline.representation.positions().float(), denoiser.group)
+            found = shape_moments(hits, energies, pipeline.representation.positions().float(), denoiser.rings.group)
         size = found.double().square().sum(2)
         return sum(settings["strengths"][n] / VARIANCES[n] * size[:, row(n)] for n in MOMENTS) / 2
 
@@ -116,7 +117,7 @@ def test_the_shift_is_the_gradient_of_the_exponent(pipeline):
 def test_stronger_tilts_make_larger_moments(pipeline):
     found = {}
     for strength in (-1.0, 0.0, 1.0):
-        pipeline.register_to_config(shape_tilt=tilt(strength))
+        pipeline.register_to_config(moment_guidance=tilt(strength))
         images = pipeline(24, num_inference_steps=10, generator=seeded(), output_type="pt").images
         found[strength] = moments_of(pipeline, images.permute(0, 3, 1, 2)).norm(dim=2).mean(0)
     assert (found[-1.0] < found[0.0]).all()
@@ -125,18 +126,18 @@ def test_stronger_tilts_make_larger_moments(pipeline):
 
 def test_a_tilt_without_strength_changes_nothing(pipeline):
     plain = pipeline(3, num_inference_steps=4, generator=seeded()).images
-    pipeline.register_to_config(shape_tilt=tilt(0.0))
+    pipeline.register_to_config(moment_guidance=tilt(0.0))
     assert np.array_equal(pipeline(3, num_inference_steps=4, generator=seeded()).images, plain)
 
 
 def test_nothing_is_tilted_outside_the_ratios(pipeline):
     plain = pipeline(2, num_inference_steps=4, generator=seeded()).images
-    pipeline.register_to_config(shape_tilt={**tilt(5.0), "ratios": [1e5, 1e6]})
+    pipeline.register_to_config(moment_guidance={**tilt(5.0), "ratios": [1e5, 1e6]})
     assert np.array_equal(pipeline(2, num_inference_steps=4, generator=seeded()).images, plain)
 
 
 def test_tilted_jets_do_not_depend_on_their_batch_and_leave_no_gradients(pipeline):
-    pipeline.register_to_config(shape_tilt=tilt(0.5))
+    pipeline.register_to_config(moment_guidance=tilt(0.5))
     whole = pipeline(5, num_inference_steps=4, generator=seeded(), batch_size=5).images
     with torch.inference_mode():
         parts = pipeline(5, num_inference_steps=4, generator=seeded(), batch_size=2).images
@@ -146,10 +147,10 @@ def test_tilted_jets_do_not_depend_on_their_batch_and_leave_no_gradients(pipelin
 
 
 def test_a_tilt_survives_saving(pipeline, tmp_path):
-    pipeline.register_to_config(shape_tilt=tilt(0.5))
+    pipeline.register_to_config(moment_guidance=tilt(0.5))
     pipeline.save_pretrained(tmp_path)
     again = load_pipeline(tmp_path)
-    assert again.config.shape_tilt == pipeline.config.shape_tilt
+    assert again.config.moment_guidance == pipeline.config.moment_guidance
     jets = [each(2, num_inference_steps=4, generator=seeded()).images for each in (pipeline, again)]
     assert np.array_equal(*jets)
 
@@ -157,7 +158,7 @@ def test_a_tilt_survives_saving(pipeline, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strengths": {"centroid_tracks": 1.0}}, "strengths of a shape tilt must be of centroid_tracks, "),
+        ({"strengths": {"centroid_tracks": 1.0}}, "strengths of moment guidance must be of centroid_tracks, "),
         ({"variances": {**VARIANCES, "elongation_energy": 0.0}}, "must be positive"),
         ({"strengths": dict.fromkeys(MOMENTS, float("nan"))}, "must be finite"),
         ({"ratios": [3.0, 2.0]}, "must be two that rise"),
@@ -167,33 +168,33 @@ def test_a_tilt_survives_saving(pipeline, tmp_path):
 def test_bad_tilts_are_refused_before_any_work(model, changes, message):
     bad = {**tilt(0.1), **changes}
     with pytest.raises(ValueError, match=message):
-        JetImagePipeline(**model.components, shape_tilt=bad)
+        JetImagePipeline(**model.components, moment_guidance=bad)
     other = JetImagePipeline(**model.components)
     with pytest.raises(ValueError, match=message):
-        set_sampler(other, shape_tilt=bad)
+        set_sampler(other, moment_guidance=bad)
     with pytest.raises(ValueError, match=message):
         other(1, num_inference_steps=2, callback_on_step_end=lambda *_: pytest.fail("a step was made"))
 
 
 @pytest.mark.parametrize(
     ("scheduler", "settings"),
-    [("sde-dpm++", {"hold": False}), ("sde-dpm++", {"guidance_scale": 1.5}), ("euler", {}), ("ddim", {})],
+    [("sde-dpm++", {"clip_sample": False}), ("sde-dpm++", {"guidance_scale": 1.5}), ("euler", {}), ("ddim", {})],
 )
 def test_a_tilt_goes_with_other_settings(converted_folder, scheduler, settings):
-    pipeline = small_pipeline(converted_folder, "--unet.totals=true", "--optimizer.condition_drop=0.1")
+    pipeline = small_pipeline(converted_folder, "--unet.conditioning=rings", "--optimizer.condition_drop=0.1")
     torch.nn.init.normal_(pipeline.conditioner.dropped)
     pipeline.scheduler = make_scheduler(scheduler, pipeline.scheduler.config)
     sizes = []
     for strength in (-1.0, 1.0):
-        pipeline.register_to_config(shape_tilt=tilt(strength))
+        pipeline.register_to_config(moment_guidance=tilt(strength))
         output = pipeline(8, num_inference_steps=8, generator=seeded(), output_type="pt", **settings)
         sizes.append(moments_of(pipeline, output.images.permute(0, 3, 1, 2)).norm(dim=2).mean())
-        assert output.held_fraction < 1e-2
+        assert output.clipped_fraction < 1e-2
     assert sizes[0] < sizes[1]
 
 
 def test_moments_are_float32_under_autocast(jets):
-    representation = TowerPatches.fit([torch.from_numpy(jets.energies)])
+    representation = fit_representation(TowerPatches, [torch.from_numpy(jets.energies)])
     energies = torch.from_numpy(jets.energies[:4])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = moments(representation, energies)
@@ -203,9 +204,9 @@ def test_moments_are_float32_under_autocast(jets):
 def test_models_that_know_no_energies_of_hits_refuse_a_tilt(converted_folder):
     other = small_pipeline(converted_folder, "--denoiser.kind=v_prediction")
     with pytest.raises(ValueError, match="needs a spike-and-slab denoiser"):
-        JetImagePipeline(**other.components, shape_tilt=tilt(0.1))
+        JetImagePipeline(**other.components, moment_guidance=tilt(0.1))
     with pytest.raises(ValueError, match="needs a spike-and-slab denoiser"):
-        fit_shape_tilt(other, JetDataset.load(converted_folder, "train"), rounds=1, num_jets=4)
+        fit_moment_guidance(other, JetDataset.load(converted_folder, "train"), rounds=1, num_jets=4)
 
 
 def test_fitting_raises_what_is_too_small(pipeline, converted_folder, monkeypatch):
@@ -214,11 +215,11 @@ def test_fitting_raises_what_is_too_small(pipeline, converted_folder, monkeypatc
     moved = pipeline.denoiser.forward
 
     def watch(*inputs):
-        sampled_with.append(dict(pipeline.config.shape_tilt["strengths"]))
+        sampled_with.append(dict(pipeline.config.moment_guidance["strengths"]))
         return moved(*inputs)
 
     monkeypatch.setattr(pipeline.denoiser, "forward", watch)
-    found_tilt, rounds = fit_shape_tilt(pipeline, jets, rounds=2, num_jets=24, batch_size=16)
+    found_tilt, rounds = fit_moment_guidance(pipeline, jets, rounds=2, num_jets=24, batch_size=16)
     first, second = rounds
     half = len(sampled_with) // 2
     assert all(strengths == first.strengths for strengths in sampled_with[:half])
@@ -230,7 +231,7 @@ def test_fitting_raises_what_is_too_small(pipeline, converted_folder, monkeypatc
             assert (after[name] > before.strengths[name]) is (found.sizes[name] < 1)
             assert abs(after[name] - before.strengths[name]) <= DAMPING + 1e-4
             assert 0 < found.errors[name] < 1
-    assert pipeline.config.shape_tilt == found_tilt
+    assert pipeline.config.moment_guidance == found_tilt
     real = moments_of(pipeline, torch.from_numpy(jets.energies(slice(None)))).square().mean((0, 2))
     assert list(found_tilt["variances"].values()) == pytest.approx(real.tolist(), rel=1e-2)
     table = as_table(rounds)
@@ -243,12 +244,12 @@ def test_the_command_writes_what_publish_takes(model, converted_folder, tmp_path
     command = [str(tmp_path / "model"), str(converted_folder), "--rounds", "1", "--num-jets", "4"]
     main([*command, "--out", str(tmp_path / "shapes.json")])
     written = json.loads((tmp_path / "shapes.json").read_text())
-    assert set(written["shape_tilt"]["strengths"]) == set(MOMENTS)
+    assert set(written["moment_guidance"]["strengths"]) == set(MOMENTS)
     assert set(written["rounds"][0]["sizes"]) == set(MOMENTS)
     assert written["training_jets"] == JetDataset.load(converted_folder, "train").fingerprint
     assert written["num_inference_steps"] == model.config.default_steps
     assert "centroid_tracks" in capsys.readouterr().out
-    JetImagePipeline(**model.components, shape_tilt=written["shape_tilt"])
+    JetImagePipeline(**model.components, moment_guidance=written["moment_guidance"])
 
 
 @pytest.mark.parametrize(
