@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.schema import CHANNELS
 from jet_diffusion.training.quantum_settings import QuantumSettings
 
@@ -333,6 +332,8 @@ def check_fitted(settings: TrainSettings) -> None:
     Raises:
         ValueError: Saying which, what was seen and what is accepted.
     """
+    from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS  # takes long to import
+
     for name, part in (("representation", settings.representation), ("denoiser", settings.denoiser)):
         if part.fit_jets < 1:
             raise ValueError(f"{name}.fit_jets must be at least 1, got {part.fit_jets}")

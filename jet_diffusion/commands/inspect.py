@@ -1,22 +1,38 @@
-"""Look into a quark/gluon HDF5 file, layout, classes, energies and pictures: `jet-diffusion inspect FILE`."""
+"""`jet-diffusion inspect FILE`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from jet_diffusion.data.hdf5 import QuarkGluonFile
-from jet_diffusion.data.inspect import describe_energies, describe_file, draw_pictures, tally_energies
+from jet_diffusion.errors import require_least
 
 
-def main(argv: list[str]) -> None:
-    """`jet-diffusion inspect FILE`."""
-    parser = argparse.ArgumentParser(prog="jet-diffusion inspect", description=(__doc__ or "").strip())
-    parser.add_argument("file", type=Path, help="the quark/gluon HDF5 file")
-    parser.add_argument("--out", type=Path, help="folder of the pictures (default outputs/inspect-NAME)")
-    parser.add_argument("--max-jets", type=int, help="take the energies of the file's first jets only")
-    options = parser.parse_args(argv)
+@dataclass
+class Options:
+    """Look into a quark/gluon HDF5 file: how it is stored, its classes and energies, and pictures of a few jets.
+
+    Attributes:
+        file: The quark/gluon HDF5 file.
+        out: Folder of the pictures; outputs/inspect-NAME if you omit it.
+        max_jets: Take the energies of the first so many jets only.
+    """
+
+    file: Path
+    out: Path | None = None
+    max_jets: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        require_least(self, max_jets=1)
+
+
+def main(options: Options) -> None:
+    """Print what the file holds and draw the pictures."""
+    from jet_diffusion.data.hdf5 import QuarkGluonFile
+    from jet_diffusion.data.inspect import describe_energies, describe_file, draw_pictures, tally_energies
+
     with QuarkGluonFile(options.file) as file:
         sys.stdout.write(describe_file(file) + "\n\n")
         pictures = draw_pictures(file, options.out or Path("outputs") / f"inspect-{file.path.stem}")

@@ -28,6 +28,7 @@ from jet_diffusion.data.encoding import encode_jets
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.shards import PartialDataset
 from jet_diffusion.data.splits import SPLITS, assign_splits
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_text_atomically
 
 BLOCK_JETS = 12_800
@@ -112,6 +113,36 @@ def read_metadata(out: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{out} is no converted dataset: it holds no {METADATA_FILE}")
     return dict(json.loads(file.read_text()))
+
+
+def matching_dataset(
+    source: str | Path,
+    out: str | Path,
+    *,
+    seed: int,
+    fractions: Sequence[float],
+    max_jets: int | None,
+    license_name: str,
+) -> dict[str, Any]:
+    """The metadata of a dataset that was converted before, if it is of this source and these settings.
+
+    Args:
+        source, out, seed, fractions, max_jets, license_name: As for `convert`.
+
+    Raises:
+        FileNotFoundError: `out` is no converted folder, or there is no source.
+        UserError: It was converted from another file or with other settings; the message names them.
+    """
+    metadata = read_metadata(Path(out))
+    with QuarkGluonFile(source) as file:
+        settings = _settings(file, seed, fractions, max_jets, license_name)
+    del settings["jet_diffusion_version"]
+    other = [
+        f"{name} {metadata.get(name)}, not {value}" for name, value in settings.items() if metadata.get(name) != value
+    ]
+    if other:
+        raise UserError(f"{out} was converted with {'; '.join(other)}: give the same options, or another folder")
+    return metadata
 
 
 def _settings(
