@@ -61,7 +61,7 @@ def test_imputation_keeps_what_is_given(imputing, few, monkeypatch):
     found = impute_hcal(pipeline, few, 2, steps=3, seed=0)
     truth = few.energies()
     for output in made:
-        images = np.moveaxis(output.images, -1, 1)
+        images = output.images.movedim(-1, 1).numpy()
         np.testing.assert_allclose(images[:, :HCAL], truth[:, :HCAL], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.truth, 100 * truth[:, HCAL].sum(axis=(1, 2)), rtol=1e-5)
     assert found.draws.shape == (2, 4) and not np.allclose(*found.draws)
