@@ -78,7 +78,7 @@ def make_parser(prog: str, options: type) -> ArgumentParser:
     positional = [actions[field.name] for field in fields(options) if _is_positional(field)]
     words = [f"{action.metavar}" if action.required else f"[{action.metavar}]" for action in positional]
     for action in positional:  # shown as such; each is parsed as an option, by which it may also be given
-        action.is_positional = True
+        action.is_positional = True  # type: ignore[attr-defined]
         parser._optionals._group_actions.remove(action)
         parser._positionals._group_actions.append(action)
     others = [action for action in parser._actions if action.required and action not in positional]

@@ -99,7 +99,7 @@ LOADABLE = {
 }
 """What each component of a pipeline may be. The quantum simulator is imported for quantum models alone."""
 
-CONNECTION_ERRORS = (OSError, *HfHubHTTPError.__bases__)
+CONNECTION_ERRORS: Any = (OSError, *HfHubHTTPError.__bases__)
 """What the Hub's client raises when it cannot connect or the connection is cut: errors of its HTTP library."""
 
 PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]

@@ -277,7 +277,7 @@ def test_choices_and_defaults_are_those_of_what_they_are_for():
 
 LOADED = """
 import json, sys
-from jet_diffusion import cli, commands
+from jet_diffusion import cli
 found = {}
 for name in cli.names():
     try:

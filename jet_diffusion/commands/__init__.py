@@ -1,7 +1,7 @@
 """The subcommands of `jet-diffusion`, one file each: a dataclass `Options` and a `main` that takes it.
 
 Nothing imports them but `cli`. The docstring of `Options` is the command's help. What takes long to import is imported
-in `main`.
+in `main`; not under TYPE_CHECKING either, for jsonargparse imports what stands there to resolve annotations.
 """
 
 from __future__ import annotations

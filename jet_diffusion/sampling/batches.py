@@ -25,7 +25,7 @@ class Conditioned(Protocol):
     m0: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass
 class Conditions:
     """Labels, pT and mass in GeV, each (N,)."""
 

@@ -125,7 +125,8 @@ def _sizes(
     pipeline: JetImagePipeline, jets: JetDataset, rows: np.ndarray, seed: int, batch_size: int, accelerator: Accelerator
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, 8) sizes of the moments of training jets, and of jets generated for their conditions and totals."""
-    real, made = [], []
+    real: list[Any] = []
+    made: list[Any] = []
     knows_totals = bool(pipeline.conditioner.num_totals)
 
     def totals(indices: np.ndarray) -> torch.Tensor | None:
