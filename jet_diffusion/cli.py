@@ -1,48 +1,88 @@
-"""The `jet-diffusion` command: a table of subcommands, each the `main` of the module that does the work."""
+"""The `jet-diffusion` command: a table of subcommands; each is a dataclass of options and a `main` that takes them.
+
+A subcommand's module imports what is heavy (torch, diffusers, matplotlib ...) in its `main` alone, so that `--help` is
+quick.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 
-from jet_diffusion.errors import run_command
+from jet_diffusion import __version__
+from jet_diffusion.errors import UserError, run_command
 
-COMMANDS = {
-    "inspect": ("jet_diffusion.commands.inspect", "look into a quark/gluon HDF5 file: shapes, tables, pictures"),
-    "convert": ("jet_diffusion.commands.convert", "turn the HDF5 file into a Hugging Face dataset"),
-    "train": ("jet_diffusion.training.train", "train a diffusion model (processes: `accelerate launch`)"),
-    "fit-guidance": ("jet_diffusion.commands.fit_guidance", "make a model's jets differ in shape as training jets do"),
-    "generate": ("jet_diffusion.commands.generate", "sample jets into an HDF5 file of the original schema"),
-    "evaluate": (
-        "jet_diffusion.commands.evaluate",
-        "judge generated jets: a report with errors and baselines",
-    ),
-    "reconstruct": ("jet_diffusion.commands.reconstruct", "noise real jets, denoise them, and score the pairs"),
-    "train-tagger": ("jet_diffusion.commands.train_tagger", "train a quark/gluon image classifier"),
-    "plot-steps": ("jet_diffusion.commands.plot_steps", "draw the noising and denoising of jets as strips"),
-    "publish": ("jet_diffusion.commands.publish", "stage a run for the Hub and push it"),
-    "simulate": ("jet_diffusion.commands.simulate", "make jets from physics: Pythia 8 and a fast detector"),
-    "notebook-artefacts": ("jet_diffusion.commands.notebook_artefacts", "the pictures that the notebooks made"),
-    "quantum-report": ("jet_diffusion.commands.quantum_report", "quantum models and their controls in one table"),
-    "demo": ("jet_diffusion.commands.demo", "the whole line on the bundled sample"),
+COMMANDS: dict[str, dict[str, str]] = {
+    "See it work": {"demo": "run every step on the bundled sample of simulated jets, in minutes"},
+    "Prepare jets": {
+        "inspect": "look into a quark/gluon HDF5 file: shapes, tables, pictures",
+        "simulate": "make jets from physics: Pythia 8 and a fast detector",
+        "convert": "turn the HDF5 file into a Hugging Face dataset",
+    },
+    "Train": {
+        "train": "train a diffusion model (several processes: accelerate launch)",
+        "fit-guidance": "fit guidance that gives generated jets the shapes of training jets",
+        "train-tagger": "train a quark/gluon image classifier",
+    },
+    "Generate and judge": {
+        "generate": "sample jets into an HDF5 file of the original schema",
+        "evaluate": "compare generated with real jets: a report with errors and baselines",
+        "reconstruct": "noise real jets, denoise them, and compare each with itself",
+        "plot-steps": "draw the noising and denoising of jets as strips",
+    },
+    "Publish": {"publish": "write a run's model, card and report as a Hub repository, and push it"},
+    "Studies": {
+        "notebook-artefacts": "draw the pictures that the original notebooks made",
+        "quantum-report": "train quantum models and their controls, and compare them in one table",
+    },
 }
-"""Subcommand -> (module with `main(argv) -> None`, one line of help)."""
+"""Heading -> subcommand -> one line of help, in the order of use."""
+
+RENAMED = {"fit-shapes": "fit-guidance"}
+"""Old name -> new name; the old one is still accepted."""
+
+
+def names() -> list[str]:
+    """All subcommands."""
+    return [name for group in COMMANDS.values() for name in group]
 
 
 def usage() -> str:
     """The command's help text."""
-    rows = "\n".join(f"  {name:<14} {text}" for name, (_, text) in COMMANDS.items())
-    return f"usage: jet-diffusion COMMAND ...\n\n{rows}\n\n`jet-diffusion COMMAND --help` explains one.\n"
+    lines = ["usage: jet-diffusion COMMAND ...", ""]
+    for heading, group in COMMANDS.items():
+        lines += [f"{heading}:", *(f"  {name:<20}{text}" for name, text in group.items()), ""]
+    return "\n".join(
+        [*lines, "`jet-diffusion COMMAND --help` explains one; `jet-diffusion --version` says which this is.\n"]
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one subcommand; errors a user can mend end in one line and exit code 2."""
+    """Run one subcommand; a mistake that the user can mend ends in one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         return
+    if arguments[0] == "--version":
+        sys.stdout.write(f"jet-diffusion {__version__}\n")
+        return
     name, rest = arguments[0], arguments[1:]
-    if name not in COMMANDS:
-        sys.stderr.write(f"jet-diffusion: no command {name!r}; there are {', '.join(COMMANDS)}\n")
-        raise SystemExit(2)
-    run_command(name, importlib.import_module(COMMANDS[name][0]).main, rest)
+    if name in RENAMED:
+        sys.stderr.write(f"jet-diffusion: {name} is now called {RENAMED[name]}\n")
+        name = RENAMED[name]
+    run_command(name, partial(run, name), rest)
+
+
+def run(name: str, argv: list[str]) -> None:
+    """Run one subcommand, errors as they come.
+
+    Raises:
+        UserError: If there is no such command, or for its arguments.
+    """
+    from jet_diffusion.arguments import nearest, parse_options
+
+    if name not in names():
+        raise UserError(f"there is no such command{nearest(name, names())} `jet-diffusion --help` lists all")
+    module = importlib.import_module(f"jet_diffusion.commands.{name.replace('-', '_')}")
+    module.main(parse_options(f"jet-diffusion {name}", module.Options, argv))

@@ -3,13 +3,58 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; its message says what was wrong, what was seen and what is accepted."""
+
+
+@contextmanager
+def checking(what: str = "") -> Iterator[None]:
+    """Turn a ValueError of the enclosed check into a UserError.
+
+    The files of `pipelines/` import nothing of this package, so they raise ValueError for a bad argument. Enclose the
+    checking call alone, so that a bug in what follows keeps its traceback.
+
+    Args:
+        what: Opens the message: what was checked.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{what}: {error}" if what else str(error)) from error
+
+
+def require_least(values: object, **least: float) -> None:
+    """Refuse numbers that are too small; None passes, NaN does not.
+
+    Args:
+        values: Has the numbers as attributes.
+        least: Attribute -> smallest accepted value.
+
+    Raises:
+        UserError: Naming the option, the smallest accepted value and what was given.
+    """
+    for name, smallest in least.items():
+        value = getattr(values, name)
+        if value is not None and not value >= smallest:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {smallest}, got {value}")
 
 
 def run_command(name: str, command: Callable[[list[str]], object], argv: list[str]) -> None:
-    """Run one command's `main`, here or as a script by its path."""
+    """Run one command, here or as a script by its path; a user's mistake ends in one line and exit code 2.
+
+    Args:
+        name: Of the command, for the line.
+        command: Called with the arguments.
+        argv: The arguments.
+    """
     try:
         command(argv)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"jet-diffusion {name}: {error}\n")
+    except (UserError, OSError) as error:  # OSError: a file that is missing, exists, is not allowed, does not fit
+        sys.stderr.write(f"jet-diffusion {name}: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from error

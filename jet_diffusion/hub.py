@@ -2,79 +2,142 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import ModelMixin, SchedulerMixin, UNet2DModel
-from huggingface_hub import snapshot_download
+from diffusers import ModelMixin, SchedulerMixin
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors.torch import load_file
 from torch import nn
 
-from jet_diffusion.pipelines.conditioner import Conditioner
-from jet_diffusion.pipelines.denoiser import PlainDenoiser
+from jet_diffusion.errors import UserError, checking
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
-from jet_diffusion.pipelines.notebook_baselines import BASELINES, RESIZED_REPRESENTATIONS
-from jet_diffusion.pipelines.schedulers import SCHEDULERS
-from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
-from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
-from jet_diffusion.quantum.class_conditioning import ClassConditioner
-from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
-from jet_diffusion.quantum.filter_denoiser import QuantumFilterDenoiser
-from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
-from jet_diffusion.quantum.pipeline import QuantumJetPipeline
-from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
-from jet_diffusion.quantum.state_denoiser import StateDenoiser
 from jet_diffusion.renames import PIPELINE, convert_component, convert_tensors, renamed
 from jet_diffusion.runs import RunFolder, read_state
 
 logger = logging.getLogger(__name__)
 
-QUANTUM_NETWORKS = (QuantumFilterDenoiser, HybridUNet2DModel, AmplitudeCNN)
 
-LOADABLE: dict[str, dict[str, type]] = {
-    "unet": {"UNet2DModel": UNet2DModel, **{cls.__name__: cls for cls in (*BASELINES.values(), *QUANTUM_NETWORKS)}},
-    "scheduler": {cls.__name__: cls for cls in (*(cls for cls, _ in SCHEDULERS.values()), QuantumChannelScheduler)},
-    "representation": {**NATIVE_REPRESENTATIONS, **RESIZED_REPRESENTATIONS, "JetAmplitudeEncoder": JetAmplitudeEncoder},
-    "denoiser": {
-        "PlainDenoiser": PlainDenoiser,
-        "SpikeAndSlabDenoiser": SpikeAndSlabDenoiser,
-        "StateDenoiser": StateDenoiser,
-    },
-    "conditioner": {"Conditioner": Conditioner, "ClassConditioner": ClassConditioner},
+class LazyClasses(Mapping[str, type]):
+    """Classes by name, each imported when it is first asked for.
+
+    Args:
+        homes: Module -> names of its classes.
+    """
+
+    def __init__(self, homes: dict[str, list[str]]) -> None:
+        self._homes = {name: module for module, names in homes.items() for name in names}
+
+    def __getitem__(self, name: str) -> type:
+        """The class; KeyError for an unknown name."""
+        found: type = getattr(importlib.import_module(self._homes[name]), name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+LOADABLE = {
+    "unet": LazyClasses(
+        {
+            "diffusers": ["UNet2DModel"],
+            "jet_diffusion.pipelines.notebook_baselines": ["DeepFalconCNN", "DeepFalconUNet"],
+            "jet_diffusion.quantum.filter_denoiser": ["QuantumFilterDenoiser"],
+            "jet_diffusion.quantum.hybrid_unet": ["HybridUNet2DModel", "AmplitudeCNN"],
+        }
+    ),
+    "scheduler": LazyClasses(
+        {
+            "diffusers": [
+                "DDPMScheduler",
+                "DDIMScheduler",
+                "DPMSolverMultistepScheduler",
+                "UniPCMultistepScheduler",
+                "EulerDiscreteScheduler",
+            ],
+            "jet_diffusion.quantum.scheduler": ["QuantumChannelScheduler"],
+        }
+    ),
+    "representation": LazyClasses(
+        {
+            "jet_diffusion.pipelines.tower_representations": ["TowerPatches", "PixelGrid"],
+            "jet_diffusion.pipelines.notebook_baselines": ["ChannelMaxGrid", "ImageRangeGrid"],
+            "jet_diffusion.quantum.encoding": ["JetAmplitudeEncoder"],
+        }
+    ),
+    "denoiser": LazyClasses(
+        {
+            "jet_diffusion.pipelines.denoiser": ["PlainDenoiser"],
+            "jet_diffusion.pipelines.spike_and_slab": ["SpikeAndSlabDenoiser"],
+            "jet_diffusion.quantum.state_denoiser": ["StateDenoiser"],
+        }
+    ),
+    "conditioner": LazyClasses(
+        {
+            "jet_diffusion.pipelines.conditioner": ["Conditioner"],
+            "jet_diffusion.quantum.class_conditioning": ["ClassConditioner"],
+        }
+    ),
 }
-"""What each component of a pipeline may be."""
+"""What each component of a pipeline may be. The quantum simulator is imported for quantum models alone."""
+
+CONNECTION_ERRORS: Any = (OSError, *HfHubHTTPError.__bases__)
+"""What the Hub's client raises when it cannot connect or the connection is cut: errors of its HTTP library."""
 
 PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]
 """What is downloaded of a published pipeline; no source code is."""
 
 
 def load_pipeline(
-    source: str | Path, *, checkpoint: str | int = "last", revision: str | None = None
+    source: str | Path, *, checkpoint: str | int | None = None, revision: str | None = None
 ) -> JetImagePipeline:
     """A pipeline from a training run, a folder made by `save_pretrained`, or the Hub.
 
     Args:
         source: Folder, or `user/name` on the Hub.
-        checkpoint: For a run: "last", "best" or a step; its averaged weights are taken.
+        checkpoint: For a training run: "last", "best" or a step, by default the last; its averaged weights are taken.
         revision: For the Hub: branch, tag or commit.
 
     Raises:
         FileNotFoundError: If there is no such folder or repository, or the run has no such checkpoint.
-        ValueError: If what is there is no jet pipeline.
+        ConnectionError: If the Hub cannot be reached or has an error, and the cache has no copy.
+        PermissionError: If the Hub refuses access.
+        UserError: If what is there is no jet pipeline, or has no checkpoints and one is named.
     """
     folder = Path(source).expanduser()
-    if not folder.is_dir():
+    on_hub = not folder.is_dir()
+    if revision is not None and not on_hub:
+        raise UserError(f"revision {revision} is of a repository on the Hub, and {folder} is a folder")
+    if on_hub:
         folder = _download(str(source), revision)
-    if RunFolder(folder).begun:
-        run = RunFolder(folder)
+    run = RunFolder(folder)
+    if run.begun:
         pipeline = load_folder(run.initial)
-        load_averaged(pipeline, run.checkpoint(checkpoint))
+        load_averaged(pipeline, run.checkpoint("last" if checkpoint is None else checkpoint))
         return pipeline
+    if checkpoint is not None:
+        raise UserError(
+            f"{source} has no checkpoints, so there is no checkpoint {checkpoint}: it is no training run but a saved "
+            "pipeline, which has one set of weights; leave the checkpoint out"
+        )
     return load_folder(folder)
 
 
@@ -82,34 +145,63 @@ def load_folder(folder: Path) -> JetImagePipeline:
     """Build the pipeline of a folder from this package's classes.
 
     Raises:
-        ValueError: If there is no model_index.json or it names classes or settings this package does not know.
+        UserError: If there is no model_index.json, it names classes or settings this package does not know, or tensors
+            are missing.
     """
     index_file = folder / "model_index.json"
     if not index_file.is_file():
-        raise ValueError(f"{folder} is no pipeline: it has no model_index.json")
-    index: dict[str, Any] = renamed(json.loads(index_file.read_text()), PIPELINE)
-    components: dict[str, Any] = {}
-    for name, classes in LOADABLE.items():
-        class_name = (index.get(name) or [None, None])[1]
-        if class_name is None:
-            components[name] = None
-            continue
-        if class_name not in classes:
-            raise ValueError(f"{index_file}: {name} is a {class_name}; known are {', '.join(classes)}")
-        components[name] = load_component(folder / name, classes[class_name])
+        raise UserError(f"{folder} is no pipeline: it has no model_index.json")
+    index = renamed(read_json_object(index_file), PIPELINE)
+    components = {name: _load_component(folder, name, index.get(name)) for name in LOADABLE}
     missing = [name for name, part in components.items() if part is None and name != "conditioner"]
     if missing:
-        raise ValueError(f"{index_file} names no {', '.join(missing)}; it is no jet pipeline")
+        raise UserError(f"{index_file} names no {', '.join(missing)}; it is no jet pipeline")
     for part in components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
-    quantum = isinstance(components["representation"], JetAmplitudeEncoder)
-    pipeline = QuantumJetPipeline if quantum else JetImagePipeline
+    pipeline = JetImagePipeline
+    if type(components["representation"]).__name__ == "JetAmplitudeEncoder":
+        from jet_diffusion.quantum.pipeline import QuantumJetPipeline
+
+        pipeline = QuantumJetPipeline
     settings = inspect.signature(pipeline).parameters.keys() - components
-    return pipeline(**components, **{name: index[name] for name in settings if name in index})
+    with checking(str(index_file)):
+        return pipeline(**components, **{name: index[name] for name in settings if name in index})
 
 
-def load_component(folder: Path, component: type) -> Any:
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a saved model.
+
+    Raises:
+        UserError: If the file holds anything else; says what to do.
+    """
+    remedy = "save or download the model again"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} must hold a JSON object, but holds {json.dumps(found):.40}; {remedy}")
+    return found
+
+
+def _load_component(folder: Path, name: str, entry: Any) -> Any:
+    """A component of a pipeline's folder as its index names it, [library, class]; None if it names none.
+
+    Raises:
+        UserError: If the entry or the class is not known, or its files are not what the class needs.
+    """
+    if entry is None or entry == [None, None]:
+        return None
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
+        raise UserError(f"{folder / 'model_index.json'}: {name} must be a pair of library and class, got {entry!r:.60}")
+    classes, class_name = LOADABLE[name], entry[1]
+    if class_name not in classes:
+        raise UserError(f"{folder / 'model_index.json'}: {name} is a {class_name}; known are {', '.join(classes)}")
+    return load_component(folder / name, classes[class_name])
+
+
+def load_component(folder: Path, component: Any) -> Any:
     """A component of this package or of diffusers, converted if an earlier version saved it.
 
     Args:
@@ -117,26 +209,37 @@ def load_component(folder: Path, component: type) -> Any:
         component: Its class.
 
     Raises:
-        ValueError: If it was saved with settings that this version does not have; diffusers would drop them.
+        UserError: If it was saved with settings that this version does not have, which diffusers would drop, or it
+            lacks tensors, which diffusers would leave at random.
     """
-    # Without this diffusers would fall back to unpickling a .bin file.
-    safe = {"use_safetensors": True} if issubclass(component, ModelMixin) else {}
-    file = folder / component.config_name  # type: ignore[attr-defined]
+    file = folder / component.config_name
+    settings, converted = None, False
     # A scheduler keeps the settings of those it was made from.
-    if component.__module__.startswith("diffusers.") or file.name == "scheduler_config.json" or not file.is_file():
-        return component.from_pretrained(folder, **safe)  # type: ignore[attr-defined]
-    saved = json.loads(file.read_text())
-    settings = convert_component(component.__name__, saved)
-    known = inspect.signature(component).parameters
-    other = [name for name in settings if name not in known and not name.startswith("_")]
-    if other:
-        raise ValueError(f"{file} has {', '.join(other)}, which {component.__name__} of this version does not know")
-    if settings == saved:
-        return component.from_pretrained(folder, **safe)  # type: ignore[attr-defined]
-    logger.warning("%s was saved by an earlier version and is converted", file.parent)
-    part = component.from_config(settings)  # type: ignore[attr-defined]
-    if isinstance(part, nn.Module):
-        part.load_state_dict(convert_tensors(load_file(folder / "diffusion_pytorch_model.safetensors")))
+    if not component.__module__.startswith("diffusers.") and file.name != "scheduler_config.json" and file.is_file():
+        saved = read_json_object(file)
+        settings = convert_component(component.__name__, saved)
+        converted = settings != saved
+        known = inspect.signature(component).parameters
+        other = [name for name in settings if name not in known and not name.startswith("_")]
+        if other:
+            raise UserError(f"{file} has {', '.join(other)}, which {component.__name__} of this version does not know")
+    with checking(str(folder)):
+        if converted:
+            logger.warning("%s was saved by an earlier version and is converted", folder)
+            part = component.from_config(settings)
+            if isinstance(part, nn.Module):
+                tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+                part.load_state_dict(convert_tensors(tensors))
+            return part
+        if not issubclass(component, ModelMixin):
+            return component.from_pretrained(folder)
+        # Without use_safetensors diffusers would fall back to unpickling a .bin file.
+        part, found = component.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(
+            f"{folder} lacks {len(missing)} tensors of {component.__name__}: {', '.join(missing):.200}; "
+            "save or download the model again"
+        )
     return part
 
 
@@ -170,9 +273,52 @@ def training_scheduler(noise: dict[str, Any]) -> SchedulerMixin:
 
 
 def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    """The folder in the cache of a repository's files, brought up to date if the Hub can be reached.
 
+    Raises:
+        FileNotFoundError: If there is no such repository or revision.
+        PermissionError: If the Hub refuses access.
+        ConnectionError: If the Hub cannot be reached or has an error, and the cache has no copy.
+    """
     try:
+        HfApi().repo_info(repo, revision=revision)  # unlike the download, it says why it cannot
         return Path(snapshot_download(repo, revision=revision, allow_patterns=PIPELINE_FILES))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FileNotFoundError(f"{repo} is neither a folder nor a repository on the Hub: {error}") from error
+    except HFValidationError as error:
+        raise FileNotFoundError(
+            f"{repo} is neither a folder nor the name of a repository on the Hub, user/name"
+        ) from error
+    except GatedRepoError as error:
+        raise PermissionError(
+            f"the repository {repo} is gated: ask for access on its page, then log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"the repository {repo} has no revision {revision or 'main'}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repo} is neither a folder nor a repository on the Hub; a private one needs `hf auth login`"
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise PermissionError(
+                f"the Hub refuses access to {repo} (HTTP {status}): log in with `hf auth login`, with a token that may "
+                "read it"
+            ) from error
+        too_often = "asks you to wait before you ask again" if status == 429 else "has an error; try again later"
+        return _cached(repo, revision, f"the Hub {too_often} (HTTP {status})", error)
+    except CONNECTION_ERRORS as error:
+        return _cached(repo, revision, f"the Hub cannot be reached ({type(error).__name__})", error)
+
+
+def _cached(repo: str, revision: str | None, reason: str, cause: Exception) -> Path:
+    """The copy of a repository in the cache, with a line that says why it is taken.
+
+    Raises:
+        ConnectionError: If there is none.
+    """
+    try:
+        folder = snapshot_download(repo, revision=revision, allow_patterns=PIPELINE_FILES, local_files_only=True)
+    except LocalEntryNotFoundError:
+        raise ConnectionError(f"{reason}, and the cache has no copy of {repo}") from cause
+    logger.warning("%s; taking the copy of %s in the cache", reason, repo)
+    return Path(folder)

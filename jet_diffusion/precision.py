@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather, is_bf16_available, parse_flag_from_env
 
+from jet_diffusion.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "no", "bf16")
@@ -23,10 +25,10 @@ def make_accelerator(precision: str, *, cpu: bool = False, **settings: object) -
         settings: Further arguments of the accelerator.
 
     Raises:
-        ValueError: If the precision is not one of PRECISIONS.
+        UserError: If the precision is not one of PRECISIONS.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        raise UserError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     if precision != "no":
         state = PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"))
         fast = bool(gather(torch.tensor([int(has_bf16(state.device))], device=state.device)).all())

@@ -29,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_text_atomically
 
 PACKAGES = ("torch", "diffusers", "accelerate", "datasets", "transformers", "numpy", "safetensors")
@@ -133,7 +134,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: If there is none such.
-            ValueError: If it is named by anything else.
+            UserError: If it is named by anything else.
         """
         steps = self.checkpoint_steps()
         if not steps:
@@ -142,7 +143,7 @@ class RunFolder:
             step = min(steps, key=self._validation_loss)
         else:
             if which != "last" and not str(which).isdecimal():
-                raise ValueError(f"a checkpoint is last, best or a step, not {which!r}")
+                raise UserError(f"a checkpoint is last, best or a step, not {which!r}")
             step = steps[-1] if which == "last" else int(which)
         if step not in steps:
             raise FileNotFoundError(f"{self.path} has no checkpoint at step {step}; there are {steps}")
@@ -171,12 +172,12 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint's state.json, after checking every file against its digest.
 
     Raises:
-        ValueError: If a file is not what was written.
+        UserError: If a file is not what was written.
     """
     facts: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
     for file, digest in facts["sha256"].items():
         if not (checkpoint / file).is_file() or file_digest(checkpoint / file) != digest:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint {checkpoint} is damaged: {file} is missing or not as it was written; remove that folder "
                 "to go on from the one before"
             )

@@ -81,10 +81,14 @@ class Repo:
 
 
 class FakeHub:
-    """The server. `repos` maps (kind, name) to a `Repo`; `requests` lists (method, path) of what was asked."""
+    """The server.
+
+    `repos` maps (kind, name) to a `Repo`; `requests` lists (method, path) of what was asked; `failures` maps names of
+    repositories to the (status, code) that the Hub answers for them.
+    """
 
     def __init__(self, port=0, verbose=False):
-        self.repos, self.large_files, self.requests = {}, {}, []
+        self.repos, self.large_files, self.requests, self.failures = {}, {}, [], {}
         self.lock, self.verbose = threading.RLock(), verbose
         self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -103,6 +107,8 @@ class FakeHub:
         return {**os.environ, **own, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
 
     def repo(self, kind, name):
+        if name in self.failures:
+            raise HubError(self.failures[name][0], "as the test asks", self.failures[name][1])
         if (kind, name) not in self.repos:
             raise HubError(404, f"no repository {name}", "RepoNotFound")
         return self.repos[kind, name]

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS
+
+WITH_RINGS = ("TowerPatches", "PixelGrid")
+"""Representations in which hits can be counted in rings."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"block_out_channels": [32, 48, 64]},
@@ -305,7 +307,7 @@ def check_choices(settings: TrainSettings) -> None:
     weights, drop = settings.optimizer.group_weights, settings.optimizer.condition_drop
     if settings.unet.network in NOTEBOOK_NETWORKS and conditioning != "none":
         raise ValueError(f"{settings.unet.network} is unconditional; set unet.conditioning: none")
-    if conditioning == "rings" and settings.representation.name not in NATIVE_REPRESENTATIONS:
+    if conditioning == "rings" and settings.representation.name not in WITH_RINGS:
         raise ValueError(f"{settings.representation.name} has no hits to count in rings; set unet.conditioning: jet")
     if loss == "likelihood" and settings.denoiser.kind != "spike_and_slab":
         raise ValueError(

@@ -1,43 +1,73 @@
-"""Turn files of quark/gluon jets into a Hugging Face dataset: `jet-diffusion convert FILE OUT`."""
+"""`jet-diffusion convert FILE OUT`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jet_diffusion.data.convert import FRACTIONS, convert, converted_before, push
+from jet_diffusion.errors import UserError, require_least
 from jet_diffusion.schema import CLASS_NAMES
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jet-diffusion convert", description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="quark/gluon files, HDF5 or Parquet")
-    parser.add_argument("out", type=Path, help="the dataset folder to make")
-    parser.add_argument("--max-jets", type=int, help="convert only the file's first jets")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
-    parser.add_argument("--val", type=float, default=FRACTIONS[1], help="share of validation (default 0.1)")
-    parser.add_argument("--test", type=float, default=FRACTIONS[2], help="share of test (default 0.1)")
-    parser.add_argument("--workers", type=int, default=2, help="encoding threads beside the reading one")
-    parser.add_argument("--license", default="unknown", help="licence on the card, as the Hub names it")
-    parser.add_argument("--columns", help="the file's names of columns: pt=jetPt,m0=jetM")
-    parser.add_argument("--channels-first", action="store_true", help="the images are (N, 3, 125, 125)")
-    parser.add_argument("--unit", help="unit of the energies: GeV/100 (default of HDF5), GeV, a number of GeV, raw")
-    parser.add_argument("--follow-links", action="store_true", help="read content that lies in other files too")
-    parser.add_argument("--drop-bad", action="store_true", help="leave out faulty, empty and repeated jets")
-    parser.add_argument("--push-to", metavar="USER/NAME", help="also upload to this dataset repository")
-    parser.add_argument("--private", action="store_true", help="a repository that --push-to makes is private")
-    return parser
+@dataclass
+class Options:
+    """Turn files of quark/gluon jets into a Hugging Face dataset, without loss and at a third of the size.
+
+    An interrupted conversion goes on where it stopped. With --push-to, a folder that was converted from the same files
+    with the same options before is only uploaded.
+
+    Attributes:
+        files: Quark/gluon files, HDF5 or Parquet.
+        out: The dataset folder to make.
+        max_jets: Convert only the first so many jets of the files.
+        seed: Seed of the split into training, validation and test jets.
+        val: Share of validation jets.
+        test: Share of test jets.
+        workers: Threads that encode, beside the one that reads.
+        license: Licence on the dataset's card, as the Hub names it.
+        push_to: Also upload to this dataset repository (user/name).
+        columns: The file's names of columns where they are not X_jets, y, pt and m0: "pt=jetPt,m0=jetM".
+        channels_first: The images are (N, 3, 125, 125).
+        unit: Unit of the energies: GeV/100 (what HDF5 files have), GeV, a number of GeV, or raw for Parquet files.
+        follow_links: Read content that lies in other files too.
+        drop_bad: Leave out faulty, empty and repeated jets, and count them on the card.
+        private: Make the repository private, if --push-to makes one.
+    """
+
+    files: list[Path]
+    out: Path
+    max_jets: int | None = None
+    seed: int = 0
+    val: float = 0.1
+    test: float = 0.1
+    workers: int = 2
+    license: str = "unknown"
+    push_to: str | None = None
+    columns: str | None = None
+    channels_first: bool = False
+    unit: str | None = None
+    follow_links: bool = False
+    drop_bad: bool = False
+    private: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        require_least(self, max_jets=1, seed=0, workers=1, val=0, test=0)
+        if not self.val + self.test < 1:
+            raise UserError(f"--val and --test must leave jets to train on, got {self.val} and {self.test}")
+        if self.private and self.push_to is None:
+            raise UserError("--private is of the repository that --push-to makes; give both or neither")
 
 
-def main(argv: list[str]) -> None:
-    """`jet-diffusion convert FILE OUT`."""
-    options = _parser().parse_args(argv)
-    train = round(1 - options.val - options.test, 12)
-    settings = {
+def main(options: Options) -> None:
+    """Convert, say what was converted, and push if asked to."""
+    from jet_diffusion.data.convert import convert, converted_before, push
+
+    settings: dict[str, Any] = {
         "seed": options.seed,
-        "fractions": (train, options.val, options.test),
+        "fractions": (round(1 - options.val - options.test, 12), options.val, options.test),
         "max_jets": options.max_jets,
         "license_name": options.license,
         "drop_bad": options.drop_bad,
@@ -46,18 +76,20 @@ def main(argv: list[str]) -> None:
         "unit": options.unit,
         "follow_links": options.follow_links,
     }
-    if options.push_to and options.out.exists():  # converted before: this time only the upload is left
+    if options.push_to is not None and options.out.exists():
         metadata = converted_before(options.files, options.out, **settings)
     else:
         metadata = convert(options.files, options.out, workers=options.workers, **settings)
-    sys.stdout.write(_describe(metadata, options.out))
-    if options.push_to:
+    sys.stdout.write(describe(metadata, options.out))
+    if options.push_to is not None:
         sys.stdout.write(f"pushed to {push(options.out, options.push_to, options.private)}\n")
 
 
-def _describe(metadata: dict[str, Any], out: Path) -> str:
+def describe(metadata: dict[str, Any], out: Path) -> str:
     """What the command says at its end."""
     lines = [f"{out}: {sum(counts['num_jets'] for counts in metadata['splits'].values())} jets of {metadata['source']}"]
+    lines += [f"  {remark}" for source in metadata["sources"] for remark in source["remarks"]]
+    lines += [f"  {finding['level']}: {finding['text']}" for finding in metadata["findings"]]
     for name, counts in metadata["splits"].items():
         classes = ", ".join(f"{counts[label]} {label}" for label in CLASS_NAMES)
         lines.append(f"  {name:<11}{counts['num_jets']:>8} jets: {classes}")
@@ -67,8 +99,6 @@ def _describe(metadata: dict[str, Any], out: Path) -> str:
         f"{duplicates['jets_across_splits']}",
         f"  jets whose HCAL is not constant in 5x5 towers: {metadata['num_hcal_not_in_towers']}",
     ]
-    lines += [f"  {remark}" for source in metadata["sources"] for remark in source["remarks"]]
-    lines += [f"  {finding['level']}: {finding['text']}" for finding in metadata["findings"]]
     if metadata["simulated"]:
         lines.append(f"  NOT COLLISION DATA: {metadata['simulated']}")
     return "\n".join(lines) + "\n"

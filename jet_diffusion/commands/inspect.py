@@ -1,27 +1,47 @@
-"""Look into a quark/gluon file, layout, classes, energies and pictures: `jet-diffusion inspect FILE`."""
+"""`jet-diffusion inspect FILE`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from jet_diffusion.data.checks import describe_findings
-from jet_diffusion.data.hdf5 import QuarkGluonFile
-from jet_diffusion.data.inspect import describe_energies, describe_file, draw_pictures, tally_energies
+from jet_diffusion.errors import require_least
 
 
-def main(argv: list[str]) -> None:
-    """`jet-diffusion inspect FILE`."""
-    parser = argparse.ArgumentParser(prog="jet-diffusion inspect", description=(__doc__ or "").strip())
-    parser.add_argument("file", type=Path, help="the quark/gluon file, HDF5 or Parquet")
-    parser.add_argument("--out", type=Path, help="folder of the pictures (default outputs/inspect-NAME)")
-    parser.add_argument("--max-jets", type=int, help="take the energies of the file's first jets only")
-    parser.add_argument("--columns", help="the file's names of columns: pt=jetPt,m0=jetM")
-    parser.add_argument("--channels-first", action="store_true", help="the images are (N, 3, 125, 125)")
-    parser.add_argument("--unit", help="unit of the energies: GeV/100 (default of HDF5), GeV, a number of GeV, raw")
-    parser.add_argument("--follow-links", action="store_true", help="read content that lies in other files too")
-    options = parser.parse_args(argv)
+@dataclass
+class Options:
+    """Look into a file of quark/gluon jets: how it is stored, its classes and energies, and pictures of a few jets.
+
+    Attributes:
+        file: The quark/gluon file, HDF5 or Parquet.
+        out: Folder of the pictures; outputs/inspect-NAME if you omit it.
+        max_jets: Take the energies of the first so many jets only.
+        columns: The file's names of columns where they are not X_jets, y, pt and m0: "pt=jetPt,m0=jetM".
+        channels_first: The images are (N, 3, 125, 125).
+        unit: Unit of the energies: GeV/100 (what HDF5 files have), GeV, a number of GeV, or raw for Parquet files.
+        follow_links: Read content that lies in other files too.
+    """
+
+    file: Path
+    out: Path | None = None
+    max_jets: int | None = None
+    columns: str | None = None
+    channels_first: bool = False
+    unit: str | None = None
+    follow_links: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        require_least(self, max_jets=1)
+
+
+def main(options: Options) -> None:
+    """Print what the file holds and draw the pictures."""
+    from jet_diffusion.data.checks import describe_findings
+    from jet_diffusion.data.hdf5 import QuarkGluonFile
+    from jet_diffusion.data.inspect import describe_energies, describe_file, draw_pictures, tally_energies
+
     with QuarkGluonFile(
         options.file,
         columns=options.columns,
@@ -31,7 +51,7 @@ def main(argv: list[str]) -> None:
         check=False,
     ) as file:
         sys.stdout.write(describe_file(file) + "\n\n")
+        pictures = draw_pictures(file, options.out or Path("outputs") / f"inspect-{file.path.stem}")
         tally, findings = tally_energies(file, options.max_jets)
         sys.stdout.write(f"{describe_energies(tally)}\n\n{describe_findings(findings)}\n\n")
-        pictures = draw_pictures(file, options.out or Path("outputs") / f"inspect-{file.path.stem}")
     sys.stdout.write(f"pictures: {', '.join(map(str, pictures))}\n")

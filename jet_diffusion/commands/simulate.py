@@ -1,72 +1,77 @@
-"""`jet-diffusion simulate`: make quark and gluon jets, or compare a file of jets with the real one's facts."""
+"""`jet-diffusion simulate FILE`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from jet_diffusion.simulation.settings import PROCESSES, SimulationSettings
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    result = argparse.ArgumentParser(prog="jet-diffusion simulate", description=__doc__)
-    default = SimulationSettings(num_jets=1, seed=1)
-    result.add_argument("output", type=Path, nargs="?", help="HDF5 file to write, in the real file's schema")
-    result.add_argument("--num-jets", type=int, default=2048, help="jets to make (default: %(default)s)")
-    result.add_argument("--seed", type=int, default=default.seed, help="same seed, same jets (default: %(default)s)")
-    result.add_argument("--workers", type=int, default=1, help="processes; the jets do not depend on it")
-    result.add_argument(
-        "--pileup",
-        type=float,
-        metavar="MU",
-        default=default.pileup,
-        help="mean number of further collisions in a crossing (default: %(default)s)",
-    )
-    result.add_argument(
-        "--pt-min", type=float, metavar="GEV", default=default.pt_min, help="lowest jet pT (default: %(default)s)"
-    )
-    result.add_argument(
-        "--process",
-        choices=PROCESSES,
-        default=default.process,
-        help="qg: dijets of two gluons or two light quarks, half the jets each; dijet: every QCD scatter, "
-        "labelled by the parton of the jet (default: %(default)s)",
-    )
-    result.add_argument(
-        "--validate", type=Path, metavar="FILE", help="compare FILE with the published facts, and make nothing"
-    )
-    return result
+from jet_diffusion.errors import UserError, checking, require_least
 
 
-def main(argv: list[str]) -> None:
-    """Run the command."""
-    command = parser()
-    arguments = command.parse_args(argv)
-    if (arguments.output is None) == (arguments.validate is None):
-        command.error("give a file to write, or --validate FILE")
-    if arguments.validate is not None:
+@dataclass
+class Options:
+    """Make quark and gluon jets from physics: the event generator Pythia 8 and a fast model of the detector.
+
+    The same command goes on with an interrupted file. With --validate, a file of jets is compared with the published
+    facts of the real one, nothing is made, and all other options are ignored.
+
+    Attributes:
+        output: HDF5 file to write, in the real file's schema.
+        num_jets: Jets to make.
+        seed: The same seed gives the same jets.
+        workers: Processes; the jets do not depend on their number.
+        pileup: Mean number of further collisions in a crossing.
+        pt_min: Lowest transverse momentum of a jet, GeV.
+        process: qg makes pairs of gluons or of light quarks, half of the jets each; dijet makes every QCD scatter, and
+            labels a jet by its parton.
+        validate: Compare this file with the published facts, and make nothing.
+    """
+
+    output: Path | None = field(default=None, metadata={"positional": True})
+    num_jets: int = 2048
+    seed: int = 1
+    workers: int = 1
+    pileup: float = 22.5
+    pt_min: float = 70.0
+    process: Literal["qg", "dijet"] = "qg"
+    validate: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        require_least(self, num_jets=1, seed=0, workers=1)
+        if (self.output is None) == (self.validate is None):
+            raise UserError("give a file to write, or --validate FILE to check one")
+
+
+def main(options: Options) -> None:
+    """Simulate, or compare a file with the published facts."""
+    output = options.output
+    if output is None or options.validate is not None:
         from jet_diffusion.simulation.validation import validate
 
-        sys.stdout.write(validate(arguments.validate, progress=True))
+        sys.stdout.write(validate(options.validate or Path(), progress=True))
         return
-    _simulate(arguments)
-
-
-def _simulate(arguments: argparse.Namespace) -> None:
-    names = ("num_jets", "seed", "pileup", "pt_min", "process")
-    settings = SimulationSettings(**{name: getattr(arguments, name) for name in names})
     from jet_diffusion.simulation import libraries
+    from jet_diffusion.simulation.settings import SimulationSettings
 
+    with checking():
+        settings = SimulationSettings(
+            num_jets=options.num_jets,
+            seed=options.seed,
+            pileup=options.pileup,
+            pt_min=options.pt_min,
+            process=options.process,
+        )
     libraries.require()  # before numba is imported
     from jet_diffusion.simulation.generate import simulate
 
     start = time.monotonic()
-    simulate(settings, arguments.output, arguments.workers, progress=True)
-    seconds, size = time.monotonic() - start, arguments.output.stat().st_size
+    simulate(settings, output, options.workers, progress=True)
+    seconds, size = time.monotonic() - start, output.stat().st_size
     sys.stdout.write(
-        f"{arguments.output}: {settings.num_jets} jets, {size / settings.num_jets / 1e3:.2f} kB a jet, "
-        f"made in {seconds:.0f} s on {arguments.workers} processes\n"
+        f"{output}: {settings.num_jets} jets, {size / settings.num_jets / 1e3:.2f} kB a jet, "
+        f"made in {seconds:.0f} s on {options.workers} processes\n"
     )

@@ -10,9 +10,11 @@ import torch
 from tqdm import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.metrics.pairs import crps, interval_coverage
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.sampling.batches import sample_jets
 from jet_diffusion.schema import GEV_PER_UNIT, HCAL
 
 LEVELS = (0.68, 0.9)
@@ -66,10 +68,10 @@ def impute_hcal(pipeline: JetImagePipeline, jets: JetSample, draws: int, *, step
         seed: of all noise.
 
     Raises:
-        ValueError: for too few jets or draws.
+        UserError: for too few jets or draws.
     """
     if draws < 2 or len(jets) < 3:
-        raise ValueError(f"imputation needs 2 draws and 3 jets at least, got {draws} and {len(jets)}")
+        raise UserError(f"imputation needs 2 draws and 3 jets at least, got {draws} and {len(jets)}")
     energies = jets.energies()
     found = [
         _draw(pipeline, jets, energies, steps, seed + number)
@@ -105,16 +107,14 @@ def _draw(pipeline: JetImagePipeline, jets: JetSample, energies: Array, steps: i
         noised = noised / alpha if float(pipe.scheduler.init_noise_sigma) > 1.5 else noised
         return {"x": torch.where(known, noised, state["x"])}
 
-    conditions: dict[str, Any] = {}
-    if pipeline.conditioner is not None:
-        conditions = {name: np.asarray(getattr(jets, name)) for name in ("labels", "pt", "m0")}
-    output = pipeline(
+    made = sample_jets(
+        pipeline,
         len(jets),
-        **conditions,
-        ring_sums=_known_ring_sums(pipeline, energies),
-        num_inference_steps=steps,
-        generator=torch.Generator().manual_seed(seed),
+        jets,
+        ring_sums=lambda _: _known_ring_sums(pipeline, energies),
+        seed=seed,
+        steps=steps,
         batch_size=len(jets),
         callback_on_step_end=replace_known,
     )
-    return np.asarray(output.images[..., HCAL].sum(axis=(1, 2), dtype=np.float64) * GEV_PER_UNIT)
+    return np.asarray(made.energies[:, HCAL].numpy().sum(axis=(1, 2), dtype=np.float64) * GEV_PER_UNIT)

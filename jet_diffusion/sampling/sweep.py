@@ -9,13 +9,13 @@ import numpy as np
 from tqdm import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.metrics.classifiers import ObservableClassifier
 from jet_diffusion.metrics.estimates import Estimate, estimate
 from jet_diffusion.metrics.headline import HEADLINE
 from jet_diffusion.metrics.two_sample import two_sample_test
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
-from jet_diffusion.pipelines.schedulers import make_scheduler
-from jet_diffusion.sampling.sample import SampledJets, sample_like, solver_name
+from jet_diffusion.sampling.sample import SampledJets, sample_like, set_sampler, solver_name
 
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ def parse_steps(text: str) -> list[int]:
     """The numbers of steps of `steps=5,10,25`.
 
     Raises:
-        ValueError: for anything else, or a number that is not positive.
+        UserError: for anything else, or a number that is not positive.
     """
     name, _, values = text.partition("=")
     try:
@@ -32,7 +32,7 @@ def parse_steps(text: str) -> list[int]:
     except ValueError:
         steps = []
     if name != "steps" or not steps or min(steps) < 1:
-        raise ValueError(f"--sweep takes steps=5,10,25 or the like, got {text!r}")
+        raise UserError(f"--sweep takes steps=5,10,25 or the like, got {text!r}")
     return steps
 
 
@@ -69,7 +69,8 @@ def run_sweep(
     rows = []
     try:
         for name, number in tqdm(combinations, desc="sweep", unit="setting"):
-            pipeline.scheduler = own if name is None else make_scheduler(name, own.config)
+            pipeline.scheduler = own
+            set_sampler(pipeline, name)
             sampled = sample_like(pipeline, reference, steps=number, seed=seed, batch_size=batch_size)
             quality = _quality(real, reference, sampled, seed)
             rows.append({"scheduler": name or solver_name(own), "steps": number, **quality, **baseline})

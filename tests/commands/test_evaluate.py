@@ -6,12 +6,12 @@ import pytest
 from models import small_pipeline
 
 from jet_diffusion import cli
-from jet_diffusion.commands.evaluate import main, split_conditions
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.report.model import Report
 from jet_diffusion.sampling.sample import sample_like
 from jet_diffusion.sampling.sweep import parse_steps
+from jet_diffusion.workflows.evaluate import split_conditions
 
 SAMPLE = str(sample_path())
 
@@ -93,7 +93,7 @@ def test_a_file_is_evaluated(tmp_path, capsys):
 def test_a_model_is_sampled_and_swept(model, tmp_path):
     out = tmp_path / "report"
     options = ["--steps", "2", "--no-pictures", "--sweep", "steps=1,2", "--sweep-size", "300", "--classifiers"]
-    main([str(model), SAMPLE, "--out", str(out), "--size", "300", "--batch-size", "100", *options])
+    cli.run("evaluate", [str(model), SAMPLE, "--out", str(out), "--size", "300", "--batch-size", "100", *options])
     report = Report.load(out)
     assert report.figure("evaluations").value == 2
     assert report.figure("ms_per_jet").goal is None  # the goal is for a GPU
@@ -111,9 +111,9 @@ def test_training_jets_are_refused_unless_allowed(model, tmp_path):
     np.save(hashes, np.sort(held[:1000]))
     arguments = [SAMPLE, SAMPLE, "--size", "150", "--no-pictures", "--classifiers", "--training-hashes", str(hashes)]
     with pytest.raises(ValueError, match=r"of the 300 real jets of .* were used in training"):
-        main([*arguments, "--out", str(tmp_path / "refused")])
+        cli.run("evaluate", [*arguments, "--out", str(tmp_path / "refused")])
     assert not (tmp_path / "refused").exists()
-    main([*arguments, "--out", str(tmp_path / "allowed"), "--allow-training-jets"])
+    cli.run("evaluate", [*arguments, "--out", str(tmp_path / "allowed"), "--allow-training-jets"])
     first = (tmp_path / "allowed" / "report.md").read_text().splitlines()[0]
     assert "were used in training" in first
 
@@ -124,9 +124,9 @@ def test_jets_in_gev_are_refused(tmp_path, jets, write_file):
     with h5py.File(path, "r+") as file:
         file["X_jets"][:] = 100 * file["X_jets"][:]
     with pytest.raises(ValueError, match=r"needs 200 real and 100 generated|another unit"):
-        main([str(path), SAMPLE, "--size", "100", "--out", str(tmp_path / "report")])
+        cli.run("evaluate", [str(path), SAMPLE, "--size", "100", "--out", str(tmp_path / "report")])
 
 
 def test_a_sweep_needs_a_model(tmp_path):
     with pytest.raises(ValueError, match="needs a model to sample"):
-        main([SAMPLE, SAMPLE, "--sweep", "steps=5", "--out", str(tmp_path / "report")])
+        cli.run("evaluate", [SAMPLE, SAMPLE, "--sweep", "steps=5", "--out", str(tmp_path / "report")])

@@ -11,11 +11,11 @@ import torch
 from accelerate.state import AcceleratorState
 from models import small_pipeline
 
-from jet_diffusion.commands import plot_steps
-from jet_diffusion.commands.generate import generate, main
+from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.data.load import load_jets
+from jet_diffusion.sampling.generate import generate
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,10 @@ def test_the_networks_precision_can_be_chosen_and_is_recorded(model, tmp_path):
     images = []
     for precision in ("no", "bf16"):
         AcceleratorState._reset_state(reset_partial_state=True)
-        main([str(model), str(tmp_path / f"{precision}.hdf5"), "--num-jets=2", "--steps=2", f"--precision={precision}"])
+        cli.run(
+            "generate",
+            [str(model), str(tmp_path / f"{precision}.hdf5"), "--num-jets=2", "--steps=2", f"--precision={precision}"],
+        )
         with QuarkGluonFile(tmp_path / f"{precision}.hdf5") as file:
             assert file.attrs["mixed_precision"] == precision
             images.append(file.energies(0, 2))
@@ -135,7 +138,7 @@ def test_the_networks_precision_can_be_chosen_and_is_recorded(model, tmp_path):
 def test_processes_that_do_not_know_of_one_another_are_refused(model, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it; accelerate without a GPU takes no notice
     with pytest.raises(ValueError, match="2 processes were launched"):
-        main([str(model), str(tmp_path / "jets.hdf5"), "--num-jets=2"])
+        cli.run("generate", [str(model), str(tmp_path / "jets.hdf5"), "--num-jets=2"])
     assert not list(tmp_path.iterdir())
 
 
@@ -143,9 +146,9 @@ def test_bad_arguments_leave_nothing_behind(pipeline, model, tmp_path):
     with pytest.raises(ValueError, match="num_jets"):
         generate(pipeline, tmp_path / "jets.hdf5", 0)
     with pytest.raises(ValueError, match="pt must be positive"):
-        main([str(model), str(tmp_path / "jets.hdf5"), "--num-jets=2", "--pt=-5"])
+        cli.run("generate", [str(model), str(tmp_path / "jets.hdf5"), "--num-jets=2", "--pt=-5"])
     with pytest.raises(FileNotFoundError, match="neither a folder nor"):
-        main([str(tmp_path / "nothing"), str(tmp_path / "jets.hdf5"), "--num-jets=2"])
+        cli.run("generate", [str(tmp_path / "nothing"), str(tmp_path / "jets.hdf5"), "--num-jets=2"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,12 +169,12 @@ def test_unconditional_models_borrow_their_columns_and_say_so(converted_folder, 
 
 
 def test_steps_are_drawn(model, tmp_path, capsys):
-    plot_steps.main([str(model), f"--out={tmp_path / 'steps'}", "--columns=3", "--steps=4", "--scheduler=euler"])
+    cli.run("plot-steps", [str(model), f"--out={tmp_path / 'steps'}", "--columns=3", "--steps=4", "--scheduler=euler"])
     drawn = sorted(path.name for path in (tmp_path / "steps").iterdir())
     assert drawn == ["denoising.png", "estimates.png", "noising.png"]
     assert str(tmp_path / "steps" / "noising.png") in capsys.readouterr().out
     with pytest.raises(ValueError, match="--jet must be 0 to 2047"):
-        plot_steps.main([str(model), f"--out={tmp_path / 'steps'}", "--jet=2048"])
+        cli.run("plot-steps", [str(model), f"--out={tmp_path / 'steps'}", "--jet=2048"])
 
 
 @pytest.mark.integration

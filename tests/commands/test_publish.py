@@ -16,15 +16,14 @@ from huggingface_hub import ModelCard
 from models import small_settings, tilt
 from strangers import run_stranger
 
-from jet_diffusion.commands.evaluate import main as evaluate
-from jet_diffusion.commands.fit_guidance import main as fit_guidance
-from jet_diffusion.commands.generate import generate
-from jet_diffusion.commands.publish import main, stage
+from jet_diffusion.cli import run as run_command
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.sampling.generate import generate
 from jet_diffusion.training.train import train
+from jet_diffusion.workflows.stage import stage
 
 """What someone without our package does: load, sample, save what was loaded, load that, sample."""
 
@@ -50,7 +49,9 @@ def staged(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def guidance(run, converted_folder, tmp_path_factory):
     file = tmp_path_factory.mktemp("guidance") / "guidance.json"
-    fit_guidance([str(run.path), str(converted_folder), "--rounds", "1", "--num-jets", "2", "--out", str(file)])
+    run_command(
+        "fit-guidance", [str(run.path), str(converted_folder), "--rounds", "1", "--num-jets", "2", "--out", str(file)]
+    )
     return file
 
 
@@ -154,7 +155,7 @@ def test_staging_replaces_only_what_was_staged(run, tmp_path):
 
 def test_a_run_without_checkpoints_cannot_be_published(converted_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run\.json"):
-        main([str(tmp_path), "--repo=user/jets", "--dry-run"])
+        run_command("publish", [str(tmp_path), "--repo=user/jets", "--dry-run"])
 
 
 def test_a_scheduler_made_from_another_is_loaded(staged, tmp_path):
@@ -188,7 +189,7 @@ def test_a_stranger_loads_the_folder_and_what_they_saved(staged, tmp_path):
 def test_a_stranger_loads_what_was_pushed(run, staged, tmp_path):
     with FakeHub() as hub:
         publisher = {**os.environ, **hub.environment(tmp_path / "publisher"), "HF_HUB_OFFLINE": "0"}
-        command = [sys.executable, "-m", "jet_diffusion.commands.publish", str(run.path), "--repo=user/jets"]
+        command = [sys.executable, "-m", "jet_diffusion", "publish", str(run.path), "--repo=user/jets"]
         done = subprocess.run(
             [*command, f"--folder={tmp_path / 'staged'}"],
             env=publisher,
@@ -240,7 +241,7 @@ def test_moment_guidance_is_published_and_works_without_our_package(run, guidanc
         json.dumps({**fitted, "moment_guidance": {**tilt(0.5), "ratios": [0.1, 99.0]}})
     )
     folder, choice = tmp_path / "model", ["--moment-guidance", str(tmp_path / "guidance.json")]
-    main([str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
+    run_command("publish", [str(run.path), "--repo", "user/jets", "--folder", str(folder), "--dry-run", *choice])
     card = (folder / "README.md").read_text()
     assert "strengths centroid_tracks 0.50" in card
     assert "moment guidance" in card and "fit-guidance RUN DATA" in card
@@ -283,7 +284,9 @@ def test_a_card_says_whose_jets_were_evaluated(run, tmp_path):
     own = load_pipeline(copy.path).config.default_steps
     generate(load_pipeline(copy.path), tmp_path / "jets.hdf5", 100, steps=own)
     for judged, steps in ((str(copy.path), own), (str(tmp_path / "jets.hdf5"), own), (str(copy.path), own + 1)):
-        evaluate([judged, sample, *options, "--steps", str(steps), "--overwrite", "--out", str(copy.evaluation)])
+        run_command(
+            "evaluate", [judged, sample, *options, "--steps", str(steps), "--overwrite", "--out", str(copy.evaluation)]
+        )
         for published in (own, own + 1):
             found = card(steps=published)
             assert (f"{doubt}: num_inference_steps differ" in found.text) is (published != steps)

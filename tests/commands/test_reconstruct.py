@@ -5,11 +5,12 @@ import pytest
 import torch
 from models import small_pipeline
 
-from jet_diffusion.commands.reconstruct import DENOISED, PIXEL_BAYES, main, reconstruct_at, score_rows
+from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.report.model import Report
 from jet_diffusion.sampling.impute import ImputedEnergy, impute_hcal
 from jet_diffusion.schema import HCAL
+from jet_diffusion.workflows.reconstruct import DENOISED, PIXEL_BAYES, reconstruct_at, score_rows
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_imputation_keeps_what_is_given(imputing, few, monkeypatch):
     found = impute_hcal(pipeline, few, 2, steps=3, seed=0)
     truth = few.energies()
     for output in made:
-        images = np.moveaxis(output.images, -1, 1)
+        images = output.images.movedim(-1, 1).numpy()
         np.testing.assert_allclose(images[:, :HCAL], truth[:, :HCAL], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.truth, 100 * truth[:, HCAL].sum(axis=(1, 2)), rtol=1e-5)
     assert found.draws.shape == (2, 4) and not np.allclose(*found.draws)
@@ -90,7 +91,7 @@ def test_the_command_writes_curves_and_pictures(pipeline, tmp_path):
     model, out = tmp_path / "model", tmp_path / "report"
     pipeline.save_pretrained(model)
     options = ["--num-jets", "4", "--timesteps", "100", "600", "--draws", "2"]
-    main([str(model), str(sample_path()), "--out", str(out), *options])
+    cli.run("reconstruct", [str(model), str(sample_path()), "--out", str(out), *options])
     report = Report.load(out)
     assert report.heading["steps"] == pipeline.config.default_steps
     assert {row["timestep"] for row in report.tables["reconstruction"]} == {100, 600}
@@ -100,4 +101,6 @@ def test_the_command_writes_curves_and_pictures(pipeline, tmp_path):
     page = (out / "report.html").read_text()
     assert "Reconstruction" in page and "CRPS" in page
     with pytest.raises(ValueError, match="timesteps must be 0 to 999"):
-        main([str(model), str(sample_path()), "--out", str(tmp_path / "other"), "--timesteps", "1000"])
+        cli.run(
+            "reconstruct", [str(model), str(sample_path()), "--out", str(tmp_path / "other"), "--timesteps", "1000"]
+        )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from jet_diffusion.commands.train_tagger import main
+from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.metrics.networks import tower_images, tower_inputs
 from jet_diffusion.metrics.tagger import quark_scores, score_tagger, train_tagger
@@ -54,7 +54,10 @@ def test_bad_training_jets_are_refused(splits):
 @pytest.mark.integration
 def test_the_command_saves_what_transformers_loads(stand_in, tmp_path, capsys):
     out = tmp_path / "tagger"
-    main([str(sample_path()), "--out", str(out), "--num-jets", "600", "--steps", "20", "--architecture", "convnextv2"])
+    cli.run(
+        "train-tagger",
+        [str(sample_path()), "--out", str(out), "--num-jets", "600", "--steps", "20", "--architecture", "convnextv2"],
+    )
     assert "AUC" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
         "README.md",
@@ -75,4 +78,4 @@ def test_the_command_saves_what_transformers_loads(stand_in, tmp_path, capsys):
     assert f"{scores['test']['auc']:.4f}" in (out / "README.md").read_text()
     assert "simulated" in (out / "README.md").read_text()
     with pytest.raises(FileExistsError, match="exists"):
-        main([str(sample_path()), "--out", str(out)])
+        cli.run("train-tagger", [str(sample_path()), "--out", str(out)])

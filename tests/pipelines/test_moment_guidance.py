@@ -7,13 +7,14 @@ import pytest
 import torch
 from models import VARIANCES, small_pipeline, tilt
 
-from jet_diffusion.commands.fit_guidance import DAMPING, as_table, fit_moment_guidance, main, moments_of
+from jet_diffusion import cli
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.moment_guidance import MOMENTS, MomentGuidance, shape_moments
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.tower_representations import PixelGrid, TowerPatches
+from jet_diffusion.sampling.guidance import DAMPING, as_table, fit_moment_guidance, moments_of
 from jet_diffusion.sampling.sample import set_sampler
 from jet_diffusion.training.fit import fit_representation
 
@@ -242,7 +243,7 @@ def test_fitting_raises_what_is_too_small(pipeline, converted_folder, monkeypatc
 def test_the_command_writes_what_publish_takes(model, converted_folder, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     command = [str(tmp_path / "model"), str(converted_folder), "--rounds", "1", "--num-jets", "4"]
-    main([*command, "--out", str(tmp_path / "shapes.json")])
+    cli.run("fit-guidance", [*command, "--out", str(tmp_path / "shapes.json")])
     written = json.loads((tmp_path / "shapes.json").read_text())
     assert set(written["moment_guidance"]["strengths"]) == set(MOMENTS)
     assert set(written["rounds"][0]["sizes"]) == set(MOMENTS)
@@ -255,18 +256,23 @@ def test_the_command_writes_what_publish_takes(model, converted_folder, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--rounds", "0"], "one round"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--num-jets", "9999"], "9999"),
-        (["--num-jets", "4", "--batch-size", "0"], "batch_size must be positive"),
+        (["--num-jets", "4", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
 def test_too_few_jets_or_rounds_are_refused(model, converted_folder, tmp_path, options, message):
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=message):
-        main([str(tmp_path / "model"), str(converted_folder), "--out", str(tmp_path / "shapes.json"), *options])
+        cli.run(
+            "fit-guidance",
+            [str(tmp_path / "model"), str(converted_folder), "--out", str(tmp_path / "shapes.json"), *options],
+        )
     assert not (tmp_path / "shapes.json").exists()
 
 
 def test_a_missing_folder_is_named_before_any_work(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
-        main([str(tmp_path / "no model"), "no data", "--out", str(tmp_path / "absent" / "shapes.json")])
+        cli.run(
+            "fit-guidance", [str(tmp_path / "no model"), "no data", "--out", str(tmp_path / "absent" / "shapes.json")]
+        )

@@ -13,8 +13,7 @@ from models import small_settings
 from safetensors.torch import load_file
 from strangers import run_stranger
 
-from jet_diffusion.commands import notebook_artefacts
-from jet_diffusion.commands.publish import stage
+from jet_diffusion import cli
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline, trained_tensors
 from jet_diffusion.pipelines.notebook_baselines import BASELINES, DeepFalconCNN, DeepFalconUNet
@@ -23,6 +22,8 @@ from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings
 from jet_diffusion.training.train import train
+from jet_diffusion.workflows import notebook
+from jet_diffusion.workflows.stage import stage
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {"deepfalcon_cnn": [], "deepfalcon_unet": ["--unet.block_out_channels=[4,8,8]"]}
@@ -200,7 +201,7 @@ def test_a_stranger_samples_a_baseline(run, tmp_path):
 
 
 def test_the_artefacts_have_their_promised_names(run, name, converted_folder, tmp_path, capsys):
-    notebook_artefacts.main([str(run.path), f"--out={tmp_path / 'artefacts'}", "--num-jets=2"])
+    cli.run("notebook-artefacts", [str(run.path), f"--out={tmp_path / 'artefacts'}", "--num-jets=2"])
     assert {path.name for path in (tmp_path / "artefacts").iterdir()} == {
         "training_history.png",
         "diffusion_results_comparison.png",
@@ -221,8 +222,8 @@ def test_unpaired_scores_flatter_the_blank_image(converted_folder):
     settings = settings_of("deepfalcon_cnn", converted_folder, "unused")
     pipeline = build_pipeline(settings, JetDataset.load(converted_folder, "train"))
     real = torch.from_numpy(JetDataset.load(converted_folder, "test").energies(np.arange(40)))
-    scores = notebook_artefacts.notebook_scores(pipeline, real, torch.zeros(20, 3, 32, 32))
+    scores = notebook.notebook_scores(pipeline, real, torch.zeros(20, 3, 32, 32))
     assert scores["blank image"] == scores["generated"]
     assert scores["blank image"]["ssim"] > scores["independent real jets"]["ssim"] + 0.05
-    identical = notebook_artefacts.unpaired_scores(torch.ones(2, 3, 32, 32), torch.ones(2, 3, 32, 32), (0, 1))
+    identical = notebook.unpaired_scores(torch.ones(2, 3, 32, 32), torch.ones(2, 3, 32, 32), (0, 1))
     assert identical == {"ssim": 1.0, "mse": 0.0, "psnr": float("inf")}

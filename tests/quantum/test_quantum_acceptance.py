@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from jet_diffusion.commands.quantum_report import LABELS, load_jets, main, report, run_of
+from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
@@ -17,6 +17,9 @@ from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.quantum.controls import MADE_WITHOUT_MODEL
 from jet_diffusion.quantum.judging import cell_features, fidelity_mmd, judge, on_crystals, profile_distance
 from jet_diffusion.quantum.readout import denoising, readout_costs
+from jet_diffusion.workflows.quantum_judging import load_jets
+from jet_diffusion.workflows.quantum_report import LABELS, report
+from jet_diffusion.workflows.quantum_rows import run_of
 
 
 @pytest.fixture
@@ -104,4 +107,4 @@ def test_the_report_has_every_row_and_goes_on(folder, tmp_path):
     assert "Simulated jets, not collision data" in text
     assert (out / "jets.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="give the same, or another --out"):
-        main([str(folder), "--out", str(out), "--iterations=4", "--no-quddpm"])
+        cli.run("quantum-report", [str(folder), "--out", str(out), "--iterations=4", "--no-quddpm"])

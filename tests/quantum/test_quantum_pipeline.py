@@ -15,7 +15,6 @@ from diffusers import DDIMScheduler
 from models import small_settings
 from strangers import run_stranger
 
-from jet_diffusion.commands.publish import stage
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
@@ -23,6 +22,7 @@ from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.training.build import build_pipeline
 from jet_diffusion.training.settings import parse_settings
 from jet_diffusion.training.train import train
+from jet_diffusion.workflows.stage import stage
 
 ROOT = Path(__file__).parents[2]
 QUANTUM = ["--representation.name=JetAmplitudeEncoder", "--sampling.scheduler=quantum", "--optimizer.loss=infidelity"]
@@ -182,7 +182,7 @@ class Absent:
         if name.split(".")[0] in ("pennylane", "qiskit"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-import jet_diffusion.hub, jet_diffusion.training.train, jet_diffusion.commands.quantum_report
+import jet_diffusion.hub, jet_diffusion.training.train, jet_diffusion.workflows.quantum_report
 from jet_diffusion.quantum.qiskit_export import export_qiskit
 try:
     export_qiskit(1, 2)

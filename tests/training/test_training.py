@@ -15,7 +15,6 @@ from accelerate.state import AcceleratorState
 from models import SMALL_UNET, small_pipeline, small_settings
 from safetensors.torch import load_file
 
-from jet_diffusion.commands.publish import model_facts
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
@@ -24,6 +23,7 @@ from jet_diffusion.training.batches import NoisyJets, Position
 from jet_diffusion.training.build import TrainedModule
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.train import train
+from jet_diffusion.workflows.card import model_facts
 
 TRAIN = Path(__file__).parents[2] / "training" / "train.py"
 TENSORS = ("weights.safetensors", "averaged.safetensors", "optimizer.safetensors")

@@ -1,0 +1,14 @@
+"""`jet-diffusion train --data DATA --run-dir RUN`."""
+
+from __future__ import annotations
+
+from jet_diffusion.training.settings import TrainSettings
+
+Options = TrainSettings
+
+
+def main(options: TrainSettings) -> None:
+    """Train, or go on with a run."""
+    from jet_diffusion.training.train import train
+
+    train(options)
