@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 import shlex
 import textwrap
@@ -108,7 +109,7 @@ def command_line(name: str, options: Any) -> str:
         value = getattr(options, field.name)
         option = _dashed(f"--{field.name}")
         if _is_positional(field):
-            positional.append(str(value))
+            positional += map(str, value) if isinstance(value, list) else [str(value)]
         elif value is True and field.default is False:
             named.append(option)
         elif value != (field.default_factory() if field.default_factory is not MISSING else field.default):
@@ -129,16 +130,14 @@ def _spelled_out(parser: ArgumentParser, options: type, argv: list[str]) -> Iter
         UserError: For an unknown option, or more words than there are positional ones.
     """
     waiting = list(argv)
-    positional = [f"--{field.name}=" for field in fields(options) if _is_positional(field)]
+    words: list[str] = []
     while waiting:
         argument = waiting.pop(0)
         if not argument.startswith("--"):
             if argument in ("-h", "--help"):
                 yield argument
                 continue
-            if not positional:
-                raise UserError(f"there is no place for the argument {argument!r}; --help shows the usage")
-            yield positional.pop(0) + argument
+            words.append(argument)
             continue
         name, equals, value = argument.partition("=")
         name = "--" + name[2:].replace("-", "_")
@@ -151,12 +150,34 @@ def _spelled_out(parser: ArgumentParser, options: type, argv: list[str]) -> Iter
         elif typehint is bool and waiting[:1] not in (["true"], ["false"]):
             yield f"{name}=true"
         elif get_origin(_without_none(typehint)) is list and not _is_yaml_list(waiting):
-            words = []
+            entries = []
             while waiting and not waiting[0].startswith("--"):
-                words.append(waiting.pop(0))
-            yield f"{name}=[{', '.join(words)}]"
+                entries.append(waiting.pop(0))
+            yield f"{name}=[{', '.join(entries)}]"
         else:
             yield f"{name}={waiting.pop(0)}" if waiting and not waiting[0].startswith("--") else name
+    yield from _placed(parser, options, words)
+
+
+def _placed(parser: ArgumentParser, options: type, words: list[str]) -> Iterator[str]:
+    """Words without an option's name, as the options they stand for; a list takes all that others leave.
+
+    Raises:
+        UserError: For more words than there are places.
+    """
+    positional = [field.name for field in fields(options) if _is_positional(field)]
+    for place, name in enumerate(positional, 1):
+        typehint = _without_none(parser._option_string_actions[f"--{name}"]._typehint)
+        if get_origin(typehint) is list:
+            count = max(0, len(words) - (len(positional) - place))
+            if count:
+                yield f"--{name}={json.dumps(words[:count])}"
+            words = words[count:]
+        elif words:
+            yield f"--{name}={words[0]}"
+            words = words[1:]
+    if words:
+        raise UserError(f"there is no place for the argument {words[0]!r}; --help shows the usage")
 
 
 def _is_yaml_list(waiting: list[str]) -> bool:

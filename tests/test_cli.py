@@ -228,7 +228,7 @@ def test_every_command_has_a_bad_argument_in_the_table():
 
 def test_pushing_what_was_converted_otherwise_is_refused(converted_folder, capsys):
     line = refusal(capsys, "convert", SAMPLE, str(converted_folder), "--push-to=user/jets")
-    assert "was converted with num_jets 400, not 2048" in line
+    assert "num_jets was 400 and is now 2048" in line
 
 
 def test_a_renamed_command_still_works_and_says_so(capsys):

@@ -17,7 +17,8 @@ class Options:
     """Fit guidance that gives a model's jets the shapes that training jets have.
 
     Jets are sampled round by round for the conditions of training jets. `jet-diffusion publish --moment-guidance FILE`
-    makes the guidance part of a model. Several processes share the work: accelerate launch -m jet_diffusion fit-guidance ...
+    makes the guidance part of a model. Several processes share the work:
+    accelerate launch -m jet_diffusion fit-guidance ...
 
     Attributes:
         model: A training run, a pipeline folder, or user/name on the Hub.

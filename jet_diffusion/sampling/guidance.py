@@ -59,8 +59,8 @@ def fit_moment_guidance(
     """Fit the strengths with which moments are as large in generated jets as in training jets.
 
     Guidance of strength s makes the variance v of a normally distributed moment, in parts of the real one,
-    v / (1 - s v). So what a strength lacks is 1 / v - 1, v being the squared ratio of mean sizes, which rare large ones disturb less
-    than they do mean squares.
+    v / (1 - s v). So what a strength lacks is 1 / v - 1, v being the squared ratio of mean sizes, which
+    rare large ones disturb less than they do mean squares.
 
     Args:
         pipeline: The model, left with the guidance found.
