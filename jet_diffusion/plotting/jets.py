@@ -225,7 +225,7 @@ class _Sheet:
                 )
         for row, name in enumerate(self.rows):
             y = self.top + row * self.row_pitch + (self.lines * self.line_pitch - _GAP) / 2
-            text = self.figure.text(30 / self.width, 1 - y / self.height, name, size=12, rotation=90)
+            text = self.figure.text(36 / self.width, 1 - y / self.height, name, size=12, rotation=90)
             text.set(ha="center", va="center", multialignment="center")
         for block, name in enumerate(self.blocks):
             x = _LEFT + block * self.block_pitch + (self.block_pitch - _BLOCK_GAP) / 2

@@ -82,7 +82,7 @@ def test_a_file_is_evaluated(tmp_path, capsys):
     assert report.heading["seed"] == 0 and len(report.heading["real"]["fingerprint"]) == 32
     assert report.heading["sampling"]["simulation_seed"] == 1
     assert "simulated" not in report.heading["sampling"]
-    assert report.figure("memorisation_pixels").size == 200
+    assert report.result("memorisation_pixels").size == 200
     with pytest.raises(SystemExit) as stopped:
         cli.main(["evaluate", SAMPLE, SAMPLE, "--out", str(out)])
     assert stopped.value.code == 2
@@ -95,13 +95,13 @@ def test_a_model_is_sampled_and_swept(model, tmp_path):
     options = ["--steps", "2", "--no-pictures", "--sweep", "steps=1,2", "--sweep-size", "300", "--classifiers"]
     cli.run("evaluate", [str(model), SAMPLE, "--out", str(out), "--size", "300", "--batch-size", "100", *options])
     report = Report.load(out)
-    assert report.figure("evaluations").value == 2
-    assert report.figure("ms_per_jet").goal is None  # the goal is for a GPU
+    assert report.result("evaluations").value == 2
+    assert report.result("ms_per_jet").goal is None  # the goal is for a GPU
     own = "DPMSolverMultistepScheduler (sde-dpmsolver++)"
     assert [(row["scheduler"], row["steps"]) for row in report.tables["sweep"]] == [(own, 1), (own, 2)]
     assert report.heading["sampling"]["num_inference_steps"] == 2
     assert all(row["auc_baseline"] < 0.6 < row["auc"] for row in report.tables["sweep"])
-    assert report.figure("fpd").met is False
+    assert report.result("fpd").met is False
 
 
 @pytest.mark.integration
