@@ -104,10 +104,10 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
             nn.init.zeros_(parameter)
     conditioner = None
     if settings.unet.conditioning != "none":
-        columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
+        labels, pt, m0 = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
         ring_sums = all_ring_sums(jets, representation) if settings.unet.conditioning == "rings" else None
         width = 4 * unet.config.block_out_channels[0]
-        conditioner = fit_conditioner(Conditioner, *columns, ring_sums, embedding_dim=width)
+        conditioner = fit_conditioner(Conditioner, labels, pt, m0, ring_sums, embedding_dim=width)
     pipeline = JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
