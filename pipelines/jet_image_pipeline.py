@@ -7,9 +7,7 @@ their methods alone.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,19 +19,11 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from .hub_sources import OwnSourcesMixin  # noqa: TID251
-from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, scale_to_sums  # noqa: TID251
+from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, jet_generators, scale_to_sums  # noqa: TID251
 from .moment_guidance import MomentGuidance  # noqa: TID251
-from .schedulers import check_scheduler  # noqa: TID251 - on the Hub they are one file
+from .schedulers import check_scheduler, check_timesteps, set_timesteps  # noqa: TID251
 
 logger = logging.get_logger(__name__)
-
-
-def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """One CPU generator a jet, keyed by (seed, index): a jet is the same in whatever batch it is made."""
-    keys = (
-        hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest() for index in range(first, first + count)
-    )
-    return [torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1) for key in keys]
 
 
 class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
@@ -69,11 +59,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            unet=unet,
-            scheduler=scheduler,
-            representation=representation,
-            denoiser=denoiser,
-            conditioner=conditioner,
+            unet=unet, scheduler=scheduler, representation=representation, denoiser=denoiser, conditioner=conditioner
         )
         self.register_to_config(
             provenance=provenance, step_power=step_power, default_steps=default_steps, moment_guidance=moment_guidance
@@ -134,7 +120,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         self.check_moment_guidance()
         generators = self._generators(generator, first_jet, count)
         self._check_guidance(guidance_scale)
-        self._check_timesteps(timesteps)
+        check_timesteps(timesteps, self.denoiser)
         conditions = self._conditions(generators, given, ring_sums)
         batch_size = min(batch_size, count)
         energies, clipped = [], []
@@ -209,9 +195,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         clean, noisy = [], []
         for start in range(0, len(energies), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(energies)))
-            self._set_timesteps(num_inference_steps, None, highest=timestep)
-            begin = int((self.scheduler.timesteps > timestep).sum())
-            begin = min(begin, len(self.scheduler.timesteps) - 1)
+            self._set_timesteps(num_inference_steps, highest=timestep)
+            begin = min(int((self.scheduler.timesteps > timestep).sum()), len(self.scheduler.timesteps) - 1)
             x_0 = self.representation.encode(energies[rows].to(self.unet.device))
             noise = self._noise([generators[row] for row in rows])
             noised_to = self.scheduler.timesteps[begin].expand(len(rows)).to(x_0.device)
@@ -221,9 +206,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                 self.scheduler.set_begin_index(begin)
             # Schedulers in sigma's own scaling (Euler) hold x_t / alpha.
             scale = self.scheduler.scale_model_input(torch.ones(1), self.scheduler.timesteps[begin])
-            state = x_t / scale.to(x_t.device)
             x, _ = self._denoise(
-                state,
+                x_t / scale.to(x_t.device),
                 self._embed(conditions, rows),
                 self._ring_sums(conditions, rows),
                 [generators[row] for row in rows],
@@ -290,14 +274,6 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         if not math.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
 
-    def _check_timesteps(self, timesteps: list[int] | None) -> None:
-        if timesteps is None:
-            return
-        last = len(self.denoiser.alphas_cumprod) - 1
-        falling = all(later < earlier for earlier, later in itertools.pairwise(timesteps))
-        if not timesteps or not falling or timesteps[0] > last or timesteps[-1] < 0:
-            raise ValueError(f"timesteps must fall from at most {last} to at least 0, got {timesteps!r:.100}")
-
     def _generators(
         self, generator: torch.Generator | list[torch.Generator] | None, first_jet: int, count: int
     ) -> list[torch.Generator]:
@@ -346,21 +322,9 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         shape = (len(generators), *self.representation.shape)
         return randn_tensor(shape, generator=generators, device=self.unet.device, dtype=torch.float32)
 
-    def _set_timesteps(self, steps: int, timesteps: list[int] | None, highest: int | None = None) -> None:
-        accepts = "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters
-        if timesteps is not None and not accepts:
-            raise ValueError(f"{type(self.scheduler).__name__} takes no timesteps; give num_inference_steps")
-        if accepts and timesteps is None and self.config.step_power != 1:
-            timesteps = self.denoiser.power_timesteps(steps, self.config.step_power)
-        if accepts and timesteps is None and highest is not None:
-            self.scheduler.set_timesteps(steps)
-            timesteps = sorted({int(timestep) for timestep in self.scheduler.timesteps}, reverse=True)
-        if accepts and timesteps is not None:
-            if highest is not None:
-                timesteps = [highest, *(t for t in timesteps if t < highest)]
-            self.scheduler.set_timesteps(timesteps=timesteps, device=self.unet.device)
-        else:
-            self.scheduler.set_timesteps(steps, device=self.unet.device)
+    def _set_timesteps(self, steps: int, timesteps: list[int] | None = None, highest: int | None = None) -> None:
+        power, device = self.config.step_power, self.unet.device
+        set_timesteps(self.scheduler, self.denoiser, steps, timesteps, power=power, highest=highest, device=device)
 
     def check_moment_guidance(self) -> None:
         """Refuse moment guidance that makes no sense, or for which the model does not know hits and energies.
@@ -408,8 +372,9 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
             denoiser_args = (self.unet, x_t, batch_timesteps, embedding, ring_sums, x0)
+            shift: torch.Tensor | float = 0.0
             if guidance is None:
-                output, shift = self.denoiser(*denoiser_args), 0.0
+                output = self.denoiser(*denoiser_args)
             else:
                 output, shift = guidance(self.denoiser, *denoiser_args)
             previous_x0, x0 = x0, output.x0 + shift

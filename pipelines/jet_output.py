@@ -1,10 +1,11 @@
-"""What comes out of the pipeline: jets with their conditions, as arrays or pictures.
+"""What goes into the pipeline and comes out of it: a generator for each jet; jets as arrays or pictures.
 
 This file is self-contained so that it can travel to the Hub.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,14 @@ from PIL import Image
 OUTPUT_TYPES = ("np", "pt", "pil")
 GEV_PER_UNIT = 100.0
 PIL_RANGE_GEV = (1e-2, 1e2)
+
+
+def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
+    """One CPU generator a jet, keyed by (seed, index): a jet is the same in whatever batch it is made."""
+    keys = (
+        hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest() for index in range(first, first + count)
+    )
+    return [torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1) for key in keys]
 
 
 @dataclass

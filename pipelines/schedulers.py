@@ -5,6 +5,8 @@ This file is self-contained so that it can travel to the Hub.
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from typing import Any
 
 import torch
@@ -69,3 +71,57 @@ def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
             f"{name} expects a {scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
             'set prediction_type="sample", whatever the UNet itself predicts'
         )
+
+
+def check_timesteps(timesteps: list[int] | None, denoiser: ModelMixin) -> None:
+    """Refuse timesteps that do not fall, or that were not trained.
+
+    Raises:
+        ValueError: Saying what was given.
+    """
+    if timesteps is None:
+        return
+    last = len(denoiser.alphas_cumprod) - 1
+    falling = all(later < earlier for earlier, later in itertools.pairwise(timesteps))
+    if not timesteps or not falling or timesteps[0] > last or timesteps[-1] < 0:
+        raise ValueError(f"timesteps must fall from at most {last} to at least 0, got {timesteps!r:.100}")
+
+
+def set_timesteps(
+    scheduler: SchedulerMixin,
+    denoiser: ModelMixin,
+    steps: int,
+    timesteps: list[int] | None,
+    *,
+    power: float,
+    highest: int | None,
+    device: torch.device,
+) -> None:
+    """Choose the timesteps that a scheduler steps through.
+
+    Args:
+        scheduler: Some choose their own and take only their number.
+        denoiser: Knows the training timesteps.
+        steps: How many.
+        timesteps: These, or by default so many that fall as (1 - i / steps)^power.
+        power: 1 leaves them to the scheduler.
+        highest: Start from this one and leave out those above.
+        device: Where they are needed.
+
+    Raises:
+        ValueError: If timesteps are given to a scheduler that chooses its own.
+    """
+    accepts = "timesteps" in inspect.signature(scheduler.set_timesteps).parameters
+    if timesteps is not None and not accepts:
+        raise ValueError(f"{type(scheduler).__name__} takes no timesteps; give num_inference_steps")
+    if accepts and timesteps is None and power != 1:
+        timesteps = denoiser.power_timesteps(steps, power)
+    if accepts and timesteps is None and highest is not None:
+        scheduler.set_timesteps(steps)
+        timesteps = sorted({int(timestep) for timestep in scheduler.timesteps}, reverse=True)
+    if not accepts or timesteps is None:
+        scheduler.set_timesteps(steps, device=device)
+        return
+    if highest is not None:
+        timesteps = [highest, *(t for t in timesteps if t < highest)]
+    scheduler.set_timesteps(timesteps=timesteps, device=device)

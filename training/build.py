@@ -37,7 +37,7 @@ REPRESENTATION_JETS, PRIOR_JETS = 10_000, 50_000
 """Training jets, at most, that the representation and the one-pixel prior are fitted on."""
 
 NORM_GROUPS = 16
-"""Groups of the group normalisation, or as many as divide every width."""
+"""Groups of the group normalisation, or as many as divide every width into two channels or more."""
 
 STEP_POWER = 1.35
 """Timesteps of a spike and slab's sampling fall as (1 - i / steps)^STEP_POWER: closer at low noise."""
@@ -104,10 +104,10 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
             nn.init.zeros_(parameter)
     conditioner = None
     if settings.unet.conditioning != "none":
-        columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
+        labels, pt, m0 = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
         ring_sums = all_ring_sums(jets, representation) if settings.unet.conditioning == "rings" else None
         width = 4 * unet.config.block_out_channels[0]
-        conditioner = fit_conditioner(Conditioner, *columns, ring_sums, embedding_dim=width)
+        conditioner = fit_conditioner(Conditioner, labels, pt, m0, ring_sums, embedding_dim=width)
     pipeline = JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
@@ -252,12 +252,18 @@ def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[in
         layers_per_block=1,
         down_block_types=(*["DownBlock2D"] * plain_levels, "AttnDownBlock2D" if attention else "DownBlock2D"),
         up_block_types=("AttnUpBlock2D" if attention else "UpBlock2D", *["UpBlock2D"] * plain_levels),
-        norm_num_groups=math.gcd(NORM_GROUPS, *widths),
+        norm_num_groups=norm_groups(widths),
         dropout=settings.dropout,
         add_attention=attention,
         class_embed_type=None if settings.conditioning == "none" else "identity",
     )
     return unet
+
+
+def norm_groups(widths: tuple[int, ...]) -> int:
+    """Groups of the group normalisation: a group of one channel would lose what timestep and conditions add to it."""
+    groups = math.gcd(NORM_GROUPS, *widths)
+    return groups // 2 if groups in widths and groups > 1 else groups
 
 
 def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[torch.Tensor]:

@@ -192,8 +192,8 @@ def fit_spike_and_slab(
     )
     own = denoiser.prior
     if by_position:
-        mixtures = (torch.tensor(column, dtype=torch.float64) for column in (weights, means, stds))
-        own.weights.copy_(hits.mixture_weights(*mixtures))
+        w, m, s = torch.tensor([weights, means, stds], dtype=torch.float64)
+        own.weights.copy_(hits.mixture_weights(w, m, s))
     own.logit.copy_(torch.logit(hits.occupancy(jets, mask, by_position), eps=1e-7))
     own.hit_moments.copy_(hits.moments(by_position))
     own.inside.copy_(mask)

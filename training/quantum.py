@@ -54,8 +54,8 @@ def build_quantum_pipeline(
         network.initialise(images)
     conditioner = None
     if settings.unet.conditioning != "none":
-        columns = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        conditioner = fit_conditioner(ClassConditioner, *columns, ring_sums, embedding_dim=1)
+        labels, pt, m0 = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
+        conditioner = fit_conditioner(ClassConditioner, labels, pt, m0, ring_sums, embedding_dim=1)
     # The prediction type is named, or other schedulers' from_config would take their own default.
     scheduler = QuantumChannelScheduler(**noise, unravelling=options.unravelling, prediction_type="sample")
     if settings.sampling.scheduler != "quantum":

@@ -53,7 +53,7 @@ def test_imputation_keeps_what_is_given(imputing, few, monkeypatch):
     call = type(pipeline).__call__
 
     def spy(self, *args, **kwargs):
-        asked.append(kwargs["totals"])
+        asked.append(kwargs["ring_sums"])
         made.append(call(self, *args, **kwargs))
         return made[-1]
 

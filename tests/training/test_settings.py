@@ -9,7 +9,7 @@ import yaml
 
 from jet_diffusion.hub import training_scheduler
 from jet_diffusion.renames import flatten
-from jet_diffusion.training.build import build_unet, check_signal_at_end, noise_schedule
+from jet_diffusion.training.build import build_unet, check_signal_at_end, noise_schedule, norm_groups
 from jet_diffusion.training.runtime import check_processes
 from jet_diffusion.training.settings import (
     PRESETS,
@@ -129,6 +129,13 @@ def test_presets_keep_to_their_size(preset, most):
 def test_grids_and_groups_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="25x25 cannot be halved 2 times"):
         build_unet(UNetSettings(), (3, 3), (25, 25))
+
+
+@pytest.mark.parametrize(
+    ("widths", "groups"), [((32, 48, 64), 16), ((8, 8, 8), 4), ((16, 64), 8), ((6, 9), 1), ((1, 7), 1)]
+)
+def test_every_group_of_the_normalisation_has_two_channels(widths, groups):
+    assert norm_groups(widths) == groups
 
 
 def test_the_defaults_are_the_recommended_model():
