@@ -42,8 +42,8 @@ FLOORS = (
     ("quantum",),
     ("metrics", "simulation"),
     ("data",),
-    ("report", "runs", "observables", "plotting"),
-    ("schema", "io", "precision", "errors", "extras"),
+    ("report", "runs", "observables", "plotting", "extras"),
+    ("schema", "io", "precision", "errors"),
     ("__init__", "model_cards", "pipelines"),
 )
 """Parts of the package from the top floor to the ground; a part imports its own and those below."""
