@@ -4,11 +4,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from jet_diffusion.evaluation import write
 from jet_diffusion.evaluation.run import evaluate_jets
-from jet_diffusion.evaluation.write import write_report
 from jet_diffusion.metrics.closure import RESPONSES
 from jet_diffusion.metrics.perturbations import CONTROLS, copied_training_jets
+from jet_diffusion.plotting.style import RC
 from jet_diffusion.report.model import Report
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -97,7 +99,7 @@ def test_impossible_jets_are_counted_and_nothing_is_computed_wrongly(parts, tmp_
     reasons = {entry["name"]: entry["reason"] for entry in report.omitted}
     for name in ("fpd", "w1", "recall", "jetnet_kpd", "closure", "auc_observables"):
         assert "not finite" in reasons[name]
-    write_report(evaluation, tmp_path / "report", pictures=False)
+    write.write_report(evaluation, tmp_path / "report", pictures=False)
 
 
 def test_jets_deaf_to_what_they_are_asked_miss_the_goal_of_their_responses(parts):
@@ -139,7 +141,15 @@ def test_the_same_seed_gives_the_same_numbers(parts):
     assert first.to_dict() == again.to_dict()
 
 
-def test_the_files_of_a_report(perfect, tmp_path):
+def test_a_picture_is_saved_in_both_formats(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    write.save_drawing(Figure(figsize=(1, 1)), tmp_path, "empty")
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"empty.png", "empty.pdf"}
+
+
+def test_the_files_of_a_report(perfect, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "FORMATS", ("png",))
+    monkeypatch.setitem(RC, "figure.dpi", 50)
     row = {"scheduler": "ddim", "steps": 5, "evaluations": 5, "ms_per_jet": 20.0, "size": 100, "fpd": 0.2}
     rest = (
         "fpd_error",
@@ -152,9 +162,9 @@ def test_the_files_of_a_report(perfect, tmp_path):
         "auc_baseline",
     )
     perfect.report.tables["sweep"] = [{**row, **dict.fromkeys((*rest, "auc_baseline_error"), 0.5)}]
-    write_report(perfect, tmp_path / "new" / "report")
+    write.write_report(perfect, tmp_path / "new" / "report")
     written = {path.relative_to(tmp_path / "new" / "report").as_posix() for path in (tmp_path / "new").rglob("*.*")}
-    assert {"report.json", "report.md", "report.html", "pictures/roc.png", "pictures/sweep.pdf"} <= written
+    assert {"report.json", "report.md", "report.html", "pictures/roc.png", "pictures/sweep.png"} <= written
     assert "pictures/observables_8.png" in written
     loaded = Report.load(tmp_path / "new" / "report")
     assert {f"{entry['file']}.png" for entry in loaded.pictures} <= written
