@@ -25,9 +25,9 @@ with hold(sys.argv[1], "train"):
 def test_the_second_is_told_who_holds_it(tmp_path):
     path = tmp_path / "run"
     with hold(path, "train"):
-        with pytest.raises(BlockingIOError, match=rf"in use by `train` \(process {os.getpid()} on .*, since 20"):
-            with hold(path, "train"):
-                pass
+        message = rf"in use by `train` \(process {os.getpid()} on .*, since 20"
+        with pytest.raises(BlockingIOError, match=message), hold(path, "train"):
+            pass
         with hold(tmp_path / "other", "train"):
             pass
     assert list(tmp_path.iterdir()) == []
