@@ -229,7 +229,7 @@ class _Slice(NamedTuple):
 
 def _encode(
     energies: NDArray[np.float32],
-    columns: tuple[NDArray[Any], ...],
+    columns: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
     first: int,
     simulated: bool,
     drop_bad: bool,
@@ -244,8 +244,9 @@ def _encode(
     rows = first + np.arange(len(energies))
     if drop_bad and faulty.any():
         energies, rows = energies[~faulty], rows[~faulty]
-        columns = tuple(column[~faulty] for column in columns)
-    return _Slice(check, encode_jets(energies, *columns, first, simulated, rows), check.counts["jets"], suppressed)
+        labels, pt, m0 = columns
+        columns = labels[~faulty], pt[~faulty], m0[~faulty]
+    return _Slice(check, encode_jets(energies, *columns, first, simulated, rows), int(check.counts["jets"]), suppressed)
 
 
 def _write_blocks(
@@ -262,7 +263,8 @@ def _write_blocks(
     todo = [(block, start, stop) for block, (start, stop) in blocks if not dataset.has(block)]
     done = len(splits) - sum(stop - start for _, start, stop in todo)
     drop_bad = dataset.settings["drop_bad"]
-    seen, doomed = dataset.hashes() if drop_bad else None, []
+    seen = dataset.hashes() if drop_bad else None
+    doomed: list[dict[str, Any]] = []
     writing: Future[None] | None = None
     with (
         tqdm(total=len(splits), initial=done, unit=" jets", desc="convert") as progress,
@@ -272,7 +274,7 @@ def _write_blocks(
             slices = []
             for part in _encoded_slices(files, start, stop, pool, workers + 1, drop_bad):
                 slices.append(part)
-                progress.update(int(part.num_read))
+                progress.update(part.num_read)
             note = _note(slices)
             tables = [part.table for part in slices if part.table is not None]
             if writing is not None:  # one block at a time: an error surfaces soon and memory stays bounded

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from numpy.typing import NDArray
 
 from jet_diffusion.data.checks import MAX_GEV, Finding, JetCheck, refuse
@@ -26,6 +27,7 @@ from jet_diffusion.data.encoding import (
     fingerprint,
     has_hcal_among_crystals,
 )
+from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.stored import SLICE_JETS
 from jet_diffusion.data.folder import check_whole, locate
 
@@ -97,7 +99,12 @@ class JetDataset:
         folder = locate(path_or_repo)
         metadata = check_whole(folder, verify)
         files = {name: sorted(map(str, (folder / "data").glob(f"{name}-*.parquet"))) for name in metadata["splits"]}
-        jets = cls(load_dataset("parquet", data_files=files, split=split), metadata)
+        try:
+            dataset = load_dataset("parquet", data_files=files, split=split)
+        except DatasetGenerationError as error:
+            where = f"a shard of {folder} is damaged ({printable(error.__cause__ or error, 200)})"
+            raise ValueError(f"{where}; loading with verify=True names it; copy or convert it again") from error
+        jets = cls(dataset, metadata)
         if check:
             refuse(f"{path_or_repo} ({split})", check_dataset(jets))
         return jets

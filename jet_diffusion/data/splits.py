@@ -37,8 +37,15 @@ def assign_splits(labels: NDArray[np.int64], fractions: Sequence[float], seed: i
         splits[members] = np.searchsorted(ends, np.arange(len(members)), side="right")
     for split, name in enumerate(SPLITS):
         if shares[split] > 0 and not (splits == split).any():
-            raise ValueError(f"{len(labels)} jets are too few to give {name} a share of {shares[split]:g}")
+            enough = f"about {_enough(shares)} of each class are enough, or other shares"
+            raise ValueError(f"{len(labels)} jets are too few to give {name} a share of {shares[split]:g}; {enough}")
     return splits
+
+
+def _enough(shares: NDArray[np.float64]) -> int:
+    """Jets of a class with which every split that has a share gets one."""
+    smallest = shares[shares > 0].min()
+    return int(np.ceil(1 / smallest))
 
 
 def count_duplicates(hashes: Sequence[NDArray[np.uint64]]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jet_diffusion.data.files.kinds import READS, printable
-from jet_diffusion.data.files.stored import Stored, StoredDataset
+from jet_diffusion.data.files.stored import Stored, StoredDataset, check_shape
 from jet_diffusion.schema import IMAGE_SHAPE, PIXELS_SHAPE
 
 KEYS = ("X_jets", "y", "pt", "m0")
@@ -62,16 +62,17 @@ def check_columns(stored: Stored, path: Path, names: Mapping[str, str], channels
     missing = [key for key in KEYS if not stored.has(names[key])]
     if missing:
         raise ValueError(_describe_missing(stored, path, names, missing))
-    for key in KEYS:
-        stored.check(names[key])
     images = stored.storage(names["X_jets"])
     if channels_first is None:
         channels_first = stored.kind == "Parquet" and images.shape[1:] == IMAGE_SHAPE
     _check_images(images, path, channels_first)
+    check_shape(f"{path}: {printable(images.name)}", images.shape)
     for key in KEYS[1:]:
         column = stored.storage(names[key])
         if column.shape not in (images.shape[:1], (images.shape[0], 1)):
             raise ValueError(f"{path}: {key} has shape {column.shape}, expected {images.shape[:1]}")
+    for key in KEYS:
+        stored.check(names[key])
     return channels_first
 
 
