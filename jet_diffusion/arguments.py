@@ -104,7 +104,8 @@ def parse_options(prog: str, options: type[Options], argv: list[str]) -> Options
 
 def command_line(name: str, options: Any) -> str:
     """The command that these options are given with, for reports; defaults are left out."""
-    positional, named = [], []
+    positional: list[str] = []
+    named: list[str] = []
     for field in fields(options):
         value = getattr(options, field.name)
         option = _dashed(f"--{field.name}")
@@ -167,7 +168,7 @@ def _placed(parser: ArgumentParser, options: type, words: list[str]) -> Iterator
     """
     positional = [field.name for field in fields(options) if _is_positional(field)]
     for place, name in enumerate(positional, 1):
-        typehint = _without_none(parser._option_string_actions[f"--{name}"]._typehint)
+        typehint = _without_none(getattr(parser._option_string_actions[f"--{name}"], "_typehint", None))
         if get_origin(typehint) is list:
             count = max(0, len(words) - (len(positional) - place))
             if count:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from jet_diffusion.errors import UserError
+
 
 def require(module: str, extra: str, what: str) -> ModuleType:
     """Import a module that an extra of this package brings.
@@ -15,11 +17,11 @@ def require(module: str, extra: str, what: str) -> ModuleType:
         what: what needs it, as the error's first words.
 
     Raises:
-        ValueError: the module is not installed; the message holds the command that installs it.
+        UserError: the module is not installed; the message holds the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{what} needs {error.name}, which is not installed: run `pip install 'jet-diffusion[{extra}]'`"
         ) from error

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jet_diffusion.errors import UserError
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary sibling of `path`, make it durable and give it the name, replacing a file.
@@ -64,7 +66,7 @@ def claim_partial_folder(folder: Path, maker: str, settings: Mapping[str, Any], 
 
     Raises:
         FileExistsError: The folder holds something else, or an interrupted run and `resume` is false.
-        ValueError: The interrupted run had other settings.
+        UserError: The interrupted run had other settings.
     """
     claim = folder / "claim.json"
     if claim.exists():
@@ -88,7 +90,7 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if changed:
         seen = ", ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in changed)
-        raise ValueError(f"the interrupted run in {folder} differs: {seen}; delete it to start anew")
+        raise UserError(f"the interrupted run in {folder} differs: {seen}; delete it to start anew")
 
 
 def sync(path: Path) -> None:

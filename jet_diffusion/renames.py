@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import yaml
 
+from jet_diffusion.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -108,10 +110,10 @@ def convert_component(name: str, settings: dict[str, Any]) -> dict[str, Any]:
         settings: From its file.
 
     Raises:
-        ValueError: If a setting that is gone had another value than the one that is left.
+        UserError: If a setting that is gone had another value than the one that is left.
     """
     if name == "SpikeAndSlabDenoiser" and "hold_hits" in settings and not settings.get("weights_by_position"):
-        raise ValueError(
+        raise UserError(
             "this version has no prior with a mean and width for each position; the model was saved with one"
         )
     return renamed(settings, COMPONENTS.get(name, {}))
@@ -121,7 +123,7 @@ def renamed(settings: dict[str, Any], names: dict[str, str | Gone]) -> dict[str,
     """Settings under their new names, without those that are gone.
 
     Raises:
-        ValueError: If a setting that is gone had another value than the one that is left.
+        UserError: If a setting that is gone had another value than the one that is left.
     """
     converted = {}
     for name, value in settings.items():
@@ -129,7 +131,7 @@ def renamed(settings: dict[str, Any], names: dict[str, str | Gone]) -> dict[str,
         if isinstance(new, str):
             converted[new] = value
         elif value != new.value:
-            raise ValueError(f"{name} {value!r} is of an earlier version; this one has {new.value!r} alone")
+            raise UserError(f"{name} {value!r} is of an earlier version; this one has {new.value!r} alone")
     return converted
 
 
@@ -145,7 +147,7 @@ def convert_options(options: dict[str, Any]) -> dict[str, Any]:
     """Training options by dotted name, as this version has them; one line says what was converted.
 
     Raises:
-        ValueError: If an option that is gone had a value that this version cannot have.
+        UserError: If an option that is gone had a value that this version cannot have.
     """
     converted = dict(options)
     gone = [name for name in options if name in OPTIONS]
@@ -153,9 +155,7 @@ def convert_options(options: dict[str, Any]) -> dict[str, Any]:
         value = converted.pop(name)
         if ANY not in OPTIONS[name] and value not in OPTIONS[name]:
             accepted = " or ".join(map(repr, OPTIONS[name]))
-            raise ValueError(
-                f"{name} is no option any more, and {value!r} cannot be had, only {accepted}; leave it out"
-            )
+            raise UserError(f"{name} is no option any more, and {value!r} cannot be had, only {accepted}; leave it out")
     conditional, totals = (converted.pop(f"unet.{name}", None) for name in ("conditional", "totals"))
     if conditional is False:
         converted["unet.conditioning"] = "none"

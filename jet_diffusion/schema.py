@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from jet_diffusion.errors import UserError
+
 CHANNELS = ("tracks", "ecal", "hcal")
 """The three calorimeter channels, in the order of the file's last axis."""
 
@@ -67,14 +69,14 @@ def check_energies(
             precision and value, because it counts impossible values instead of refusing them.
 
     Raises:
-        ValueError: Says what was seen; for a value, names its jet, channel and place.
+        UserError: Says what was seen; for a value, names its jet, channel and place.
     """
     right_type = energies.dtype == np.float32 if physical else np.issubdtype(energies.dtype, np.floating)
     if energies.shape[1:] != IMAGE_SHAPE or not right_type:
         accepted = "float32" if physical else "floating-point numbers"
         hint = "; transpose channels-last images with (0, 3, 1, 2)" if energies.shape[1:] == PIXELS_SHAPE else ""
         seen = f"{energies.dtype} of shape {energies.shape}"
-        raise ValueError(f"{origin}energies must be {accepted} of shape (N, 3, 125, 125), not {seen}{hint}")
+        raise UserError(f"{origin}energies must be {accepted} of shape (N, 3, 125, 125), not {seen}{hint}")
     if not physical:
         return
     bits = energies.view(np.uint32)
@@ -85,7 +87,7 @@ def check_energies(
     if not bad.any():
         return
     jet, channel, row, column = np.argwhere(bad)[0]
-    raise ValueError(
+    raise UserError(
         f"{origin}jet {first_jet + jet}, channel {CHANNELS[channel]}, row {row}, column {column} holds "
         f"{energies[jet, channel, row, column]}; energies must be finite and not negative"
     )

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.representation import Representation
 
@@ -123,7 +124,7 @@ class NoisyJets(Dataset[NoisyBatch]):
         self.num_timesteps = len(alphas_cumprod)
         self.first_timestep = int(((1 / alphas_cumprod.clamp(min=1e-12) - 1).sqrt() < min_ratio).sum())
         if self.first_timestep >= self.num_timesteps:
-            raise ValueError(f"noise.min_ratio {min_ratio} leaves no timestep to train on")
+            raise UserError(f"noise.min_ratio {min_ratio} leaves no timestep to train on")
 
     def __getitems__(self, positions: Sequence[Position]) -> NoisyBatch:
         """The batch of these positions, all of one step."""

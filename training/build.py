@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import LOADABLE, training_scheduler
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
@@ -85,7 +86,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     """The pipeline before the first step: everything fitted on training jets, weights by the seed.
 
     Raises:
-        ValueError: If the noise schedule leaves signal at T, or the jets do not fit the representation.
+        UserError: If the noise schedule leaves signal at T, or the jets do not fit the representation.
     """
     noise = noise_schedule(settings.noise)
     scheduler = training_scheduler(noise)
@@ -94,7 +95,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
         batches = energy_batches(jets, REPRESENTATION_JETS)
         return build_quantum_pipeline(settings, jets, noise, batches)
     if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
-        raise ValueError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
+        raise UserError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
     representation = build_representation(settings, jets)
     torch.manual_seed(settings.seed)
     denoiser = build_denoiser(settings, jets, representation, noise)
@@ -132,11 +133,11 @@ def check_signal_at_end(alphas_cumprod: torch.Tensor, allow: bool) -> None:
     """Refuse a noise schedule at whose end jets can still be seen, for sampling starts from pure noise.
 
     Raises:
-        ValueError: With the signal's amplitude that is left, unless allowed.
+        UserError: With the signal's amplitude that is left, unless allowed.
     """
     left = alphas_cumprod[-1].item()
     if left >= SIGNAL_LIMIT and not allow:
-        raise ValueError(
+        raise UserError(
             f"at T = {len(alphas_cumprod)} the noise schedule leaves {left**0.5:.4g} of the signal's amplitude "
             f"(alpha-bar {left:.3g}, accepted below {SIGNAL_LIMIT:g}): sampling would start from noise that training "
             "never saw. Raise beta_end or T, or set noise.allow_signal_at_T: true"
@@ -147,11 +148,11 @@ def build_representation(settings: TrainSettings, jets: JetDataset) -> Represent
     """Fit the representation on the first training jets.
 
     Raises:
-        ValueError: If the representation needs HCAL towers that the dataset does not have.
+        UserError: If the representation needs HCAL towers that the dataset does not have.
     """
     chosen: type[Representation] = LOADABLE["representation"][settings.representation.name]
     if chosen.needs_hcal_towers and not jets.all_hcal_in_towers:
-        raise ValueError(
+        raise UserError(
             f"{chosen.__name__} needs HCAL to be constant in 5x5 towers, which it is not in every jet of this "
             "dataset; set representation.name: PixelGrid"
         )
@@ -168,13 +169,13 @@ def build_denoiser(
     """Fit spike and slab, or set up the plain denoiser.
 
     Raises:
-        ValueError: If spike and slab is asked of a representation in which zeros do not stand apart.
+        UserError: If spike and slab is asked of a representation in which zeros do not stand apart.
     """
     chosen = settings.denoiser
     if chosen.kind != "spike_and_slab":
         return PlainDenoiser(representation.shape[0], noise, prediction=chosen.kind)
     if not isinstance(representation, HitValueMap):
-        raise ValueError(
+        raise UserError(
             f"denoiser.kind spike_and_slab needs zeros that stand apart from hits, which they do not in "
             f"{type(representation).__name__}; set denoiser.kind: epsilon, sample or v_prediction"
         )
@@ -211,14 +212,14 @@ def build_network(
     """The network of the settings.
 
     Raises:
-        ValueError: If the grid does not suit it, or a baseline is given settings it does not have.
+        UserError: If the grid does not suit it, or a baseline is given settings it does not have.
     """
     options = settings.unet
     if options.network == "unet2d":
         return build_unet(options, channels, grid)
     foreign = [f"unet.{name}" for name in ("dropout", "gradient_checkpointing") if getattr(options, name)]
     if foreign:
-        raise ValueError(f"{options.network} has no {', '.join(foreign)}; leave it out")
+        raise UserError(f"{options.network} has no {', '.join(foreign)}; leave it out")
     arguments: dict[str, Any] = {"in_channels": channels[0], "out_channels": channels[1]}
     if options.block_out_channels:
         arguments["block_out_channels"] = tuple(options.block_out_channels)
@@ -227,7 +228,7 @@ def build_network(
     network: BaselineNetwork = BASELINES[options.network](**arguments)
     halvings = len(network.config.block_out_channels) - 1
     if any(side % 2**halvings for side in grid):
-        raise ValueError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {halvings} times by {options.network}")
+        raise UserError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {halvings} times by {options.network}")
     return network
 
 
@@ -235,14 +236,14 @@ def build_unet(settings: UNetSettings, channels: tuple[int, int], grid: tuple[in
     """A UNet2DModel of the preset, with whatever the settings override.
 
     Raises:
-        ValueError: If the grid cannot be halved often enough.
+        UserError: If the grid cannot be halved often enough.
     """
     preset = PRESETS[settings.preset]
     widths = tuple(settings.block_out_channels or preset["block_out_channels"])
     attention = preset.get("attention", False)
     halvings = 2 ** (len(widths) - 1)
     if any(side % halvings for side in grid):
-        raise ValueError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {len(widths) - 1} times; use fewer levels")
+        raise UserError(f"a grid of {grid[0]}x{grid[1]} cannot be halved {len(widths) - 1} times; use fewer levels")
     plain_levels = len(widths) - 1
     unet = UNet2DModel(
         sample_size=grid,
@@ -277,10 +278,10 @@ def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Ten
     """(N, 2 rings) hit counts and energies (GeV) of the rings of every jet of the split.
 
     Raises:
-        ValueError: If hits mean nothing in the representation.
+        UserError: If hits mean nothing in the representation.
     """
     if not isinstance(representation, HitValueMap):
-        raise ValueError(f"{type(representation).__name__} has no hits to count in rings; set unet.conditioning: jet")
+        raise UserError(f"{type(representation).__name__} has no hits to count in rings; set unet.conditioning: jet")
     batches = tqdm(energy_batches(jets, len(jets)), desc="ring sums", total=-(-len(jets) // 256), leave=False)
     return torch.cat([representation.ring_sums(energies) for energies in batches])
 

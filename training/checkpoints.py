@@ -16,6 +16,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import trained_tensors
 from jet_diffusion.io import sync
 from jet_diffusion.runs import STATE, RunFolder, file_digest, read_state
@@ -99,7 +100,7 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
     """Put model, averages, optimiser and schedule back as they were.
 
     Raises:
-        ValueError: If a file is not what was written.
+        UserError: If a file is not what was written.
     """
     facts = read_state(folder)
     weights, averaged, optimizer = (load_file(folder / file) for file in (WEIGHTS, AVERAGED, OPTIMIZER))
@@ -123,7 +124,7 @@ def load_tensors(tensors: dict[str, torch.Tensor], weights: dict[str, torch.Tens
     """Copy weights into the tensors of the same names.
 
     Raises:
-        ValueError: If names or shapes differ.
+        UserError: If names or shapes differ.
     """
     different = sorted(
         name
@@ -131,7 +132,7 @@ def load_tensors(tensors: dict[str, torch.Tensor], weights: dict[str, torch.Tens
         if name not in tensors or name not in weights or tensors[name].shape != weights[name].shape
     )
     if different:
-        raise ValueError(
+        raise UserError(
             f"the weights are of another model: {len(different)} tensors differ in name or shape, first {different[0]}"
         )
     with torch.no_grad():

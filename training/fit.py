@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.crystal_refiner import crystal_sides
 from jet_diffusion.pipelines.notebook_baselines import ChannelMaxGrid, ImageRangeGrid
@@ -40,7 +41,7 @@ def fit_representation(kind: type[Representation], batches: Iterable[torch.Tenso
         settings: The representation's own settings.
 
     Raises:
-        ValueError: If a channel, or every image, holds no energy.
+        UserError: If a channel, or every image, holds no energy.
     """
     fits: dict[type, Callable[..., Representation]] = {
         HitValueMap: fit_hit_values,
@@ -70,7 +71,7 @@ def fit_hit_values(kind: type[HitValueMap], batches: Iterable[torch.Tensor], **s
     log_hits = [torch.cat(group_hits).double().log() for group_hits in hits]
     for name, values in zip(GROUPS, log_hits, strict=True):
         if values.numel() < 2 or values.max() == values.min():
-            raise ValueError(f"channel {name} holds no spread of energies in the jets to fit on")
+            raise UserError(f"channel {name} holds no spread of energies in the jets to fit on")
         low, high = values.sort().values[[int(q * (len(values) - 1)) for q in (0.001, 0.999)]].tolist()
         if low == high:
             low, high = values.min().item(), values.max().item()
@@ -93,7 +94,7 @@ def fit_channel_max(kind: type[ChannelMaxGrid], batches: Iterable[torch.Tensor],
     blank = kind(**settings)
     largest = torch.stack([blank.shrink(energies).amax((0, 2, 3)) for energies in batches]).amax(0)
     if not (largest > 0).all():
-        raise ValueError(f"a channel of tracks, ecal, hcal is blank in the jets to fit on: {largest.tolist()}")
+        raise UserError(f"a channel of tracks, ecal, hcal is blank in the jets to fit on: {largest.tolist()}")
     return kind(**settings, channel_max=tuple(largest.tolist()))
 
 
@@ -103,7 +104,7 @@ def fit_image_ranges(kind: type[ImageRangeGrid], batches: Iterable[torch.Tensor]
     ranges = torch.cat([torch.stack(blank.range_of(blank.shrink(energies)), 1) for energies in batches])
     ranges = ranges[ranges[:, 1] > ranges[:, 0]][:MAX_RANGES]
     if not len(ranges):
-        raise ValueError("every image of the jets to fit on is blank")
+        raise UserError("every image of the jets to fit on is blank")
     return kind(**settings, ranges=tuple((low, high) for low, high in ranges.tolist()))
 
 
@@ -165,13 +166,13 @@ def fit_spike_and_slab(
         settings: Further arguments of the denoiser.
 
     Raises:
-        ValueError: If the prior is none, or has fewer components than it needs.
+        UserError: If the prior is none, or has fewer components than it needs.
     """
     if prior not in PRIORS:
-        raise ValueError(f"prior must be mixture or group, got {prior!r}")
+        raise UserError(f"prior must be mixture or group, got {prior!r}")
     by_position = prior == "mixture"
     if by_position and components < 2:
-        raise ValueError(f"prior mixture needs two components or more, got {components}")
+        raise UserError(f"prior mixture needs two components or more, got {components}")
     mask = representation.mask()
     hits, jets = collect_hits(batches, representation)
     slab = [fit_mixture(hits.values[hits.groups == g], components) for g in range(int(hits.group.max()) + 1)]
@@ -250,11 +251,11 @@ class Hits(NamedTuple):
         A group's channels are the crystals of a tower, a square row by row; where it has one alone, so has the sum.
 
         Raises:
-            ValueError: If they are not, or no crystal is in the middle.
+            UserError: If they are not, or no crystal is in the middle.
         """
         sides = crystal_sides(self.group.tolist())
         if any(side % 2 == 0 for side in sides):
-            raise ValueError(f"towers must have a crystal in the middle, got {sides} crystals along their sides")
+            raise UserError(f"towers must have a crystal in the middle, got {sides} crystals along their sides")
         parts = []
         for side, channels in zip(sides, sums.split([side**2 for side in sides], 1), strict=True):
             plane = nn.functional.pixel_shuffle(channels, side)
@@ -343,10 +344,10 @@ def fit_mixture(
     Starts from equal slices of the sorted values, so the result is reproducible.
 
     Raises:
-        ValueError: If there are fewer than ten values a component.
+        UserError: If there are fewer than ten values a component.
     """
     if values.numel() < 10 * components:
-        raise ValueError(f"{values.numel()} hits are too few for a slab of {components} components")
+        raise UserError(f"{values.numel()} hits are too few for a slab of {components} components")
     ordered = values.double().flatten().sort().values
     ordered = ordered[:: max(1, len(ordered) // 100_000)]
     slices = ordered.tensor_split(components)
@@ -362,7 +363,7 @@ def fit_mixture(
         stds = ((share * (ordered - means).square()).sum(1, keepdim=True) / total).sqrt().clamp(min=floor)
     flat = [weights.flatten().tolist(), means.flatten().tolist(), stds.flatten().tolist()]
     if not all(math.isfinite(value) for row in flat for value in row):
-        raise ValueError("the slab's mixture did not converge; choose fewer components")
+        raise UserError("the slab's mixture did not converge; choose fewer components")
     return flat[0], flat[1], flat[2]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
@@ -54,7 +55,7 @@ class DenoisingLoss:
         self.marginal = marginal if marginal is None else marginal.to(device)
         if settings.loss == "likelihood":
             if not isinstance(denoiser, SpikeAndSlabDenoiser):
-                raise ValueError("optimizer.loss likelihood needs denoiser.kind spike_and_slab, which knows of hits")
+                raise UserError("optimizer.loss likelihood needs denoiser.kind spike_and_slab, which knows of hits")
             self.hit_threshold = representation.hit_threshold(device).view(-1, 1, 1)
         mask = representation.mask(device).float()
         group = torch.tensor(representation.channel_group, device=device)

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.table import quick_table
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
@@ -78,7 +79,7 @@ class Monitor:
         started = [tracker.name for tracker in accelerator.trackers]
         missing = ",".join(name for name in settings.trackers if name not in started)
         if missing and accelerator.is_main_process:
-            raise ValueError(f"no tracker {missing} is installed: run `pip install 'jet-diffusion[{missing}]'`")
+            raise UserError(f"no tracker {missing} is installed: run `pip install 'jet-diffusion[{missing}]'`")
 
     def log(self, sums: torch.Tensor, clock: Clock, progress: tqdm) -> None:
         """One training line: loss as a share of the marginal denoiser's, learning rate, speed, waiting."""

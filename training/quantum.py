@@ -9,6 +9,7 @@ import torch
 from diffusers import ModelMixin
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.quantum.class_conditioning import ClassConditioner
 from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
@@ -41,7 +42,7 @@ def build_quantum_pipeline(
         batches: Energies of jets to fit the encoder on.
 
     Raises:
-        ValueError: If the settings do not go together, or the scheduler does not suit.
+        UserError: If the settings do not go together, or the scheduler does not suit.
     """
     check_quantum_settings(settings)
     options = settings.quantum
@@ -78,7 +79,7 @@ def check_quantum_settings(settings: TrainSettings) -> None:
     """Refuse what quantum states have no use for.
 
     Raises:
-        ValueError: Saying what was asked and what is accepted.
+        UserError: Saying what was asked and what is accepted.
     """
     wanted = {
         "unet.network": (settings.unet.network, NETWORKS),
@@ -88,7 +89,7 @@ def check_quantum_settings(settings: TrainSettings) -> None:
     }
     wrong = [f"{name} {value!r} (accepted: {ok})" for name, (value, ok) in wanted.items() if value not in ok]
     if wrong:
-        raise ValueError(f"representation JetAmplitudeEncoder does not go with {'; '.join(wrong)}")
+        raise UserError(f"representation JetAmplitudeEncoder does not go with {'; '.join(wrong)}")
 
 
 def build_network(settings: TrainSettings, encoder: JetAmplitudeEncoder, noise: dict[str, Any]) -> ModelMixin:
@@ -112,7 +113,7 @@ def ring_sums_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) ->
     """Counts and energies (N, 6) of all jets' channels, and the mean probabilities (2, 2^n) of gluon and quark jets.
 
     Raises:
-        ValueError: If a class has no jets.
+        UserError: If a class has no jets.
     """
     sums, ring_sums = torch.zeros(2, 2**encoder.num_qubits), []
     for start in range(0, len(jets), 256):
@@ -123,5 +124,5 @@ def ring_sums_and_mean_images(jets: JetDataset, encoder: JetAmplitudeEncoder) ->
         ring_sums.append(encoder.ring_sums(energies))
     counts = torch.bincount(torch.tensor(jets.labels), minlength=2)
     if not (counts > 0).all():
-        raise ValueError(f"the filter needs jets of both classes; there are {counts.tolist()} gluon and quark jets")
+        raise UserError(f"the filter needs jets of both classes; there are {counts.tolist()} gluon and quark jets")
     return torch.cat(ring_sums), sums / counts[:, None]

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from jet_diffusion import precision
+from jet_diffusion.errors import UserError
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.settings import TrainSettings
 
@@ -25,7 +26,7 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     """The accelerator of these settings; loads nothing and refuses a launch that lost processes.
 
     Raises:
-        ValueError: If fewer processes run than were asked for.
+        UserError: If fewer processes run than were asked for.
     """
     accelerator = precision.make_accelerator(
         settings.precision,
@@ -46,25 +47,25 @@ def check_processes(running: int, expected: int | None, environment: Mapping[str
     WORLD_SIZE in the environment, which no launcher that starts several processes does.
 
     Raises:
-        ValueError: With the command that does start them.
+        UserError: With the command that does start them.
     """
     hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N ...`"
     if expected is not None and running != expected:
-        raise ValueError(f"expect_processes is {expected}, but {running} take part; {hint}")
+        raise UserError(f"expect_processes is {expected}, but {running} take part; {hint}")
     if running == 1 and int(environment.get("SLURM_NTASKS", "1")) > 1 and "WORLD_SIZE" not in environment:
-        raise ValueError(
+        raise UserError(
             f"SLURM started {environment['SLURM_NTASKS']} tasks that do not know of each other; start one task a "
             "node and in it `accelerate launch` or torchrun"
         )
     launched = int(environment.get("WORLD_SIZE", running))
     if running == 1 and launched > 1:
-        raise ValueError(
+        raise UserError(
             f"{launched} processes were launched but each believes to be the only one, and would write the same "
             "files; without GPUs set ACCELERATE_USE_CPU=true"
         )
     asked_for_more = "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
     if running == 1 and asked_for_more and "ACCELERATE_MIXED_PRECISION" in environment:
-        raise ValueError(f"the launcher was asked for several processes but started one; {hint}")
+        raise UserError(f"the launcher was asked for several processes but started one; {hint}")
 
 
 def keep_freed_memory() -> bool:

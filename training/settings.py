@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS
 
@@ -273,24 +274,24 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
     """Refuse settings that contradict each other, before any work.
 
     Raises:
-        ValueError: Saying which, what was seen and what is accepted.
+        UserError: Saying which, what was seen and what is accepted.
     """
     share = processes * settings.accumulation
     if settings.batch_size < 1 or settings.batch_size % share:
-        raise ValueError(
+        raise UserError(
             f"batch_size {settings.batch_size} (jets a step over all processes) must be a multiple of "
             f"processes x accumulation = {processes} x {settings.accumulation}"
         )
     for name, least in LEAST.items():
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            raise UserError(f"{name} must be at least {least}, got {value}")
     if not settings.learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, got {settings.learning_rate}")
+        raise UserError(f"learning_rate must be positive, got {settings.learning_rate}")
     if not 0 <= settings.ema_decay < 1:
-        raise ValueError(f"ema_decay must lie in [0, 1), got {settings.ema_decay}")
+        raise UserError(f"ema_decay must lie in [0, 1), got {settings.ema_decay}")
     if settings.sampling.steps < 1 or settings.sampling.steps > settings.noise.num_train_timesteps:
-        raise ValueError(
+        raise UserError(
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
@@ -301,27 +302,27 @@ def check_choices(settings: TrainSettings) -> None:
     """Refuse a network, representation, denoiser and loss that do not go together.
 
     Raises:
-        ValueError: Saying which, and what to set.
+        UserError: Saying which, and what to set.
     """
     conditioning, loss = settings.unet.conditioning, settings.optimizer.loss
     weights, drop = settings.optimizer.group_weights, settings.optimizer.condition_drop
     if settings.unet.network in NOTEBOOK_NETWORKS and conditioning != "none":
-        raise ValueError(f"{settings.unet.network} is unconditional; set unet.conditioning: none")
+        raise UserError(f"{settings.unet.network} is unconditional; set unet.conditioning: none")
     if conditioning == "rings" and settings.representation.name not in WITH_RINGS:
-        raise ValueError(f"{settings.representation.name} has no hits to count in rings; set unet.conditioning: jet")
+        raise UserError(f"{settings.representation.name} has no hits to count in rings; set unet.conditioning: jet")
     if loss == "likelihood" and settings.denoiser.kind != "spike_and_slab":
-        raise ValueError(
+        raise UserError(
             f"optimizer.loss likelihood needs denoiser.kind spike_and_slab, not {settings.denoiser.kind}; "
             "set optimizer.loss: l2"
         )
     if weights and (len(weights) != len(CHANNELS) or not all(0 < weight < math.inf for weight in weights)):
-        raise ValueError(f"optimizer.group_weights must be {len(CHANNELS)} positive numbers or [], got {weights}")
+        raise UserError(f"optimizer.group_weights must be {len(CHANNELS)} positive numbers or [], got {weights}")
     if weights and settings.representation.name == "JetAmplitudeEncoder":
-        raise ValueError("JetAmplitudeEncoder has no channels to weigh; set optimizer.group_weights: []")
+        raise UserError("JetAmplitudeEncoder has no channels to weigh; set optimizer.group_weights: []")
     if not 0 <= drop < 1:
-        raise ValueError(f"optimizer.condition_drop must lie in [0, 1), got {drop}")
+        raise UserError(f"optimizer.condition_drop must lie in [0, 1), got {drop}")
     if not 0 <= settings.optimizer.energy_weight < math.inf:
-        raise ValueError(
+        raise UserError(
             f"optimizer.energy_weight must be finite and not negative, got {settings.optimizer.energy_weight}"
         )
 

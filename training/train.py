@@ -18,7 +18,7 @@ from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
-from jet_diffusion.errors import run_command
+from jet_diffusion.errors import UserError, run_command
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
@@ -50,7 +50,7 @@ def train(settings: TrainSettings) -> RunFolder:
     """Begin a run or go on with it, to its last step.
 
     Raises:
-        ValueError: If the settings contradict each other, the run's, or the processes that take part.
+        UserError: If the settings contradict each other, the run's, or the processes that take part.
         FileNotFoundError: If the dataset or the weights to start from do not exist.
     """
     run = RunFolder(settings.run_dir)
@@ -90,7 +90,7 @@ def begin_or_resume(
     """The run's initial pipeline, made by the main process if there is none yet and read by all.
 
     Raises:
-        ValueError: If the run was begun with other settings or other jets.
+        UserError: If the run was begun with other settings or other jets.
     """
     failure: list[Any] = [None]
     if accelerator.is_main_process:
@@ -126,15 +126,15 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
     """Refuse to go on with what would be another run.
 
     Raises:
-        ValueError: Naming what differs.
+        UserError: Naming what differs.
     """
     if changed := changed_settings(run.read_config(), settings):
-        raise ValueError(
+        raise UserError(
             f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run_dir"
         )
     fingerprint = run.read_record()["dataset"]["fingerprint"]
     if fingerprint != jets.fingerprint:
-        raise ValueError(f"{run.path} was begun on jets {fingerprint}, {settings.data} holds {jets.fingerprint}")
+        raise UserError(f"{run.path} was begun on jets {fingerprint}, {settings.data} holds {jets.fingerprint}")
 
 
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:

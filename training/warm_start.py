@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import trained_tensors
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.training.checkpoints import load_tensors
@@ -16,12 +17,12 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
     """Load the trained weights, with the representation and the denoiser that were fitted for them.
 
     Raises:
-        ValueError: If the pipelines differ in a component, a chosen setting, or the name or shape of a weight.
+        UserError: If the pipelines differ in a component, a chosen setting, or the name or shape of a weight.
     """
     for name in ("representation", "denoiser"):
         new, old = ({k: part.config.get(k) for k in CHOSEN} for part in (getattr(p, name) for p in (pipeline, trained)))
         if type(getattr(pipeline, name)) is not type(getattr(trained, name)) or json.dumps(new) != json.dumps(old):
-            raise ValueError(f"the weights to start from were trained with another {name}: {old}, not {new}")
+            raise UserError(f"the weights to start from were trained with another {name}: {old}, not {new}")
     for part in [part for part in ("unet", "denoiser", "conditioner") if getattr(pipeline, part) is not None]:
         load_tensors(trained_tensors(getattr(pipeline, part)), trained_tensors(getattr(trained, part)))
     if pipeline.conditioner is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jet_diffusion.data.files.units import PLAUSIBLE_RESPONSE, explain_response, response
+from jet_diffusion.errors import UserError
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, CRYSTALS_PER_TOWER, GEV_PER_UNIT, HCAL, NUM_TOWERS
 
 MAX_ENERGY = 1e4
@@ -301,11 +302,11 @@ def refuse(origin: str, findings: Iterable[Finding]) -> None:
     """Raise for what is refused.
 
     Raises:
-        ValueError: One line for each finding that is refused.
+        UserError: One line for each finding that is refused.
     """
     wrong = [str(finding) for finding in findings if finding.level == "refused"]
     if wrong:
-        raise ValueError("\n".join([f"{origin} cannot be used as it is", *(f"  {line}" for line in wrong)]))
+        raise UserError("\n".join([f"{origin} cannot be used as it is", *(f"  {line}" for line in wrong)]))
 
 
 def describe_findings(findings: Iterable[Finding]) -> str:

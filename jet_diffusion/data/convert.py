@@ -30,6 +30,7 @@ from jet_diffusion.data.folder import METADATA_FILE, check_whole
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.shards import PartialDataset, summed
 from jet_diffusion.data.splits import SPLITS, assign_splits
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.locks import hold
 
@@ -76,11 +77,11 @@ def convert(
         FileExistsError: `out` exists.
         FileNotFoundError: There is no source.
         BlockingIOError: Another process converts to `out`.
-        ValueError: The source breaks the schema or holds what no model should be trained on, an argument is out of
+        UserError: The source breaks the schema or holds what no model should be trained on, an argument is out of
             range, or an interrupted conversion to `out` had other settings.
     """
     if workers < 1:
-        raise ValueError(f"workers must be positive, not {workers}")
+        raise UserError(f"workers must be positive, not {workers}")
     with ExitStack() as stack:
         files = _open(source, reading, stack)
         settings, sources = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
@@ -116,7 +117,7 @@ def converted_before(
 
     Raises:
         FileNotFoundError: `out` is no converted folder, or shards or a source are missing.
-        ValueError: It was made from other files or with other settings, or is not whole; names what differs.
+        UserError: It was made from other files or with other settings, or is not whole; names what differs.
     """
     metadata = check_whole(Path(out))
     with ExitStack() as stack:
@@ -126,7 +127,7 @@ def converted_before(
     changed = [name for name in named if metadata.get(name) != settings[name]]
     if changed:
         seen = ", ".join(f"{name} was {metadata.get(name)!r} and is now {settings[name]!r}" for name in changed)
-        raise ValueError(f"{out} was converted otherwise: {seen}; choose another name, or delete it")
+        raise UserError(f"{out} was converted otherwise: {seen}; choose another name, or delete it")
     return metadata
 
 
@@ -143,7 +144,7 @@ def push(out: str | Path, repo: str, private: bool = False) -> str:
 
     Raises:
         FileNotFoundError: `out` is no converted folder, or shards are missing.
-        ValueError: A shard is foreign, changed or damaged.
+        UserError: A shard is foreign, changed or damaged.
     """
     out = Path(out)
     metadata = check_whole(out, verify=True)
@@ -172,7 +173,7 @@ def _describe_source(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What determines the dataset, and where its jets come from; the digest tells files of one name and size apart."""
     if max_jets is not None and max_jets < 1:
-        raise ValueError(f"max_jets must be positive, not {max_jets}")
+        raise UserError(f"max_jets must be positive, not {max_jets}")
     sources = files.provenance()
     settings = {
         "format": 2,
@@ -193,7 +194,7 @@ def _describe_source(
 def _open(source: str | Path | Sequence[str | Path], reading: dict[str, Any], stack: ExitStack) -> JetFiles:
     paths = [source] if isinstance(source, str | Path) else list(source)
     if not paths:
-        raise ValueError("name at least one file to convert")
+        raise UserError("name at least one file to convert")
     return JetFiles([stack.enter_context(QuarkGluonFile(path, check=False, **reading)) for path in paths])
 
 

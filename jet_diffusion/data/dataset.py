@@ -30,6 +30,7 @@ from jet_diffusion.data.encoding import (
 from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.stored import SLICE_JETS
 from jet_diffusion.data.folder import check_whole, locate
+from jet_diffusion.errors import UserError
 
 __all__ = ["JetDataset", "content_hashes", "decode_energies", "encode_jets"]
 
@@ -58,16 +59,16 @@ class JetDataset:
         all_hcal_in_towers: Whether every jet's HCAL is constant in 5x5 towers.
 
     Raises:
-        ValueError: A column is missing or of another type, or there are no rows.
+        UserError: A column is missing or of another type, or there are no rows.
     """
 
     def __init__(self, dataset: Dataset, metadata: dict[str, Any] | None = None) -> None:
         wrong = [name for name, kind in FEATURES.items() if dataset.features.get(name) != kind]
         if wrong:
             seen = {name: dataset.features.get(name) for name in wrong}
-            raise ValueError(f"not a converted jet dataset; columns missing or of another type: {seen}")
+            raise UserError(f"not a converted jet dataset; columns missing or of another type: {seen}")
         if len(dataset) == 0:
-            raise ValueError("the dataset holds no jets")
+            raise UserError("the dataset holds no jets")
         self.dataset = dataset
         self.metadata = metadata or {}
         self._images = dataset.select_columns(IMAGE_COLUMNS).with_format("arrow")
@@ -94,7 +95,7 @@ class JetDataset:
 
         Raises:
             FileNotFoundError: There is neither such a folder nor such a dataset on the Hub, or shards are missing.
-            ValueError: There is no such split, it is no converted jet dataset or not whole, or its jets are refused.
+            UserError: There is no such split, it is no converted jet dataset or not whole, or its jets are refused.
         """
         folder = locate(path_or_repo)
         metadata = check_whole(folder, verify)
@@ -103,7 +104,7 @@ class JetDataset:
             dataset = load_dataset("parquet", data_files=files, split=split)
         except DatasetGenerationError as error:
             where = f"a shard of {folder} is damaged ({printable(error.__cause__ or error, 200)})"
-            raise ValueError(f"{where}; loading with verify=True names it; copy or convert it again") from error
+            raise UserError(f"{where}; loading with verify=True names it; copy or convert it again") from error
         jets = cls(dataset, metadata)
         if check:
             refuse(f"{path_or_repo} ({split})", check_dataset(jets))

@@ -28,6 +28,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Features, List, Value
 from numpy.typing import NDArray
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.schema import (
     CHANNELS,
     CLASS_NAMES,
@@ -121,13 +122,13 @@ def encode_jets(
         n rows with the columns of `FEATURES`.
 
     Raises:
-        ValueError: The energies break the schema or the lengths differ.
+        UserError: The energies break the schema or the lengths differ.
     """
     check_energies(energies, first_jet=first_row)
     count = len(energies)
     lengths = {len(column) for column in (labels, pt, m0)}
     if lengths != {count}:
-        raise ValueError(f"there are {count} jets but columns of length {sorted(lengths)}")
+        raise UserError(f"there are {count} jets but columns of length {sorted(lengths)}")
     hits = _find_hits(energies)
     crystals, towers = _split_towers(hits)
     columns = [
@@ -153,7 +154,7 @@ def decode_energies(table: pa.Table) -> NDArray[np.float32]:
         (n, 3, 125, 125) float32, bit for bit what was encoded.
 
     Raises:
-        ValueError: A place lies outside the image, or places and values differ in number.
+        UserError: A place lies outside the image, or places and values differ in number.
     """
     energies = np.zeros((table.num_rows, *IMAGE_SHAPE), np.float32)
     jet, place, value = _flatten(table, "index", "value", _IMAGE)
@@ -258,8 +259,8 @@ def _flatten(
     place_lists, value_lists = table[places].combine_chunks(), table[values].combine_chunks()
     counts, value_counts = (np.diff(lists.offsets.to_numpy()) for lists in (place_lists, value_lists))
     if not np.array_equal(counts, value_counts):
-        raise ValueError(f"the lists of {places} and {values} differ in length")
+        raise UserError(f"the lists of {places} and {values} differ in length")
     place = place_lists.flatten().to_numpy().astype(np.int64)
     if place.size and place.max() >= end:
-        raise ValueError(f"{places} holds {place.max()}; places must lie below {end}")
+        raise UserError(f"{places} holds {place.max()}; places must lie below {end}")
     return np.repeat(np.arange(table.num_rows), counts), place, value_lists.flatten().to_numpy()

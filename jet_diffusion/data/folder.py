@@ -20,6 +20,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from jet_diffusion.data.files.kinds import kind_of, printable
+from jet_diffusion.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def locate(path_or_repo: str | Path) -> Path:
     Raises:
         FileNotFoundError: There is neither such a folder nor such a dataset, or the Hub cannot be asked.
         PermissionError: The dataset on the Hub is gated.
-        ValueError: It is a file: a file of jets has to be converted first.
+        UserError: It is a file: a file of jets has to be converted first.
     """
     name = str(path_or_repo)
     if name.startswith(HUB_PREFIX):
@@ -54,7 +55,7 @@ def locate(path_or_repo: str | Path) -> Path:
         return path
     if path.exists():
         kind = {"hdf5": "an HDF5 file", "parquet": "a Parquet file"}[kind_of(path)]
-        raise ValueError(f"{path} is {kind}: convert it first: jet-diffusion convert {path} FOLDER")
+        raise UserError(f"{path} is {kind}: convert it first: jet-diffusion convert {path} FOLDER")
     if isinstance(path_or_repo, str) and _HUB_NAME.fullmatch(name) and not name.startswith("."):
         return _download(name)
     raise FileNotFoundError(
@@ -96,7 +97,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: The folder holds no converted dataset; those in its subfolders are named.
-        ValueError: The metadata file is damaged.
+        UserError: The metadata file is damaged.
     """
     file = folder / METADATA_FILE
     if not file.is_file():
@@ -106,9 +107,9 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}; convert again or copy the folder again") from error
+        raise UserError(f"{file} is damaged: {error}; convert again or copy the folder again") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("splits"), dict):
-        raise ValueError(f"{file} is damaged: it does not name the splits; convert again or copy the folder again")
+        raise UserError(f"{file} is damaged: it does not name the splits; convert again or copy the folder again")
     return metadata
 
 
@@ -124,7 +125,7 @@ def check_whole(folder: Path, verify: bool | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: It is no converted dataset, or shards are missing.
-        ValueError: A shard is foreign or has other rows or another digest; metadata or README.md are damaged.
+        UserError: A shard is foreign or has other rows or another digest; metadata or README.md are damaged.
     """
     metadata = read_metadata(folder)
     _check_readme(folder / "README.md")
@@ -137,7 +138,7 @@ def check_whole(folder: Path, verify: bool | None = None) -> dict[str, Any]:
     if missing:
         raise FileNotFoundError(f"{folder} is not whole: {_listed(missing)} missing; copy or convert it again")
     if foreign:
-        raise ValueError(f"{folder}: {_listed(foreign)} not of this dataset; move them away")
+        raise UserError(f"{folder}: {_listed(foreign)} not of this dataset; move them away")
     if verify is None:
         verify = sum(path.stat().st_size for path in found.values()) <= VERIFY_BYTES
     for name, shard in expected.items():
@@ -149,12 +150,12 @@ def _check_shard(path: Path, expected: dict[str, Any], verify: bool) -> None:
     try:
         rows = pq.read_metadata(path).num_rows
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged: {printable(error, 200)}; copy or convert the dataset again") from error
+        raise UserError(f"{path} is damaged: {printable(error, 200)}; copy or convert the dataset again") from error
     if rows != expected["rows"]:
         seen = f"holds {rows} jets and should hold {expected['rows']}"
-        raise ValueError(f"{path} {seen}: it is of another dataset; copy or convert the dataset again")
+        raise UserError(f"{path} {seen}: it is of another dataset; copy or convert the dataset again")
     if verify and digest_of_shard(path) != expected["sha256"]:
-        raise ValueError(
+        raise UserError(
             f"{path} was changed after the conversion or is damaged: its digest differs; copy or convert it again"
         )
 
@@ -176,7 +177,7 @@ def _check_readme(file: Path) -> None:
     except yaml.YAMLError:
         whole = False
     if not whole:
-        raise ValueError(
+        raise UserError(
             f"{file} is damaged: its YAML header is cut or changed; copy the dataset again or delete the file"
         )
 

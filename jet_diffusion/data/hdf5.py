@@ -22,6 +22,7 @@ from jet_diffusion.data.files.parquet import ParquetFile
 from jet_diffusion.data.files.stored import SLICE_JETS, Stored
 from jet_diffusion.data.files.units import Unit, explain_response, infer_unit, parse_unit
 from jet_diffusion.data.writer import JetWriter
+from jet_diffusion.errors import UserError
 from jet_diffusion.schema import PIXELS_SHAPE, check_energies, hcal_is_constant_in_towers
 
 __all__ = ["JetWriter", "QuarkGluonFile", "hcal_is_constant_in_towers"]
@@ -57,7 +58,7 @@ class QuarkGluonFile:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is of another kind, truncated, or breaks the schema or a limit; or an option is wrong.
+        UserError: It is of another kind, truncated, or breaks the schema or a limit; or an option is wrong.
     """
 
     def __init__(
@@ -134,14 +135,14 @@ class QuarkGluonFile:
             (start, stop) of each slice, in order and without gaps.
 
         Raises:
-            ValueError: The size is not positive or the range lies outside the file.
+            UserError: The size is not positive or the range lies outside the file.
         """
         stop = self.num_jets if stop is None else stop
         self._check_range(start, stop)
         band = self._band_jets
         size = math.ceil(band / math.ceil(band / SLICE_JETS)) if size is None else size
         if size < 1:
-            raise ValueError(f"a slice needs at least 1 jet, not {size}")
+            raise UserError(f"a slice needs at least 1 jet, not {size}")
         step = size if size < band else size - size % band
         while start < stop:
             band_start = start - start % band
@@ -162,7 +163,7 @@ class QuarkGluonFile:
             (stop - start, 3, 125, 125) float32: a transposed view of the channels-last pixels.
 
         Raises:
-            ValueError: A value is negative or not finite (-0.0 passes), float32 does not hold it, the range lies
+            UserError: A value is negative or not finite (-0.0 passes), float32 does not hold it, the range lies
                 outside the file, or the file is damaged there.
         """
         self._check_range(start, stop)
@@ -195,20 +196,20 @@ class QuarkGluonFile:
         stop = min(self.num_jets, SLICE_JETS)
         unit, seen = infer_unit(self._pixels(0, stop), self.pt[:stop])
         if unit is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: the energies add up to {seen:.3g} of pt, about 2 is usual, {explain_response(seen)}"
             )
         return unit
 
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.num_jets:
-            raise ValueError(f"jets {start} to {stop} lie outside {self.path}, which holds {self.num_jets}")
+            raise UserError(f"jets {start} to {stop} lie outside {self.path}, which holds {self.num_jets}")
 
     def _read_condition(self, stored_name: str, name: str, check: bool) -> NDArray[np.float32]:
         values = self._stored.column(stored_name).reshape(-1)
         if check and values.dtype.kind == "f" and not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{self.path}: {name} of jet {first} is {values[first]}, expected a finite number of GeV")
+            raise UserError(f"{self.path}: {name} of jet {first} is {values[first]}, expected a finite number of GeV")
         if self.kind == "Parquet" and values.dtype == np.float64:
             values = values.astype(np.float32)
         return as_single(values, name, self.path)
@@ -217,17 +218,17 @@ class QuarkGluonFile:
 def _simulated_text(attrs: dict[str, Any], path: Path) -> str | None:
     text = attrs.get("simulated")
     if text is not None and not (isinstance(text, str) and text):
-        raise ValueError(f"{path}: the attribute `simulated` holds {text!r}, expected a text")
+        raise UserError(f"{path}: the attribute `simulated` holds {text!r}, expected a text")
     return text
 
 
 def _read_labels(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
     if values.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: y has dtype {values.dtype}, expected numbers 0 (gluon) and 1 (quark)")
+        raise UserError(f"{path}: y has dtype {values.dtype}, expected numbers 0 (gluon) and 1 (quark)")
     values = values.reshape(-1)
     wrong = np.flatnonzero((values != 0) & (values != 1))
     if wrong.size:
         first = wrong[0]
         seen = f"y of jet {first} is {values[first]}, as are {wrong.size - 1} others not 0 or 1"
-        raise ValueError(f"{path}: {seen}; expected 0 (gluon) or 1 (quark)")
+        raise UserError(f"{path}: {seen}; expected 0 (gluon) or 1 (quark)")
     return values.astype(np.int64)

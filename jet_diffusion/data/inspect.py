@@ -13,6 +13,7 @@ from jet_diffusion.data.checks import Finding, JetCheck, repeated
 from jet_diffusion.data.encoding import content_hashes
 from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.hdf5 import QuarkGluonFile
+from jet_diffusion.errors import UserError
 from jet_diffusion.plotting.jets import plot_jets, plot_mean_images, save_figure
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, CLASS_NAMES, NUM_CRYSTALS, hcal_is_constant_in_towers
 
@@ -86,10 +87,10 @@ def tally_energies(file: QuarkGluonFile, max_jets: int | None = None) -> tuple[E
         Statistics of the jets that are not faulty, and what the checks found in all.
 
     Raises:
-        ValueError: `max_jets` is not positive, or the file is damaged.
+        UserError: `max_jets` is not positive, or the file is damaged.
     """
     if max_jets is not None and max_jets < 1:
-        raise ValueError(f"max_jets must be positive, not {max_jets}")
+        raise UserError(f"max_jets must be positive, not {max_jets}")
     num_jets = min(file.num_jets, max_jets or file.num_jets)
     tally, check, hashes = EnergyTally(), JetCheck(), []
     with tqdm(total=num_jets, unit=" jets", desc="inspect") as progress:
@@ -168,7 +169,7 @@ def draw_pictures(file: QuarkGluonFile, folder: Path) -> list[Path]:
     means = {name: energies[jets] for name, jets in members.items() if jets.size}
     folder.mkdir(parents=True, exist_ok=True)
     if not len(shown):
-        raise ValueError(f"{file.path}: the first {stop} jets are all faulty or empty; there is nothing to draw")
+        raise UserError(f"{file.path}: the first {stop} jets are all faulty or empty; there is nothing to draw")
     figures = {
         "jets.png": plot_jets(energies[shown], labels[shown], titles, file.simulated),
         "mean_images.png": plot_mean_images(means, file.simulated),

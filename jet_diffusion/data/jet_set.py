@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import PIXELS, TOWERS, Array
 from jet_diffusion.observables.table import BATCH_SIZE, OBSERVABLES, compute_observables
 from jet_diffusion.schema import CHANNELS, CLASS_NAMES, CRYSTAL_TO_TOWER, GEV_PER_UNIT, IMAGE_SHAPE, check_energies
@@ -49,7 +50,7 @@ class JetSample:
         lengths = {name: len(getattr(self, name)) for name in ("labels", "pt", "m0")}
         wrong = {name: length for name, length in lengths.items() if length != len(self)}
         if wrong:
-            raise ValueError(f"{len(self)} jets, but {', '.join(f'{n} {k}' for k, n in wrong.items())}")
+            raise UserError(f"{len(self)} jets, but {', '.join(f'{n} {k}' for k, n in wrong.items())}")
 
     def __len__(self) -> int:
         return int(self.voxels.shape[0])
@@ -68,7 +69,7 @@ class JetSample:
             **description: further attributes.
 
         Raises:
-            ValueError: for a wrong shape, or jets and labels of different number.
+            UserError: for a wrong shape, or jets and labels of different number.
         """
         rows = []
         for batch in batches:
@@ -106,11 +107,11 @@ class JetSample:
         """Draw disjoint samples of the given sizes.
 
         Raises:
-            ValueError: if they add up to more jets than there are.
+            UserError: if they add up to more jets than there are.
         """
         sizes = list(sizes)
         if sum(sizes) > len(self):
-            raise ValueError(f"{sum(sizes)} jets asked of {self.source or 'a sample'}, which holds {len(self)}")
+            raise UserError(f"{sum(sizes)} jets asked of {self.source or 'a sample'}, which holds {len(self)}")
         order = rng.permutation(len(self))
         ends = np.cumsum(sizes)
         return [self.take(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
@@ -118,7 +119,7 @@ class JetSample:
     def of_class(self, label: int) -> JetSample:
         """The jets of one class."""
         if label not in range(len(CLASS_NAMES)):
-            raise ValueError(f"no class {label}; there are {dict(enumerate(CLASS_NAMES))}")
+            raise UserError(f"no class {label}; there are {dict(enumerate(CLASS_NAMES))}")
         return self.take(self.labels == label)
 
     def with_voxels(self, voxels: csr_array) -> JetSample:

@@ -9,6 +9,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.runs import TRAINING_JETS
 
@@ -17,7 +18,7 @@ def find_training_hashes(model: str | Path) -> Array | None:
     """Content hashes of a model's training jets, from its run, its folder or the Hub; None if it carries none.
 
     Raises:
-        ValueError: if the file is no list of hashes.
+        UserError: if the file is no list of hashes.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -34,14 +35,14 @@ def read_hashes(path: Path) -> Array:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds anything but one row of unsigned 64-bit numbers.
+        UserError: it holds anything but one row of unsigned 64-bit numbers.
     """
     try:
         hashes = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no file of content hashes: {error}") from error
+        raise UserError(f"{path} is no file of content hashes: {error}") from error
     if hashes.ndim != 1 or hashes.dtype != np.uint64:
-        raise ValueError(f"{path} must hold (N,) uint64 content hashes, not {hashes.dtype} of shape {hashes.shape}")
+        raise UserError(f"{path} must hold (N,) uint64 content hashes, not {hashes.dtype} of shape {hashes.shape}")
     return np.asarray(hashes)
 
 
@@ -57,7 +58,7 @@ def refuse_training_jets(real: JetSample, hashes: Array | None, allowed: bool) -
         What the report must say first, or None if none of the real jets was trained on.
 
     Raises:
-        ValueError: if any was and that is not allowed.
+        UserError: if any was and that is not allowed.
     """
     if hashes is None or real.content_hash is None:
         return "it is not known which jets the model was trained on: some of the real ones may be among them"
@@ -65,7 +66,7 @@ def refuse_training_jets(real: JetSample, hashes: Array | None, allowed: bool) -
     if not held:
         return None
     if not allowed:
-        raise ValueError(
+        raise UserError(
             f"{held} of the {len(real)} real jets of {real.source} were used in training; choose held-out jets, or "
             "--allow-training-jets to evaluate all the same"
         )

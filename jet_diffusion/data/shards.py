@@ -20,6 +20,7 @@ from jet_diffusion.data.dataset_card import make_dataset_card
 from jet_diffusion.data.encoding import FINGERPRINTED, fingerprint, has_hcal_among_crystals
 from jet_diffusion.data.folder import METADATA_FILE, digest_of_shard
 from jet_diffusion.data.splits import SPLITS, count_duplicates
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import claim_partial_folder, partial_folder, sync, write_atomically, write_text_atomically
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -41,7 +42,7 @@ class PartialDataset:
 
     Raises:
         FileExistsError: The destination exists, or the hidden folder is not of a conversion.
-        ValueError: An interrupted conversion to it had other settings.
+        UserError: An interrupted conversion to it had other settings.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
@@ -101,14 +102,14 @@ class PartialDataset:
             The metadata.
 
         Raises:
-            ValueError: A split that should have jets has none left.
+            UserError: A split that should have jets has none left.
         """
         for stray in self._data.glob(".*"):  # the temporary file of a killed process
             stray.unlink()
         splits, columns = self._splits()
         empty = [name for name in SPLITS if self.settings["fractions"][name] and name not in splits]
         if empty:
-            raise ValueError(f"no jets are left for {', '.join(empty)}; choose other shares")
+            raise UserError(f"no jets are left for {', '.join(empty)}; choose other shares")
         hashes = [columns[name]["content_hash"].to_numpy() for name in splits]
         rows = np.concatenate([columns[name]["row"].to_numpy() for name in splits])
         again = repeated(np.concatenate(hashes)[np.argsort(rows)], np.sort(rows), facts["sources"])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from jet_diffusion.errors import UserError
+
 SPLITS = ("train", "validation", "test")
 """Names of the splits, as `datasets` knows them."""
 
@@ -23,12 +25,12 @@ def assign_splits(labels: NDArray[np.int64], fractions: Sequence[float], seed: i
         (N,) position of each jet's split in `SPLITS`.
 
     Raises:
-        ValueError: The fractions are no such shares, or a split that should have jets gets none.
+        UserError: The fractions are no such shares, or a split that should have jets gets none.
     """
     shares = np.asarray(fractions, np.float64)
     if shares.shape != (len(SPLITS),) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1):
         wanted = f"{len(SPLITS)} shares of {', '.join(SPLITS)} that are not negative and add up to 1"
-        raise ValueError(f"the fractions must be {wanted}, not {tuple(fractions)}")
+        raise UserError(f"the fractions must be {wanted}, not {tuple(fractions)}")
     random = np.random.default_rng(seed)
     splits = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
@@ -38,7 +40,7 @@ def assign_splits(labels: NDArray[np.int64], fractions: Sequence[float], seed: i
     for split, name in enumerate(SPLITS):
         if shares[split] > 0 and not (splits == split).any():
             enough = f"about {_enough(shares)} of each class are enough, or other shares"
-            raise ValueError(f"{len(labels)} jets are too few to give {name} a share of {shares[split]:g}; {enough}")
+            raise UserError(f"{len(labels)} jets are too few to give {name} a share of {shares[split]:g}; {enough}")
     return splits
 
 

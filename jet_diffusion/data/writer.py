@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import claim_partial_folder, partial_folder, sync, write_atomically
 from jet_diffusion.schema import PIXELS_SHAPE, check_energies
 
@@ -58,13 +59,13 @@ class JetWriter:
     Raises:
         FileExistsError: The file exists; or the parts of an interrupted run do and `resume` is false.
         FileNotFoundError: The folder of `path` does not exist.
-        ValueError: The interrupted run had other settings, `num_jets` is not positive, or an attribute cannot
+        UserError: The interrupted run had other settings, `num_jets` is not positive, or an attribute cannot
             be stored.
     """
 
     def __init__(self, path: str | Path, num_jets: int, attrs: Mapping[str, Any], *, resume: bool = False) -> None:
         if num_jets < 1:
-            raise ValueError(f"num_jets must be positive, not {num_jets}")
+            raise UserError(f"num_jets must be positive, not {num_jets}")
         self.path = Path(path)
         self.num_jets = num_jets
         self.num_written = 0
@@ -101,7 +102,7 @@ class JetWriter:
             m0: (n,) jet mass in GeV, stored as float32.
 
         Raises:
-            ValueError: An array breaks the schema, their lengths differ, or there are more than `num_jets`.
+            UserError: An array breaks the schema, their lengths differ, or there are more than `num_jets`.
         """
         check_energies(energies, f"{self.path}: ", first_jet=self.num_written)
         count = len(energies)
@@ -109,11 +110,11 @@ class JetWriter:
         for name, values in columns.items():
             if values.shape != (count,) or not np.isfinite(values).all():
                 seen = f"shape {values.shape}, values {values.ravel()[:3]}..."
-                raise ValueError(f"{name} must be {count} finite numbers, one a jet, not {seen}")
+                raise UserError(f"{name} must be {count} finite numbers, one a jet, not {seen}")
         if not np.isin(columns["labels"], (0, 1)).all():
-            raise ValueError(f"labels must be 0 (gluon) or 1 (quark), not {np.unique(columns['labels'])}")
+            raise UserError(f"labels must be 0 (gluon) or 1 (quark), not {np.unique(columns['labels'])}")
         if self.num_written + count > self.num_jets:
-            raise ValueError(f"{self.num_written} + {count} jets are more than the {self.num_jets} announced")
+            raise UserError(f"{self.num_written} + {count} jets are more than the {self.num_jets} announced")
         pixels = np.moveaxis(energies, 1, -1).copy(order="C")
         self._pending.append(_Jets(pixels, *(values.astype(np.float32) for values in columns.values())))
         self.num_written += count
@@ -141,7 +142,7 @@ class JetWriter:
     def _pick_up_parts(self) -> None:
         for start, path in self._parts():
             if start != self.num_written or self._pending:
-                raise ValueError(f"{path} does not follow the jets before it; delete {self._folder}")
+                raise UserError(f"{path} does not follow the jets before it; delete {self._folder}")
             with h5py.File(path) as file:
                 self.num_written += file["y"].shape[0]
                 if self.num_written % self._chunk_jets:
@@ -160,12 +161,12 @@ class JetWriter:
         """Write what is left and give the file its name; leaving the context manager does it too.
 
         Raises:
-            ValueError: Fewer jets were appended than announced.
+            UserError: Fewer jets were appended than announced.
         """
         self.flush()
         if self.num_written < self.num_jets:
             seen = f"only {self.num_written} of {self.num_jets} jets were written"
-            raise ValueError(f"{seen}; they wait in {self._folder} for the run to be resumed")
+            raise UserError(f"{seen}; they wait in {self._folder} for the run to be resumed")
         complete = self._folder / "complete.hdf5"
         write_atomically(complete, self._assemble)
         if self.path.exists():
@@ -210,5 +211,5 @@ def _storable(attrs: Mapping[str, Any]) -> dict[str, Any]:
         items = value if isinstance(value, list) else [value]
         if name == "num_jets" or not all(isinstance(item, str | int | float) for item in items):
             accepted = "texts, numbers, truth values or lists of them, under another name than num_jets"
-            raise ValueError(f"the attribute {name} = {value!r} cannot be stored; accepted are {accepted}")
+            raise UserError(f"the attribute {name} = {value!r} cannot be stored; accepted are {accepted}")
     return plain

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.evaluation import sections
 from jet_diffusion.evaluation.result import Evaluation, describe
 from jet_diffusion.evaluation.tagger import add_tagger
@@ -48,7 +49,7 @@ def evaluate_jets(
         progress: whether to show bars.
 
     Raises:
-        ValueError: if there are fewer than 100 jets a side, or jets are in another unit.
+        UserError: if there are fewer than 100 jets a side, or jets are in another unit.
     """
     rng = np.random.default_rng(seed)
     size = _size(real, generated, size)
@@ -84,7 +85,7 @@ def _size(real: JetSample, generated: JetSample, size: int) -> int:
     """Jets a side, as many as there are."""
     size = min(size, len(generated), len(real) // 2)
     if size < LEAST_JETS:
-        raise ValueError(
+        raise UserError(
             f"evaluation needs {2 * LEAST_JETS} real and {LEAST_JETS} generated jets at least, "
             f"got {len(real)} and {len(generated)}"
         )

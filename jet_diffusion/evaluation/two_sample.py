@@ -8,6 +8,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.evaluation.goals import GOALS
 from jet_diffusion.evaluation.result import Evaluation, TwoSampleOutcome
 from jet_diffusion.metrics.perturbations import PERTURBATIONS, perturb
@@ -37,13 +38,13 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
         jobs: processes.
 
     Raises:
-        ValueError: for a name that is not in the table.
+        UserError: for a name that is not in the table.
     """
     from jet_diffusion.metrics.classifiers import CLASSIFIERS
 
     unknown = [name for name in classifiers if name not in CLASSIFIERS]
     if unknown:
-        raise ValueError(f"no classifier {unknown[0]!r}; there are {', '.join(CLASSIFIERS)}")
+        raise UserError(f"no classifier {unknown[0]!r}; there are {', '.join(CLASSIFIERS)}")
     reason = _reason_against(result)
     if reason:
         for name in classifiers:

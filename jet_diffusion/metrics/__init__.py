@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jet_diffusion.errors import UserError
+
 EVALUATE_MODULES = ("jet_w1", "jet_fpd", "jet_kpd", "jet_precision_recall")
 
 
@@ -14,8 +16,8 @@ def module_path(name: str) -> str:
     """Folder of an `evaluate` module of this package.
 
     Raises:
-        ValueError: there is none of that name.
+        UserError: there is none of that name.
     """
     if name not in EVALUATE_MODULES:
-        raise ValueError(f"no evaluate module {name!r}; there are {', '.join(EVALUATE_MODULES)}")
+        raise UserError(f"no evaluate module {name!r}; there are {', '.join(EVALUATE_MODULES)}")
     return str(Path(__file__).parent / "evaluate_modules" / name)

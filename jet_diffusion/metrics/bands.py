@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.metrics.distances import central_width, check_features
 from jet_diffusion.observables.hits import Array
 
@@ -85,12 +86,12 @@ def wasserstein_bands(
         replicas: of each.
 
     Raises:
-        ValueError: if the samples differ in size or hold values that are not finite.
+        UserError: if the samples differ in size or hold values that are not finite.
     """
     real, generated = check_features(real, generated)
     real, second = check_features(real, second)
     if not len(real) == len(second) == len(generated):
-        raise ValueError(f"samples must be of one size, got {len(real)}, {len(second)} and {len(generated)}")
+        raise UserError(f"samples must be of one size, got {len(real)}, {len(second)} and {len(generated)}")
     width = central_width(real)
     candidate, other = PooledPair(real, generated), PooledPair(real, second)
     values, baselines = candidate.bootstrap(rng, replicas), other.bootstrap(rng, replicas)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -121,14 +122,14 @@ class ClassClosure:
         """The response over all bins.
 
         Raises:
-            ValueError: where some are left out, or real jets do not respond at all, so that there is no ratio.
+            UserError: where some are left out, or real jets do not respond at all, so that there is no ratio.
         """
         if self.left_out:
-            raise ValueError("; ".join(self.left_out))
+            raise UserError("; ".join(self.left_out))
         bins = self.bins
         silent = sum(not one.real_median > 0 for one in bins)
         if silent:
-            raise ValueError(f"the median response of real jets is not positive in {silent} of {len(bins)} bins")
+            raise UserError(f"the median response of real jets is not positive in {silent} of {len(bins)} bins")
         ratios = np.array([one.generated_median / one.real_median for one in bins])
         errors = [
             math.hypot(one.generated_median_error, ratio * one.real_median_error) / one.real_median

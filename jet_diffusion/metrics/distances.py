@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
 
 KERNEL_DEGREE = 4
@@ -31,21 +32,21 @@ def check_features(real: Array, generated: Array, least: int = 2) -> tuple[Array
     """Return both as float64 matrices of the same width, finite, with enough rows.
 
     Raises:
-        ValueError: for shapes that do not fit, values that are not finite, or fewer than `least` jets.
+        UserError: for shapes that do not fit, values that are not finite, or fewer than `least` jets.
     """
     pair = []
     for name, values in (("real", real), ("generated", generated)):
         matrix = np.asarray(values, dtype=np.float64)
         if matrix.ndim != 2:
-            raise ValueError(f"{name} features must have shape (jets, features), got {matrix.shape}")
+            raise UserError(f"{name} features must have shape (jets, features), got {matrix.shape}")
         if len(matrix) < least:
-            raise ValueError(f"{name} sample holds {len(matrix)} jets, at least {least} are needed")
+            raise UserError(f"{name} sample holds {len(matrix)} jets, at least {least} are needed")
         bad = np.count_nonzero(~np.isfinite(matrix).all(axis=1))
         if bad:
-            raise ValueError(f"{bad} of {len(matrix)} {name} jets hold features that are not finite")
+            raise UserError(f"{bad} of {len(matrix)} {name} jets hold features that are not finite")
         pair.append(matrix)
     if pair[0].shape[1] != pair[1].shape[1]:
-        raise ValueError(f"real jets have {pair[0].shape[1]} features, generated ones {pair[1].shape[1]}")
+        raise UserError(f"real jets have {pair[0].shape[1]} features, generated ones {pair[1].shape[1]}")
     return pair[0], pair[1]
 
 
@@ -56,7 +57,7 @@ def wasserstein(real: Array, generated: Array) -> Array:
     sorted values.
 
     Raises:
-        ValueError: see `check_features`.
+        UserError: see `check_features`.
     """
     real, generated = check_features(real, generated, least=1)
     if len(real) == len(generated):
@@ -74,7 +75,7 @@ def sliced_wasserstein(real: Array, generated: Array, rng: np.random.Generator, 
         slices: number of directions.
 
     Raises:
-        ValueError: see `check_features`.
+        UserError: see `check_features`.
     """
     real, generated = check_features(real, generated)
     directions = rng.normal(size=(real.shape[1], slices))
@@ -86,7 +87,7 @@ def frechet_distance(real: Array, generated: Array) -> float:
     """Squared Frechet distance of Gaussians with the samples' means and covariances (FPD, arXiv:2211.10295).
 
     Raises:
-        ValueError: see `check_features`.
+        UserError: see `check_features`.
     """
     real, generated = check_features(real, generated)
     shift = real.mean(axis=0) - generated.mean(axis=0)
@@ -108,7 +109,7 @@ def kernel_distance(real: Array, generated: Array, degree: int = KERNEL_DEGREE) 
     Unbiased: it is negative about half of the time for two samples of the same jets.
 
     Raises:
-        ValueError: see `check_features`.
+        UserError: see `check_features`.
     """
     real, generated = check_features(real, generated)
 
@@ -150,7 +151,7 @@ def separation_power(real: Array, generated: Array) -> float:
         generated: (M,) values.
 
     Raises:
-        ValueError: see `check_features`.
+        UserError: see `check_features`.
     """
     checked = check_features(np.asarray(real)[:, None], np.asarray(generated)[:, None], least=JETS_PER_BIN)
     edges = reference_bins(checked[0][:, 0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
 
 Metric = Callable[[Array, Array, np.random.Generator], float]
@@ -79,10 +80,10 @@ def estimate(
         draws: number of draws.
 
     Raises:
-        ValueError: for too few jets, or from the metric.
+        UserError: for too few jets, or from the metric.
     """
     if len(real) < 2 * size or len(generated) < size:
-        raise ValueError(
+        raise UserError(
             f"{size} against {size} needs {2 * size} real and {size} generated jets, "
             f"got {len(real)} and {len(generated)}"
         )

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from jet_diffusion.data.jet_set import VOXELS, JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.schema import CHANNELS, CRYSTALS_PER_TOWER, GEV_PER_UNIT, HCAL, NUM_TOWERS
 
@@ -58,20 +59,20 @@ def check_units(real: JetSample, generated: JetSample) -> None:
     """Refuse jets that are plainly in another unit than GeV/100.
 
     Raises:
-        ValueError: if real jets hold far more or less energy than their pT, or if hits of generated jets are
+        UserError: if real jets hold far more or less energy than their pT, or if hits of generated jets are
             a power of ten away from those of real jets in every channel.
     """
     response = float(np.median(real.voxels.sum(axis=1) * GEV_PER_UNIT / real.pt))
     low, high = PLAUSIBLE_RESPONSE
     if not low < response < high:
-        raise ValueError(
+        raise UserError(
             f"{real.source}: summed energy over pT has median {response:.3g}, expected {low} to {high}; "
             "energies must be in GeV/100 and pt in GeV"
         )
     ratios = typical_hits(generated) / typical_hits(real)
     for factor in UNIT_FACTORS:
         if (np.abs(np.log(ratios / factor)) < UNIT_TOLERANCE).all():
-            raise ValueError(
+            raise UserError(
                 f"{generated.source}: hits are {', '.join(f'{ratio:.3g}' for ratio in ratios)} times the real ones "
                 f"in {', '.join(CHANNELS)}, as if in another unit; energies must be in GeV/100"
             )

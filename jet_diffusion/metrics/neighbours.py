@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.metrics.distances import BLOCK, Whitening, check_features
 from jet_diffusion.observables.hits import Array, divide
 
@@ -50,7 +51,7 @@ def precision_recall(real: Array, generated: Array, neighbours: int = NEIGHBOURS
         neighbours: k.
 
     Raises:
-        ValueError: see `check_features`; there must be more than k jets.
+        UserError: see `check_features`; there must be more than k jets.
     """
     # Single precision halves the time, and a neighbourhood's edge is nobody's in particular.
     real, generated = (f.astype(np.float32) for f in check_features(real, generated, least=neighbours + 1))
@@ -148,11 +149,11 @@ def memorisation(
         rng: draws the reference sets and the exchanges.
 
     Raises:
-        ValueError: for another space, fewer than 100 jets in a set, or values that are not finite.
+        UserError: for another space, fewer than 100 jets in a set, or values that are not finite.
     """
     size = min(len(training), len(held_out))
     if min(size, len(generated)) < LEAST_JETS:
-        raise ValueError(
+        raise UserError(
             f"memorisation needs {LEAST_JETS} jets of each kind, got {len(generated)} generated, "
             f"{len(training)} training and {len(held_out)} held-out ones"
         )
@@ -185,12 +186,12 @@ def _compare(distances: Array, training: Array) -> tuple[float, float]:
 def _points(space: str, samples: list[JetSample]) -> list[Array | csr_array]:
     """Rows between which distances are taken."""
     if space not in SPACES:
-        raise ValueError(f"no space {space!r}; there are {', '.join(SPACES)}")
+        raise UserError(f"no space {space!r}; there are {', '.join(SPACES)}")
     if space == "pixels":
         return [_directions(sample) for sample in samples]
     bad = np.count_nonzero(~np.isfinite(samples[0].observables).all(axis=1))
     if bad:
-        raise ValueError(f"{bad} generated jets have observables that are not finite")
+        raise UserError(f"{bad} generated jets have observables that are not finite")
     # Training and held-out jets count alike in the scale, so neither is favoured.
     whitening = Whitening.fit(np.concatenate([sample.observables for sample in samples[1:]]))
     return [whitening(sample.observables) for sample in samples]
@@ -204,7 +205,7 @@ def _directions(sample: JetSample) -> csr_array:
     """
     voxels = sample.voxels.astype(np.float64)
     if not np.isfinite(voxels.data).all():
-        raise ValueError("generated jets hold energies that are not finite")
+        raise UserError("generated jets hold energies that are not finite")
     total = np.asarray(np.abs(voxels).sum(axis=1))
     per_hit = np.repeat(total, np.diff(voxels.indptr))
     voxels.data = np.sign(voxels.data) * np.sqrt(divide(np.abs(voxels.data), per_hit))

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.extras import require
 from jet_diffusion.observables.hits import TOWERS, Array
 from jet_diffusion.schema import CHANNELS, CRYSTALS_PER_TOWER, IMAGE_SHAPE, NUM_TOWERS
@@ -218,7 +219,7 @@ def train_binary(
             best = loss_value
             best_state = {name: value.clone() for name, value in network.state_dict().items()}
     if not best_state:
-        raise ValueError("the classifier's validation loss was never finite: are the inputs?")
+        raise UserError("the classifier's validation loss was never finite: are the inputs?")
     network.load_state_dict(best_state)
 
 

@@ -13,6 +13,7 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import TOWER_CENTRES, TOWER_PITCH, Array, Hits, divide
 from jet_diffusion.observables.substructure import Substructure
 from jet_diffusion.schema import GEV_PER_UNIT, NUM_TOWERS
@@ -131,7 +132,7 @@ def crps(draws: Array, truth: Array) -> Array:
         (N,) scores.
 
     Raises:
-        ValueError: for fewer than two draws or shapes that do not fit.
+        UserError: for fewer than two draws or shapes that do not fit.
     """
     _check_draws(draws, truth)
     number = len(draws)
@@ -158,11 +159,11 @@ def interval_coverage(draws: Array, truth: Array, level: float) -> tuple[float, 
         The fraction found, and the fraction a calibrated ensemble gives.
 
     Raises:
-        ValueError: for fewer than two draws, shapes that do not fit, or a level outside 0..1.
+        UserError: for fewer than two draws, shapes that do not fit, or a level outside 0..1.
     """
     _check_draws(draws, truth)
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
+        raise UserError(f"level must lie between 0 and 1, got {level}")
     number = len(draws)
     left_out = int(np.clip(round((1 - level) * (number + 1) / 2), 1, number // 2))
     ordered = np.sort(draws, axis=0)
@@ -174,4 +175,4 @@ def interval_coverage(draws: Array, truth: Array, level: float) -> tuple[float, 
 
 def _check_draws(draws: Array, truth: Array) -> None:
     if draws.ndim != 2 or len(draws) < 2 or draws.shape[1:] != np.shape(truth):
-        raise ValueError(f"draws must have shape (D, N) with D >= 2 for {np.shape(truth)} truths, got {draws.shape}")
+        raise UserError(f"draws must have shape (D, N) with D >= 2 for {np.shape(truth)} truths, got {draws.shape}")

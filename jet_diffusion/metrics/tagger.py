@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.metrics.networks import (
     ClassifierLogit,
     convnext_config,
@@ -75,15 +76,15 @@ def train_tagger(
         A transformers model with labels 0 gluon and 1 quark; its inputs are `JetImageProcessor`'s.
 
     Raises:
-        ValueError: for an unknown architecture, too few jets, or jets of one class only.
+        UserError: for an unknown architecture, too few jets, or jets of one class only.
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+        raise UserError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
     for name, sample in (("training", train), ("validation", validation)):
         if set(np.unique(sample.labels)) != set(range(len(CLASS_NAMES))):
-            raise ValueError(f"the {name} jets must be of both classes, got labels {np.unique(sample.labels)}")
+            raise UserError(f"the {name} jets must be of both classes, got labels {np.unique(sample.labels)}")
     if len(train) < LEAST_JETS:
-        raise ValueError(f"a tagger needs {LEAST_JETS} training jets, got {len(train)}")
+        raise UserError(f"a tagger needs {LEAST_JETS} training jets, got {len(train)}")
     torch.manual_seed(seed)
     config = ARCHITECTURES[architecture]()
     config.id2label = dict(enumerate(CLASS_NAMES))

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
 
 SEEDS = 5
@@ -94,12 +95,12 @@ def two_sample_test(
         seed: first of the seeds.
 
     Raises:
-        ValueError: for samples of different size or fewer than 300 jets each.
+        UserError: for samples of different size or fewer than 300 jets each.
     """
     if len(real) != len(generated):
-        raise ValueError(f"a two-sample test takes samples of one size, got {len(real)} and {len(generated)}")
+        raise UserError(f"a two-sample test takes samples of one size, got {len(real)} and {len(generated)}")
     if len(real) < LEAST_JETS:
-        raise ValueError(f"a two-sample test needs {LEAST_JETS} jets of each kind, got {len(real)}")
+        raise UserError(f"a two-sample test needs {LEAST_JETS} jets of each kind, got {len(real)}")
     prepared = classifier.stack([classifier.prepare(real), classifier.prepare(generated)])
     labels = np.repeat([0, 1], len(real))
     grid = np.linspace(0, 1, ROC_POINTS)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import PIXELS, Array, Hits, divide
 from jet_diffusion.observables.substructure import Substructure, ring_labels
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, ECAL, HCAL, TRACKS, check_energies
@@ -236,13 +237,13 @@ def compute_observables(
         Name -> (N,) float64.
 
     Raises:
-        ValueError: for a wrong shape or type, or a name that is not in the table.
+        UserError: for a wrong shape or type, or a name that is not in the table.
     """
     check_energies(energies, physical=False)
     names = list(OBSERVABLES if names is None else names)
     unknown = [name for name in names if name not in OBSERVABLES]
     if unknown:
-        raise ValueError(f"no observable {unknown[0]!r}; there are {', '.join(OBSERVABLES)}")
+        raise UserError(f"no observable {unknown[0]!r}; there are {', '.join(OBSERVABLES)}")
     columns = {name: np.empty(len(energies)) for name in names}
     for start in tqdm(range(0, len(energies), batch_size), desc="observables", unit="batch", disable=not progress):
         rows = slice(start, start + batch_size)
@@ -264,12 +265,12 @@ def quick_table(real_energies: Array, generated_energies: Array) -> list[dict[st
         their standard errors `real_error` and `generated_error`, and `ratio` (NaN where the real mean is 0).
 
     Raises:
-        ValueError: for a wrong shape or type, or no jets.
+        UserError: for a wrong shape or type, or no jets.
     """
     samples = {"real": Hits(real_energies), "generated": Hits(generated_energies)}
     for name, hits in samples.items():
         if hits.num_jets == 0:
-            raise ValueError(f"the {name} sample holds no jets")
+            raise UserError(f"the {name} sample holds no jets")
     rows: list[dict[str, float | str]] = []
     for quantity, unit in (("energy", "GeV"), ("occupancy", "%")):
         values = {

@@ -20,6 +20,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_atomically
 from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, CRYSTAL_PITCH, GEV_PER_UNIT, NUM_CRYSTALS, check_energies
 
@@ -72,7 +73,7 @@ def plot_jets(
         note: A line under the figure, such as the marker of simulated jets.
 
     Raises:
-        ValueError: The energies break the schema, there are no jets, or the lengths differ.
+        UserError: The energies break the schema, there are no jets, or the lengths differ.
     """
     sheet = _Sheet(_row_names(len(energies), labels, titles), note)
     return sheet.draw([_panels(energies)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
@@ -86,12 +87,12 @@ def plot_mean_images(sets: Mapping[str, NDArray[np.float32]], note: str | None =
         note: A line under the figure.
 
     Raises:
-        ValueError: There are no sets, or a set is empty or breaks the schema.
+        UserError: There are no sets, or a set is empty or breaks the schema.
     """
     names = [f"{name}\n{len(energies)} jets" for name, energies in sets.items()]
     means = [_mean(energies) for energies in sets.values()]
     if not means:
-        raise ValueError("there are no sets of jets to draw")
+        raise UserError("there are no sets of jets to draw")
     return _Sheet(names, note).draw([np.concatenate(means)], LogNorm(*MEAN_RANGE_GEV), "mean energy per crystal [GeV]")
 
 
@@ -114,10 +115,10 @@ def plot_side_by_side(
         titles: (n,) texts at the rows, under the class.
 
     Raises:
-        ValueError: The energies break the schema, there are no jets, or the lengths differ.
+        UserError: The energies break the schema, there are no jets, or the lengths differ.
     """
     if len(real) != len(generated):
-        raise ValueError(f"there are {len(real)} jets on the left and {len(generated)} on the right")
+        raise UserError(f"there are {len(real)} jets on the left and {len(generated)} on the right")
     sheet = _Sheet(_row_names(len(real), labels, titles), note, names)
     return sheet.draw([_panels(real), _panels(generated)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
 
@@ -127,12 +128,12 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: The format is unknown.
+        UserError: The format is unknown.
     """
     path = Path(path)
     accepted = sorted(figure.canvas.get_supported_filetypes())
     if path.suffix.lstrip(".") not in accepted:
-        raise ValueError(f"cannot draw {path}: its suffix must be one of {', '.join(accepted)}")
+        raise UserError(f"cannot draw {path}: its suffix must be one of {', '.join(accepted)}")
     write_atomically(path, partial(figure.savefig, dpi=figure.dpi))
 
 
@@ -168,7 +169,7 @@ def _panels(energies: NDArray[np.float32]) -> _Panels:
 def _mean(energies: NDArray[np.float32]) -> _Panels:
     check_energies(energies)
     if len(energies) == 0:
-        raise ValueError("a set of jets is empty")
+        raise UserError("a set of jets is empty")
     return _pixels(_with_sum(energies.mean(axis=0, dtype=np.float64, keepdims=True)))
 
 
@@ -176,10 +177,10 @@ def _row_names(
     num_jets: int, labels: Sequence[int] | NDArray[np.int64] | None, titles: Sequence[str] | None
 ) -> list[str]:
     if num_jets == 0:
-        raise ValueError("there are no jets to draw")
+        raise UserError("there are no jets to draw")
     names = [[CLASS_NAMES[label]] for label in labels] if labels is not None else [[] for _ in range(num_jets)]
     if len(names) != num_jets or (titles is not None and len(titles) != num_jets):
-        raise ValueError(f"there are {num_jets} jets, but labels or titles of another number")
+        raise UserError(f"there are {num_jets} jets, but labels or titles of another number")
     for name, title in zip(names, titles or [], strict=False):
         name.append(title)
     return ["\n".join(name) for name in names]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_text_atomically
 
 SCHEMA_VERSION = 2
@@ -122,11 +123,11 @@ class Report:
         """Add results.
 
         Raises:
-            ValueError: if a name is there already.
+            UserError: if a name is there already.
         """
         for result in results:
             if any(other.name == result.name for other in self.results):
-                raise ValueError(f"the report holds {result.name!r} already")
+                raise UserError(f"the report holds {result.name!r} already")
             self.results.append(result)
 
     def omit(self, name: str, reason: object) -> None:
@@ -137,13 +138,13 @@ class Report:
         """Return the result of a name.
 
         Raises:
-            ValueError: if it was left out or never existed.
+            UserError: if it was left out or never existed.
         """
         for result in self.results:
             if result.name == name:
                 return result
         reasons = [entry["reason"] for entry in self.omitted if entry["name"] == name]
-        raise ValueError(f"the report has no result {name!r}" + (f": {reasons[0]}" if reasons else ""))
+        raise UserError(f"the report has no result {name!r}" + (f": {reasons[0]}" if reasons else ""))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; NaN and infinity become null."""
@@ -175,19 +176,19 @@ class Report:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is no report, or of a newer schema version.
+            UserError: it is no report, or of a newer schema version.
         """
         path = Path(path)
         path = path / REPORT_FILE if path.is_dir() else path
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no report: {error}") from error
+            raise UserError(f"{path} is no report: {error}") from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version == 1:
             content = _from_version_1(content)
         elif version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema version {version}, this package reads 1 to {SCHEMA_VERSION}")
+            raise UserError(f"{path} has schema version {version}, this package reads 1 to {SCHEMA_VERSION}")
         parts = {name: content[name] for name in ("heading", "notices", "omitted", "tables", "pictures")}
         return cls(results=[_result(row) for row in content["results"]], **parts)
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from jet_diffusion import __version__
 from jet_diffusion.data.hdf5 import JetWriter
+from jet_diffusion.errors import UserError
 from jet_diffusion.simulation import libraries
 from jet_diffusion.simulation.block import JETS_PER_BLOCK, PackedBlock, make_block
 from jet_diffusion.simulation.compiled import source_digest
@@ -36,11 +37,11 @@ def simulate(settings: SimulationSettings, path: str | Path, workers: int = 1, p
     Raises:
         FileExistsError: `path` exists.
         FileNotFoundError: The folder of `path` does not exist.
-        ValueError: A library is missing, `workers` is not positive, or an interrupted run had other settings.
+        UserError: A library is missing, `workers` is not positive, or an interrupted run had other settings.
     """
     libraries.require()
     if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+        raise UserError(f"workers must be at least 1, got {workers}")
     with (
         JetWriter.resume(path, settings.num_jets, attributes(settings)) as writer,
         tqdm(total=settings.num_jets, unit="jet", disable=not progress, initial=writer.num_written) as bar,

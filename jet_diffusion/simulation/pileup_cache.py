@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.simulation import libraries
 from jet_diffusion.simulation.compiled import source_digest, user_cache
 from jet_diffusion.simulation.pileup import (
@@ -49,7 +50,7 @@ def prepare_pool(executor: Executor, progress: bool = False) -> tuple[Path, ...]
         The shards' files, for `read_pool`.
 
     Raises:
-        ValueError: The folder of pools cannot be written.
+        UserError: The folder of pools cannot be written.
     """
     folder = pool_folder()
     paths = tuple(folder / f"shard-{number}.npz" for number in range(POOL_SHARDS))
@@ -59,7 +60,7 @@ def prepare_pool(executor: Executor, progress: bool = False) -> tuple[Path, ...]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"the pile-up pool cannot be kept in {folder} ({error.strerror}): name another folder in {FOLDER_VARIABLE}"
         ) from error
     with tqdm(total=len(missing), desc="pile-up pool, made once", unit="shard", disable=not progress) as bar:

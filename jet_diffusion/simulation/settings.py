@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from jet_diffusion.errors import UserError
+
 PROCESSES = ("qg", "dijet")
 """`qg`: both partons gluons, or both light quarks, half of the jets each. `dijet`: every QCD 2 -> 2 process."""
 
@@ -31,18 +33,18 @@ class SimulationSettings:
         """Reject settings that make no jets.
 
         Raises:
-            ValueError: If one is out of its range; the message names it, what was seen and what is accepted.
+            UserError: If one is out of its range; the message names it, what was seen and what is accepted.
         """
         if self.num_jets < 1:
-            raise ValueError(f"num_jets must be at least 1, got {self.num_jets}")
+            raise UserError(f"num_jets must be at least 1, got {self.num_jets}")
         if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+            raise UserError(f"seed must not be negative, got {self.seed}")
         if not 0 <= self.pileup <= 200:
-            raise ValueError(f"pileup must be between 0 and 200 collisions, got {self.pileup}")
+            raise UserError(f"pileup must be between 0 and 200 collisions, got {self.pileup}")
         if not 20 <= self.pt_min <= 1000:
-            raise ValueError(f"pt_min must be between 20 and 1000 GeV, got {self.pt_min}")
+            raise UserError(f"pt_min must be between 20 and 1000 GeV, got {self.pt_min}")
         if self.process not in PROCESSES:
-            raise ValueError(f"process must be one of {', '.join(PROCESSES)}, got {self.process!r}")
+            raise UserError(f"process must be one of {', '.join(PROCESSES)}, got {self.process!r}")
 
     @property
     def pt_hat_range(self) -> tuple[float, float]:

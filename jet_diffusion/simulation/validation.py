@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.inspect import EnergyTally
+from jet_diffusion.errors import UserError
 from jet_diffusion.observables.table import compute_observables
 from jet_diffusion.schema import CHANNELS, CLASS_NAMES, CRYSTALS_PER_TOWER, NUM_CRYSTALS, TRACKS
 from jet_diffusion.simulation import facts
@@ -70,12 +71,12 @@ def validate(path: str | Path, progress: bool = False) -> str:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It breaks the schema, or has no jets of one class.
+        UserError: It breaks the schema, or has no jets of one class.
     """
     with QuarkGluonFile(path) as file:
         for label, name in enumerate(CLASS_NAMES):
             if not np.any(file.labels == label):
-                raise ValueError(f"{path} holds no {name} jets; both classes are needed")
+                raise UserError(f"{path} holds no {name} jets; both classes are needed")
         measurement = Measurement()
         with tqdm(total=file.num_jets, unit="jet", disable=not progress) as bar:
             for start, stop in file.slices():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.links import resolve
 from jet_diffusion.data.files.stored import MAX_BAND_BYTES, SLICE_JETS, StoredDataset, check_shape, count_bytes, plain
+from jet_diffusion.errors import UserError
 
 MAX_ATTRIBUTE_BYTES = 1_000_000
 """Most bytes of an attribute of the root."""
@@ -36,7 +37,7 @@ class Hdf5File:
         follow_links: Whether to read content that lies in other files.
 
     Raises:
-        ValueError: It is locked, truncated or damaged.
+        UserError: It is locked, truncated or damaged.
     """
 
     kind = "HDF5"
@@ -51,7 +52,7 @@ class Hdf5File:
             self.attrs = self._read_attributes()
         except (RuntimeError, OSError, KeyError) as error:
             self._file.close()
-            raise ValueError(f"{path} is a damaged HDF5 file: {printable(error, 200)}") from error
+            raise UserError(f"{path} is a damaged HDF5 file: {printable(error, 200)}") from error
         except BaseException:
             self._file.close()
             raise
@@ -73,7 +74,7 @@ class Hdf5File:
         """Refuse a dataset that lies elsewhere, was never written, cannot be unpacked or breaks a limit.
 
         Raises:
-            ValueError: Names file, dataset, what was seen and the limit.
+            UserError: Names file, dataset, what was seen and the limit.
         """
         dataset = self._dataset(name)
         where = f"{self.path}: {printable(name)}"
@@ -84,16 +85,16 @@ class Hdf5File:
             if not h5py.h5z.filter_avail(code):
                 label = printable(label.decode(errors="replace"))
                 remedy = "install hdf5plugin and load it with h5py, or rewrite the file with gzip: h5repack -f GZIP=4"
-                raise ValueError(f"{where} is compressed with filter {code} ({label}), which h5py lacks; {remedy}")
+                raise UserError(f"{where} is compressed with filter {code} ({label}), which h5py lacks; {remedy}")
         if dataset.is_virtual or dataset.external or dataset.size == 0:
             return
         self._check_chunks(dataset, where)
         stored, whole = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
         if stored == 0:
-            raise ValueError(f"{where} was never written: it would read as {dataset.fillvalue}")
+            raise UserError(f"{where} was never written: it would read as {dataset.fillvalue}")
         if whole > MAX_RATIO * stored:
             seen = f"{count_bytes(whole)} in {count_bytes(stored)} on disk"
-            raise ValueError(f"{where} holds {seen}, more than {MAX_RATIO} to 1: damaged, or made to fill memory")
+            raise UserError(f"{where} holds {seen}, more than {MAX_RATIO} to 1: damaged, or made to fill memory")
 
     def _check_chunks(self, dataset: h5py.Dataset, where: str) -> None:
         if dataset.chunks is None:
@@ -101,7 +102,7 @@ class Hdf5File:
         wanted = math.prod(math.ceil(side / chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         written = dataset.id.get_num_chunks()
         if written < wanted:
-            raise ValueError(
+            raise UserError(
                 f"{where}: {wanted - written} of {wanted} chunks were never written and would read as zeros"
             )
         band = _bytes_of_one_row(dataset)
@@ -109,7 +110,7 @@ class Hdf5File:
             seen = f"its chunks of {dataset.chunks} take {count_bytes(band)} to read"
             smaller = "x".join(map(str, (100, *dataset.shape[1:])))
             remedy = f"rewrite them smaller: h5repack -l {printable(dataset.name)}:CHUNK={smaller}"
-            raise ValueError(f"{where}: {seen}, more than {count_bytes(MAX_BAND_BYTES)}; {remedy}")
+            raise UserError(f"{where}: {seen}, more than {count_bytes(MAX_BAND_BYTES)}; {remedy}")
 
     def band_jets(self, name: str) -> int:
         """Jets of a band: one row of chunks, or as many rows as make a slice."""
@@ -123,19 +124,19 @@ class Hdf5File:
         """All values of a dataset.
 
         Raises:
-            ValueError: The file is damaged there.
+            UserError: The file is damaged there.
         """
         try:
             return np.asarray(self._dataset(name)[()])
         except (OSError, RuntimeError) as error:
             where = f"{self.path}: the column {printable(name)} cannot be read, the file is damaged"
-            raise ValueError(f"{where}: {printable(error, 200)}") from error
+            raise UserError(f"{where}: {printable(error, 200)}") from error
 
     def images(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Values of jets start to stop, all within one band.
 
         Raises:
-            ValueError: The file is damaged there.
+            UserError: The file is damaged there.
         """
         band = start // self.band_jets(name)
         if self._band is None or self._band[:2] != (name, band):
@@ -148,7 +149,7 @@ class Hdf5File:
                 dataset.read_direct(values, np.s_[start:stop])
         except (OSError, RuntimeError) as error:
             message = f"{self.path}: jets {start} to {stop} of {printable(name)} cannot be read, the file is damaged"
-            raise ValueError(f"{message}: {printable(error, 200)}") from error
+            raise UserError(f"{message}: {printable(error, 200)}") from error
         return values
 
     def _with_cache_of_one_band(self, name: str) -> h5py.Dataset:
@@ -192,7 +193,7 @@ class Hdf5File:
             size = self._file.attrs.get_id(name).get_storage_size()
             if size > MAX_ATTRIBUTE_BYTES:
                 seen = f"the attribute {printable(name)} takes {count_bytes(size)}"
-                raise ValueError(f"{self.path}: {seen}; the limit is {count_bytes(MAX_ATTRIBUTE_BYTES)}")
+                raise UserError(f"{self.path}: {seen}; the limit is {count_bytes(MAX_ATTRIBUTE_BYTES)}")
             attrs[name] = plain(self._file.attrs[name])
         return attrs
 
@@ -204,15 +205,15 @@ def _open(path: Path) -> h5py.File:
         said = str(error)
         if isinstance(error, BlockingIOError) or "unable to lock" in said:
             remedy = "wait until it is done; on a file system without locks set HDF5_USE_FILE_LOCKING=FALSE"
-            raise ValueError(f"{path} is locked: another process has it open for writing; {remedy}") from error
+            raise UserError(f"{path} is locked: another process has it open for writing; {remedy}") from error
         if "already open for write" in said or "h5clear" in said:
             remedy = f"if none is running it crashed: h5clear -s {path} mends the mark"
-            raise ValueError(f"{path} is marked as being written by a process; {remedy}") from error
+            raise UserError(f"{path} is marked as being written by a process; {remedy}") from error
         if "truncated" in said:
-            raise ValueError(f"{path} is truncated, an interrupted copy or download? ({error})") from error
+            raise UserError(f"{path} is truncated, an interrupted copy or download? ({error})") from error
         if isinstance(error, PermissionError):
-            raise ValueError(f"{path} may not be read by you: {error.strerror or error}") from error
-        raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
+            raise UserError(f"{path} may not be read by you: {error.strerror or error}") from error
+        raise UserError(f"{path} is not a readable HDF5 file: {error}") from error
 
 
 def _storage(name: str, dataset: h5py.Dataset) -> StoredDataset:

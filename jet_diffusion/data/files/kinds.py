@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jet_diffusion.errors import UserError
+
 READS = (
     "this package reads HDF5 and Parquet files with X_jets (N, 125, 125, 3), y, pt and m0; docs/guides/your-file.md "
     "walks through other layouts"
@@ -32,22 +34,22 @@ def kind_of(path: Path) -> str:
 
     Raises:
         FileNotFoundError: There is no such file; names that are nearly the same are offered.
-        ValueError: It is a folder or another kind of file; the message names the kind, what is in it and a remedy.
+        UserError: It is a folder or another kind of file; the message names the kind, what is in it and a remedy.
     """
     if not path.exists():
         near = difflib.get_close_matches(path.name, _names_beside(path), n=2)
         raise FileNotFoundError(f"there is no file {path}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     if path.is_dir():
-        raise ValueError(f"{path} is a folder and not a file of jets; {_folder_hint(path)}")
+        raise UserError(f"{path} is a folder and not a file of jets; {_folder_hint(path)}")
     if not path.is_file():
-        raise ValueError(f"{path} is not a file but a device or pipe; {READS}")
+        raise UserError(f"{path} is not a file but a device or pipe; {READS}")
     with path.open("rb") as stream:
         head = stream.read(1 << 16)
         if _has_hdf5_signature(path, head):
             return "hdf5"
     if head.startswith(b"PAR1"):
         return "parquet"
-    raise ValueError(f"{path} is {_describe(path, head)}\n{READS}")
+    raise UserError(f"{path} is {_describe(path, head)}\n{READS}")
 
 
 def _names_beside(path: Path) -> list[str]:

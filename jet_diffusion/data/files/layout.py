@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jet_diffusion.data.files.kinds import READS, printable
 from jet_diffusion.data.files.stored import Stored, StoredDataset, check_shape
+from jet_diffusion.errors import UserError
 from jet_diffusion.schema import IMAGE_SHAPE, PIXELS_SHAPE
 
 KEYS = ("X_jets", "y", "pt", "m0")
@@ -29,7 +30,7 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
     """The file's name of each column: "pt=jetPt,m0=jetM" or a mapping; columns left out keep their names.
 
     Raises:
-        ValueError: A name is none of the schema's, or comes twice.
+        UserError: A name is none of the schema's, or comes twice.
     """
     if isinstance(columns, str):
         pairs = [part.partition("=") for part in columns.split(",") if part.strip()]
@@ -40,7 +41,7 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
     wrong = [ours for ours, theirs in given if ours not in KEYS or not theirs]
     if wrong or len(names) < len(given):
         accepted = f"NAME=COLUMN with each NAME of {', '.join(KEYS)} once at most"
-        raise ValueError(f"columns must be {accepted}, not {columns!r}")
+        raise UserError(f"columns must be {accepted}, not {columns!r}")
     return dict(zip(KEYS, KEYS, strict=True)) | names
 
 
@@ -57,11 +58,11 @@ def check_columns(stored: Stored, path: Path, names: Mapping[str, str], channels
         Whether the channels come first.
 
     Raises:
-        ValueError: In at most three lines.
+        UserError: In at most three lines.
     """
     missing = [key for key in KEYS if not stored.has(names[key])]
     if missing:
-        raise ValueError(_describe_missing(stored, path, names, missing))
+        raise UserError(_describe_missing(stored, path, names, missing))
     images = stored.storage(names["X_jets"])
     if channels_first is None:
         channels_first = stored.kind == "Parquet" and images.shape[1:] == IMAGE_SHAPE
@@ -70,7 +71,7 @@ def check_columns(stored: Stored, path: Path, names: Mapping[str, str], channels
     for key in KEYS[1:]:
         column = stored.storage(names[key])
         if column.shape not in (images.shape[:1], (images.shape[0], 1)):
-            raise ValueError(f"{path}: {key} has shape {column.shape}, expected {images.shape[:1]}")
+            raise UserError(f"{path}: {key} has shape {column.shape}, expected {images.shape[:1]}")
     for key in KEYS:
         stored.check(names[key])
     return channels_first
@@ -121,11 +122,11 @@ def _check_images(images: StoredDataset, path: Path, channels_first: bool) -> No
             hint = "; the channels stand first: --channels-first reads them so"
         elif images.shape[1:] == PIXELS_SHAPE:
             hint = "; the channels stand last: leave out --channels-first"
-        raise ValueError(f"{path}: {name} has shape {images.shape}, expected {expected}{hint}")
+        raise UserError(f"{path}: {name} has shape {images.shape}, expected {expected}{hint}")
     if not _is_real(images.dtype):
-        raise ValueError(f"{path}: {name} has dtype {images.dtype}, expected float32")
+        raise UserError(f"{path}: {name} has dtype {images.dtype}, expected float32")
     if images.shape[0] == 0:
-        raise ValueError(f"{path}: {name} holds no jets")
+        raise UserError(f"{path}: {name} holds no jets")
 
 
 def _is_real(dtype: str) -> bool:
@@ -139,10 +140,10 @@ def as_single(values: NDArray[Any], name: str, path: Path, first_jet: int = 0) -
     """Numbers as float32, if it holds them exactly; what is not finite stays so.
 
     Raises:
-        ValueError: They are no real numbers, or float32 would round one; the message has the line that mends it.
+        UserError: They are no real numbers, or float32 would round one; the message has the line that mends it.
     """
     if values.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: {name} has dtype {values.dtype}, expected numbers (float32)")
+        raise UserError(f"{path}: {name} has dtype {values.dtype}, expected numbers (float32)")
     if values.dtype == np.float32:
         return values
     with np.errstate(over="ignore", invalid="ignore"):
@@ -150,7 +151,7 @@ def as_single(values: NDArray[Any], name: str, path: Path, first_jet: int = 0) -
         wrong = (single.astype(values.dtype) != values) & ~(np.isnan(values) if values.dtype.kind == "f" else False)
     if wrong.any():
         place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} of jet {first_jet + place[0]} is {values[place]} ({values.dtype}), which float32 cannot "
             f"hold exactly\nround it when you write the file: file['{name}'] = values.astype('float32')"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 
 from jet_diffusion.data.files.kinds import printable
+from jet_diffusion.errors import UserError
 
 MAX_LINKS = 16
 """Soft links followed one after the other; more is a cycle."""
@@ -29,7 +30,7 @@ def resolve(file: h5py.File, name: str, follow: bool) -> tuple[Any, list[str]]:
         The object, None if there is none; and what lies in other files, as phrases.
 
     Raises:
-        ValueError: The object lies elsewhere and `follow` is false, its source is missing, or links go in a circle.
+        UserError: The object lies elsewhere and `follow` is false, its source is missing, or links go in a circle.
     """
     elsewhere: list[str] = []
     parts, node, left = _parts(name), file["/"], MAX_LINKS
@@ -41,7 +42,7 @@ def resolve(file: h5py.File, name: str, follow: bool) -> tuple[Any, list[str]]:
         if isinstance(link, h5py.SoftLink):
             left -= 1
             if left < 0:
-                raise ValueError(f"{file.filename}: the link {printable(name)} goes in a circle")
+                raise UserError(f"{file.filename}: the link {printable(name)} goes in a circle")
             node = file["/"] if link.path.startswith("/") else node
             parts = _parts(link.path) + parts
             continue
@@ -53,7 +54,7 @@ def resolve(file: h5py.File, name: str, follow: bool) -> tuple[Any, list[str]]:
         try:
             node = node[part]
         except (KeyError, OSError, RuntimeError) as error:
-            raise ValueError(f"{file.filename}: {printable(name)} cannot be opened: {printable(error, 200)}") from error
+            raise UserError(f"{file.filename}: {printable(name)} cannot be opened: {printable(error, 200)}") from error
     if isinstance(node, h5py.Dataset):
         for seen in _other_files(node, printable(name)):
             elsewhere.append(seen)
@@ -68,7 +69,7 @@ def _parts(name: str) -> list[str]:
 
 def _refuse_unless(follow: bool, file: h5py.File, seen: str) -> None:
     if not follow:
-        raise ValueError(f"{file.filename}: {seen}; content of other files is read only if you mean it: --follow-links")
+        raise UserError(f"{file.filename}: {seen}; content of other files is read only if you mean it: --follow-links")
 
 
 def _other_files(dataset: h5py.Dataset, name: str) -> list[str]:
@@ -92,13 +93,11 @@ def _check_sources(dataset: h5py.Dataset, depth: int) -> None:
     folder = Path(dataset.file.filename).parent
     for name, *_ in dataset.external or ():
         if not (folder / name).is_file():
-            raise ValueError(
-                f"{dataset.file.filename}: {dataset.name} needs the file {folder / name}, which is missing"
-            )
+            raise UserError(f"{dataset.file.filename}: {dataset.name} needs the file {folder / name}, which is missing")
     if not dataset.is_virtual:
         return
     if depth == 0:
-        raise ValueError(f"{dataset.file.filename}: virtual datasets are nested deeper than 8 files")
+        raise UserError(f"{dataset.file.filename}: virtual datasets are nested deeper than 8 files")
     for source in dataset.virtual_sources():
         path = Path(dataset.file.filename) if source.file_name == "." else folder / source.file_name
         try:
@@ -106,4 +105,4 @@ def _check_sources(dataset: h5py.Dataset, depth: int) -> None:
                 _check_sources(other[source.dset_name], depth - 1)
         except (OSError, KeyError) as error:
             where = f"{printable(source.dset_name)} of {path}"
-            raise ValueError(f"{dataset.file.filename}: {dataset.name} needs {where}, which cannot be read") from error
+            raise UserError(f"{dataset.file.filename}: {dataset.name} needs {where}, which cannot be read") from error

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jet_diffusion.errors import UserError
+
 if TYPE_CHECKING:
     from jet_diffusion.data.hdf5 import QuarkGluonFile
 
@@ -32,14 +34,14 @@ class JetFiles:
         starts: (files + 1,) number of each file's first jet, and N.
 
     Raises:
-        ValueError: A file is named twice.
+        UserError: A file is named twice.
     """
 
     def __init__(self, files: Sequence[QuarkGluonFile]) -> None:
         paths = [file.path.resolve() for file in files]
         twice = sorted({str(path) for path in paths if paths.count(path) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} is named twice")
+            raise UserError(f"{', '.join(twice)} is named twice")
         self.files = list(files)
         self.labels: NDArray[np.int64] = np.concatenate([file.labels for file in files])
         self.pt: NDArray[np.float32] = np.concatenate([file.pt for file in files])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.stored import SLICE_JETS, StoredDataset, check_shape, plain
+from jet_diffusion.errors import UserError
 
 MAX_VALUES_PER_ROW = 1_000_000
 """Most values of one row of a column: an image has 46,875."""
@@ -26,7 +27,7 @@ class ParquetFile:
         path: The file.
 
     Raises:
-        ValueError: It is truncated or damaged, or a row holds more than any image.
+        UserError: It is truncated or damaged, or a row holds more than any image.
     """
 
     kind = "Parquet"
@@ -36,7 +37,7 @@ class ParquetFile:
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is a damaged or truncated Parquet file: {printable(error, 200)}") from error
+            raise UserError(f"{path} is a damaged or truncated Parquet file: {printable(error, 200)}") from error
         try:
             check_shape(str(path), (self._file.metadata.num_rows,))
             self._check_sizes()
@@ -79,7 +80,7 @@ class ParquetFile:
         """Values of rows start to stop; going on where the last call ended reads no row twice.
 
         Raises:
-            ValueError: The file is damaged there, or a row has another shape than the first.
+            UserError: The file is damaged there, or a row has another shape than the first.
         """
         if self._stream is None or self._stream[:2] != (name, start):
             self._stream, self._left = None, None
@@ -110,14 +111,14 @@ class ParquetFile:
                 first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             where = f"{self.path}: the column {printable(name)} cannot be read from row {first} on, the file is damaged"
-            raise ValueError(f"{where}: {printable(error, 200)}") from error
+            raise UserError(f"{where}: {printable(error, 200)}") from error
 
     def _array(self, name: str, batch: pa.RecordBatch, row: int) -> NDArray[Any]:
         """A batch of equally shaped rows as one array."""
         shape = self.contents[name].shape[1:]
         values, seen = _unnest(batch.column(0), f"{self.path}: {printable(name)} of rows {row} on")
         if seen != shape and len(batch):
-            raise ValueError(f"{self.path}: {printable(name)} of rows {row} on has shape {seen}, row 0 has {shape}")
+            raise UserError(f"{self.path}: {printable(name)} of rows {row} on has shape {seen}, row 0 has {shape}")
         return values.reshape(len(batch), *shape)
 
     def _storage(self, name: str) -> StoredDataset:
@@ -155,7 +156,7 @@ class ParquetFile:
                 if column.num_values > MAX_VALUES_PER_ROW * max(1, rows.num_rows):
                     seen = f"{column.num_values} values in {rows.num_rows} rows"
                     where = f"{self.path}: {printable(column.path_in_schema)} holds {seen}"
-                    raise ValueError(f"{where}; the limit is {MAX_VALUES_PER_ROW} a row")
+                    raise UserError(f"{where}; the limit is {MAX_VALUES_PER_ROW} a row")
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -169,19 +170,19 @@ def _unnest(lists: pa.Array, origin: str) -> tuple[NDArray[Any], tuple[int, ...]
         The values, flat; and the shape that all rows have.
 
     Raises:
-        ValueError: Lengths differ, or something is missing (null).
+        UserError: Lengths differ, or something is missing (null).
     """
     shape: list[int] = []
     while _is_list(lists.type):
         if lists.null_count:
-            raise ValueError(f"{origin} holds {lists.null_count} missing (null) lists")
+            raise UserError(f"{origin} holds {lists.null_count} missing (null) lists")
         lengths = np.unique(lists.value_lengths().to_numpy(zero_copy_only=False))
         if len(lengths) > 1:
-            raise ValueError(f"{origin} holds lists of {lengths[0]} to {lengths[-1]} items; all must be equally long")
+            raise UserError(f"{origin} holds lists of {lengths[0]} to {lengths[-1]} items; all must be equally long")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         if math.prod(shape) > MAX_VALUES_PER_ROW:
-            raise ValueError(f"{origin} holds {math.prod(shape)} values a row; the limit is {MAX_VALUES_PER_ROW}")
+            raise UserError(f"{origin} holds {math.prod(shape)} values a row; the limit is {MAX_VALUES_PER_ROW}")
         lists = lists.flatten()
     if lists.null_count:
-        raise ValueError(f"{origin} holds {lists.null_count} missing (null) values")
+        raise UserError(f"{origin} holds {lists.null_count} missing (null) values")
     return lists.to_numpy(zero_copy_only=False), tuple(shape)

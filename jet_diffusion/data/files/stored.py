@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jet_diffusion.errors import UserError
+
 MAX_JETS = 1_000_000_000
 """Most jets of a file: more is taken for a damaged or hostile one."""
 
@@ -70,7 +72,7 @@ def count_bytes(number: float) -> str:
 def check_shape(origin: str, shape: tuple[int, ...]) -> None:
     """Refuse more jets than any file holds."""
     if shape and shape[0] > MAX_JETS:
-        raise ValueError(f"{origin} claims {shape[0]} jets; the limit is {MAX_JETS}")
+        raise UserError(f"{origin} claims {shape[0]} jets; the limit is {MAX_JETS}")
 
 
 SLICE_JETS = 128

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.schema import GEV_PER_UNIT, HCAL
 
 RAW = "raw"
@@ -68,7 +69,7 @@ def parse_unit(text: str | float) -> Unit:
     """Read a unit: "GeV", "GeV/100" (GeV divided by 100), "25500 GeV" in one unit, "MeV", "raw", or a number of GeV.
 
     Raises:
-        ValueError: It is none of these or not positive.
+        UserError: It is none of these or not positive.
     """
     if str(text) == RAW:
         return Unit(RAW, (1.0, 1.0, 25.0), RAW_THRESHOLD)
@@ -79,7 +80,7 @@ def parse_unit(text: str | float) -> Unit:
     except ValueError:
         gev = float("nan")
     if not 0 < gev < float("inf"):
-        raise ValueError(f"the unit {text!r} is none; accepted are GeV/100, GeV, MeV, a number of GeV, and {RAW}")
+        raise UserError(f"the unit {text!r} is none; accepted are GeV/100, GeV, MeV, a number of GeV, and {RAW}")
     return Unit(str(text), (gev, gev, gev))
 
 
