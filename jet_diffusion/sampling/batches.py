@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from accelerate.utils import gather
 from tqdm import tqdm
 
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
 
 
 class Conditioned(Protocol):
@@ -94,9 +95,8 @@ def sample_batches(
     """
     pipeline.set_progress_bar_config(disable=True)
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    batch_size = min(batch_size, num_jets)
-    shown = progress and process == 0
-    with tqdm(total=num_jets, initial=first_jet, desc="sampling", unit="jet", disable=not shown) as bar:
+    batch_size, hidden = min(batch_size, num_jets), not progress or process > 0
+    with tqdm(total=num_jets, initial=first_jet, desc="sampling", unit="jet", disable=hidden) as bar:
         for first in range(first_jet, num_jets, batch_size * processes):
             mine = first + process * batch_size
             rows = np.arange(mine, mine + batch_size).clip(max=num_jets - 1)
@@ -114,10 +114,7 @@ def sample_batches(
                     **call,
                 )
             seconds = time.perf_counter() - begun
-            columns = (output.images, *(torch.from_numpy(column) for column in (output.labels, output.pt, output.m0)))
-            if accelerator and processes > 1:
-                columns = gather([column.to(accelerator.device) for column in columns])
-            images, labels, pt, m0 = (column[: num_jets - first] for column in columns)
+            images, labels, pt, m0 = (column[: num_jets - first] for column in _of_all_processes(output, accelerator))
             bar.update(len(images))
             yield JetBatch(images.movedim(-1, 1).contiguous(), labels, pt, m0, output.clipped_fraction, seconds)
 
@@ -130,6 +127,15 @@ def sample_jets(pipeline: JetImagePipeline, num_jets: int, *arguments: Any, **op
     }
     clipped = sum(batch.clipped_fraction for batch in batches) / len(batches)
     return JetBatch(**tensors, clipped_fraction=clipped, seconds=sum(batch.seconds for batch in batches))
+
+
+def _of_all_processes(output: JetImagePipelineOutput, accelerator: Accelerator | None) -> Sequence[torch.Tensor]:
+    """Images, labels, pT and mass of the jets of all processes, in order."""
+    columns = (output.images, *(torch.from_numpy(column) for column in (output.labels, output.pt, output.m0)))
+    if accelerator is None or accelerator.num_processes == 1:
+        return columns
+    gathered: list[torch.Tensor] = gather([column.to(accelerator.device) for column in columns])
+    return gathered
 
 
 def _asked(

@@ -19,7 +19,7 @@ from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.runs import versions
-from jet_diffusion.sampling.batches import Conditioned, sample_batches
+from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
 from jet_diffusion.sampling.sample import describe_sampler
 
 
@@ -59,35 +59,31 @@ def generate(
     steps = pipeline.config.default_steps if steps is None else steps
     _check(pipeline, num_jets, steps, batch_size, conditions, like)
     pipeline.to(accelerator.device)
-    made = generation_attrs(pipeline, seed, steps, batch_size)
-    made["mixed_precision"] = accelerator.mixed_precision
+    made = {**generation_attrs(pipeline, seed, steps, batch_size), "mixed_precision": accelerator.mixed_precision}
     settings = {**made, **condition_attrs(conditions, like), **(attrs or {})}
     writer, start = _open_writer(accelerator, out, num_jets, settings)
     clipped: list[float] = []
-    for batch in sample_batches(
-        pipeline,
-        num_jets,
-        conditions if like is None else like,
-        first_jet=start,
-        seed=seed,
-        steps=steps,
-        batch_size=batch_size,
-        accelerator=accelerator,
-        progress=True,
-    ):
+    asked = conditions if like is None else like
+    sampler: dict[str, Any] = {"seed": seed, "steps": steps, "batch_size": batch_size, "accelerator": accelerator}
+    for batch in sample_batches(pipeline, num_jets, asked, first_jet=start, progress=True, **sampler):
         clipped.append(batch.clipped_fraction)
         if writer is not None:
-            columns = [column.cpu().numpy() for column in (batch.labels, batch.pt, batch.m0)]
-            if pipeline.conditioner is None and like is not None:
-                rows = slice(writer.num_written, writer.num_written + len(batch))
-                columns = [like.labels[rows], like.pt[rows], like.m0[rows]]
-            writer.append(batch.energies.cpu().numpy(), *columns)
+            borrowed = like if pipeline.conditioner is None else None
+            writer.append(batch.energies.cpu().numpy(), *_columns(batch, borrowed, writer.num_written))
             writer.flush()
     if clipped and accelerator.is_main_process:
         tqdm.write(f"{sum(clipped) / len(clipped):.2e} of the values of predicted x_0 were clipped to the fitted range")
     if writer is not None:
         writer.complete()
     accelerator.wait_for_everyone()
+
+
+def _columns(batch: JetBatch, borrowed: Conditioned | None, first: int) -> list[np.ndarray]:
+    """Labels, pT and mass of a batch, or those of the jets they are borrowed from, beginning with the first."""
+    if borrowed is None:
+        return [column.cpu().numpy() for column in (batch.labels, batch.pt, batch.m0)]
+    rows = slice(first, first + len(batch))
+    return [borrowed.labels[rows], borrowed.pt[rows], borrowed.m0[rows]]
 
 
 def _check(
