@@ -82,6 +82,10 @@ def make_parser(prog: str, options: type) -> ArgumentParser:
         action.is_positional = True  # type: ignore[attr-defined]
         parser._optionals._group_actions.remove(action)
         parser._positionals._group_actions.append(action)
+    # What must be given is shown first.
+    parser._optionals._group_actions.sort(key=lambda action: action.dest not in ("help", "config", "print_config"))
+    head, rest = parser._optionals._group_actions[:3], parser._optionals._group_actions[3:]
+    parser._optionals._group_actions[:] = [*head, *sorted(rest, key=lambda action: not action.required)]
     others = [action for action in parser._actions if action.required and action not in positional]
     words += [f"{action.option_strings[0]} {action.metavar}" for action in others]
     parser.usage = " ".join([prog, *words, "[options]"])

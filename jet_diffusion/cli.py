@@ -85,4 +85,6 @@ def run(name: str, argv: list[str]) -> None:
     if name not in names():
         raise UserError(f"there is no such command{nearest(name, names())} `jet-diffusion --help` lists all")
     module = importlib.import_module(f"jet_diffusion.commands.{name.replace('-', '_')}")
+    if hasattr(module, "convert_arguments"):  # of earlier versions
+        argv = module.convert_arguments(argv)
     module.main(parse_options(f"jet-diffusion {name}", module.Options, argv))

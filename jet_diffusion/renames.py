@@ -6,12 +6,14 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from jet_diffusion.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +139,8 @@ def renamed(settings: dict[str, Any], names: dict[str, str | Gone]) -> dict[str,
 
 def convert_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A component's tensors under their names of this version."""
+    import torch
+
     return {
         TENSORS.get(name, name): tensor.view(torch.float32) if name.endswith("_bits") else tensor
         for name, tensor in tensors.items()
@@ -173,6 +177,7 @@ def convert_arguments(arguments: list[str]) -> list[str]:
     converted = []
     for argument in given:
         name, equals, value = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
         if name == "config":
             path = value if equals else next(given, "")
             converted.append(f"--config={converted_file(path)}")

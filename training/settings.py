@@ -7,8 +7,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
-
+from jet_diffusion.arguments import parse_options
 from jet_diffusion.errors import UserError
 from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS
@@ -163,7 +162,9 @@ class QuantumSettings:
 
 @dataclass
 class TrainSettings:
-    """A training run; the defaults are the recommended model.
+    """Train a diffusion model of jet images; the defaults are the recommended model.
+
+    The same command goes on with a run where it stopped.
 
     Attributes:
         data: Folder made by `jet-diffusion convert`, or a dataset on the Hub.
@@ -194,8 +195,8 @@ class TrainSettings:
         init_from: A run or published model of the same configuration whose weights to start from.
     """
 
-    data: str
-    run_dir: str
+    data: str = field(kw_only=True)
+    run_dir: str = field(kw_only=True)
     max_steps: int = 3200
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -246,28 +247,7 @@ def parse_settings(argv: list[str] | None = None) -> TrainSettings:
     Options of earlier versions are converted.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    parser = settings_parser()
-    converted = convert_arguments([_underscored(argument) for argument in arguments])
-    namespace = parser.instantiate(parser.parse_args(converted))
-    return TrainSettings(**{name: value for name, value in vars(namespace).items() if name != "config"})
-
-
-def _underscored(argument: str) -> str:
-    """Options may be written with dashes; `--dry-run` needs no value."""
-    if argument == "--dry-run":
-        return "--dry_run=true"
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return "--" + name.replace("-", "_") + equals + value
-
-
-def settings_parser() -> ArgumentParser:
-    """The parser of a training run's options."""
-    parser = ArgumentParser(prog="jet-diffusion train", description="Train a diffusion model of jet images.")
-    parser.add_argument("--config", action="config", help="a YAML file of the options below")
-    parser.add_class_arguments(TrainSettings)
-    return parser
+    return parse_options("jet-diffusion train", TrainSettings, convert_arguments(arguments))
 
 
 def check_settings(settings: TrainSettings, processes: int) -> None:

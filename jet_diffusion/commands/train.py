@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from jet_diffusion.renames import convert_arguments
 from jet_diffusion.training.settings import TrainSettings
+
+__all__ = ["Options", "convert_arguments", "main"]
 
 Options = TrainSettings
 
