@@ -3,21 +3,20 @@
 The numbers are drawn one after another, each given all before it. The image is made in the second stage, by diffusion,
 to agree with them. Simulations of calorimeter showers learn the energies of their layers in the same way
 (CaloChallenge, arXiv:2410.21611).
-This file needs `denoiser.py` beside it; to the Hub they travel as one file.
+This file is self-contained so that it can travel to the Hub.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import logging
 from torch import nn
-
-from .denoiser import ExactBuffers  # noqa: TID251 - on the Hub the two are one file
 
 logger = logging.get_logger(__name__)
 
@@ -47,8 +46,8 @@ class Conditions(NamedTuple):
     ring_sums: torch.Tensor
 
 
-class FirstStage(ExactBuffers, ModelMixin, ConfigMixin):
-    r"""An autoregressive model of log pT, log mass and, ring by ring, hit count and log energy per hit, given the class.
+class FirstStage(ModelMixin, ConfigMixin):
+    r"""An autoregressive model of log pT, log mass, and hit count and log energy per hit of each ring, given the class.
 
     Each number x is put on the scale of a standard normal distribution by its own quantiles in the training jets,
     z = Phi^{-1}(F(x)). A small network of its own reads the class and the z of all numbers before it, and gives a
@@ -57,8 +56,8 @@ class FirstStage(ExactBuffers, ModelMixin, ConfigMixin):
         p(x_j | x_<j) = sum_k w_k N(z_j; m_k, s_k^2)             of a continuous number, as a density of z
         p(n_j | x_<j) = sum_k w_k [Phi((z(n + 1) - m_k) / s_k) - Phi((z(n) - m_k) / s_k)]       of a number of hits n
 
-    A ring without hits has no energy, and its energy is left out of the likelihood. The weights hold quantiles of single
-    numbers, and no jet.
+    A ring without hits has no energy, and its energy is left out of the likelihood. The weights hold quantiles of
+    single numbers, and no jet.
 
     Args:
         num_rings: Rings of all channels together; 0 for a model without ring sums.
@@ -90,6 +89,15 @@ class FirstStage(ExactBuffers, ModelMixin, ConfigMixin):
             self.last.weight.mul_(0.1)
             self.last.bias[:, 0, components : 2 * components] = torch.linspace(-1.5, 1.5, components)
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> FirstStage:
+        """Move to a device, but stay in float32: hit counts must not be rounded, and a draw costs next to nothing."""
+        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> FirstStage:
+        """Load as diffusers does, in float32."""
+        return super().from_pretrained(*args, **{k: v for k, v in kwargs.items() if k not in ("dtype", "torch_dtype")})
+
     @property
     def is_count(self) -> torch.Tensor:
         """(numbers,) bool: which of the numbers are hit counts."""
@@ -118,7 +126,7 @@ class FirstStage(ExactBuffers, ModelMixin, ConfigMixin):
             row.copy_(torch.lerp(ordered[below], ordered[above], place - below))
 
     def as_values(self, jets: Conditions) -> torch.Tensor:
-        """(N, numbers) log pT, log mass and, for each ring, hit count and log energy per hit; NaN where it has no hit."""
+        """(N, numbers) log pT, log mass and, for each ring, hit count and log energy per hit; NaN without hits."""
         hits, energies = jets.ring_sums.chunk(2, 1)
         per_hit = (energies / hits.clamp(min=1)).log().where(hits > 0, torch.nan)
         rings = torch.stack([hits, per_hit], 2).flatten(1)
@@ -158,9 +166,10 @@ class FirstStage(ExactBuffers, ModelMixin, ConfigMixin):
         self._warn_of_extrapolation(pt, m0)
         unknown = torch.full((count,), torch.nan)
         given = Conditions(
-            torch.full((count,), -1) if labels is None else labels.cpu().long(),
-            *(unknown if column is None else column.cpu().float() for column in (pt, m0)),
-            torch.full((count, 2 * rings), torch.nan) if ring_sums is None else ring_sums.cpu().float(),
+            labels=torch.full((count,), -1) if labels is None else labels.cpu().long(),
+            pt=unknown if pt is None else pt.cpu().float(),
+            m0=unknown if m0 is None else m0.cpu().float(),
+            ring_sums=unknown[:, None].repeat(1, 2 * rings) if ring_sums is None else ring_sums.cpu().float(),
         )
         known = torch.cat([(given.labels >= 0)[:, None], self.as_values(given).isfinite()], 1)
         known[:, 4::2] |= given.ring_sums[:, rings:].isfinite()  # of a ring without hits

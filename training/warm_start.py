@@ -29,4 +29,5 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
     if pipeline.conditioner is not None:
         fitted = {name: value for name, value in trained.conditioner.config.items() if name.startswith("log_")}
         pipeline.conditioner.register_to_config(**fitted)
-    pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
+    fitted_parts = ("representation", "denoiser", "first_stage")
+    pipeline.register_modules(**{name: getattr(trained, name) for name in fitted_parts})
