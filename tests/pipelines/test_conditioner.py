@@ -33,7 +33,7 @@ def test_dropped_conditions_leave_no_trace(conditioner):
 
 def test_the_table_is_exact_after_saving_and_in_half_precision(conditioner, tmp_path):
     conditioner.save_pretrained(tmp_path)
-    again = Conditioner.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    again = Conditioner.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     for column, kept, cast in zip(
         conditioner.table(), again.table(), conditioner.to(torch.bfloat16).table(), strict=False
     ):
