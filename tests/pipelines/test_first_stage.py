@@ -124,7 +124,8 @@ def test_without_rings_it_draws_class_pt_and_mass(jets):
 def test_it_draws_the_same_after_saving_and_in_half_precision(stage, tmp_path):
     stage.save_pretrained(tmp_path)
     drawn = stage.draw(jet_generators(0, 0, 20))
-    for again in (FirstStage.from_pretrained(tmp_path), FirstStage.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)):
+    for precision in (torch.float32, torch.bfloat16):
+        again = FirstStage.from_pretrained(tmp_path, torch_dtype=precision)
         assert same(again.draw(jet_generators(0, 0, 20)), drawn)
 
 
