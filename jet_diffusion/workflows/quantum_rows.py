@@ -9,10 +9,10 @@ from typing import Any
 from accelerate.state import AcceleratorState
 
 from jet_diffusion.runs import RunFolder
-from jet_diffusion.training.quantum_settings import QuantumSettings
 from jet_diffusion.training.settings import (
     NoiseSettings,
     OptimizerSettings,
+    QuantumSettings,
     RepresentationSettings,
     SamplingSettings,
     TrainSettings,
