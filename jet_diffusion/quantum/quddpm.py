@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from tqdm import tqdm
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.quantum.channels import scramble, scramble_angles
 from jet_diffusion.quantum.simulator import cz_signs, kronecker, rx, ry
 
@@ -60,7 +61,7 @@ class QuDDPM(nn.Module):
         angles: (T, L, n + n_A, 2).
 
     Raises:
-        ValueError: For more qubits than are simulated here.
+        UserError: For more qubits than are simulated here.
     """
 
     sign: torch.Tensor
@@ -68,7 +69,7 @@ class QuDDPM(nn.Module):
     def __init__(self, settings: QuDDPMSettings) -> None:
         super().__init__()
         if not 1 <= settings.qubits <= MAX_QUBITS or settings.ancillas < 1:
-            raise ValueError(
+            raise UserError(
                 f"QuDDPM has 1 to {MAX_QUBITS} qubits and at least one ancilla, got {settings.qubits} and "
                 f"{settings.ancillas}"
             )

@@ -15,8 +15,8 @@ from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.quantum.controls import MADE_WITHOUT_MODEL, WienerFilter
 from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
-from jet_diffusion.quantum.judging import cell_features, class_separation, judge
-from jet_diffusion.quantum.readout import denoising
+from jet_diffusion.quantum.report.judging import cell_features, class_separation, judge
+from jet_diffusion.quantum.report.readout import denoising
 from jet_diffusion.sampling.batches import sample_jets
 from jet_diffusion.workflows.quantum_rows import STEPS, TRAINED, run_of, seconds_of
 

@@ -13,10 +13,10 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import write_text_atomically
-from jet_diffusion.quantum.judging import class_separation
-from jet_diffusion.quantum.quddpm_report import quddpm_tables
-from jet_diffusion.quantum.readout import readout_costs, starts
-from jet_diffusion.quantum.report_pages import write_pages
+from jet_diffusion.quantum.report.judging import class_separation
+from jet_diffusion.quantum.report.pages import write_pages
+from jet_diffusion.quantum.report.quddpm import quddpm_tables
+from jet_diffusion.quantum.report.readout import readout_costs, starts
 from jet_diffusion.runs import versions
 from jet_diffusion.workflows.quantum_judging import FLOORS, Jets, load_jets, make_row
 from jet_diffusion.workflows.quantum_rows import STEPS, TRAINED

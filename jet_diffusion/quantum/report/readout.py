@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jet_diffusion.observables.hits import Array
-from jet_diffusion.quantum.judging import judge
+from jet_diffusion.quantum.report.judging import judge
 from jet_diffusion.quantum.states import fidelity, to_states
 
 TIMESTEPS = (100, 300, 500, 700, 900)

@@ -15,7 +15,7 @@ from jet_diffusion.io import write_text_atomically
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.plotting.jets import jet_colours, save_figure
 from jet_diffusion.plotting.style import LINE_COLOURS, styled
-from jet_diffusion.quantum.readout import TIMESTEPS
+from jet_diffusion.quantum.report.readout import TIMESTEPS
 from jet_diffusion.report.render import render_markdown
 from jet_diffusion.report.tables import Table, number
 
@@ -46,7 +46,7 @@ LABEL_WIDTH = 32
 
 
 def write_pages(content: dict[str, Any], folder: Path, real: Array) -> None:
-    """Write the report of `jet_diffusion.commands.quantum_report.report` with its pictures.
+    """Write the report of `jet_diffusion.workflows.quantum_report.report` with its pictures.
 
     Args:
         content: What report.json holds.

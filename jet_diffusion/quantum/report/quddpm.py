@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.observables.hits import Array
-from jet_diffusion.quantum.judging import fidelity_mmd, profile_distance
 from jet_diffusion.quantum.quddpm import (
     QuDDPM,
     QuDDPMSettings,
@@ -23,6 +22,7 @@ from jet_diffusion.quantum.quddpm import (
     judge_ensemble,
     train_quddpm,
 )
+from jet_diffusion.quantum.report.judging import fidelity_mmd, profile_distance
 
 AUTHORS = {
     "n=1": {"fidelity": 0.993, "mmd": 0.0006},

@@ -14,7 +14,7 @@ import numpy as np
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.geometry import (
+from jet_diffusion.simulation.detector.geometry import (
     BARREL_ROWS,
     COLUMN_WIDTH,
     COSH_ETA,
