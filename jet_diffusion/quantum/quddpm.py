@@ -127,7 +127,7 @@ def train_quddpm(
         progress: Whether to show a bar.
 
     Returns:
-        The model, and a row a step: `step`, `loss` (mean of the last tenth of the iterations), `floor` (the same
+        The model, and a row a step: `step`, `loss` (mean of the last tenth of the iterations), `baseline` (the same
         distance between two halves of the target).
     """
     generator = torch.Generator().manual_seed(settings.seed + 1)
@@ -141,8 +141,8 @@ def train_quddpm(
         with torch.no_grad():
             model.angles[step] = angles
         half = len(data) // 2
-        floor = mmd(targets[step][:half], targets[step][half:]).item()
-        curve.append({"step": step, "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])), "floor": floor})
+        baseline = mmd(targets[step][:half], targets[step][half:]).item()
+        curve.append({"step": step, "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])), "baseline": baseline})
     return model, curve
 
 

@@ -20,7 +20,7 @@ from jet_diffusion.quantum.report.readout import denoising
 from jet_diffusion.sampling.batches import sample_jets
 from jet_diffusion.workflows.quantum_rows import STEPS, TRAINED, run_of, seconds_of
 
-FLOORS = "floor"
+BASELINE = "baseline"
 """The row of training jets in place of generated ones."""
 
 
@@ -47,7 +47,7 @@ class Jets:
 def make_row(name: str, seed: int, data: str, out: Path, sample: Jets, iterations: int, jets: int) -> dict[str, Any]:
     """One row for one seed: figures, and a few jets to look at."""
     rng = np.random.default_rng([seed, 7])
-    if name == FLOORS:
+    if name == BASELINE:
         made = sample.train[rng.permutation(len(sample.train))[:jets]]
         return {"figures": judge(sample.test, made, sample.features), "jets": shown(made)}
     if name in MADE_WITHOUT_MODEL:

@@ -97,7 +97,7 @@ def test_the_report_has_every_row_and_goes_on(folder, tmp_path):
     out = tmp_path / "report"
     AcceleratorState._reset_state(reset_partial_state=True)
     content = report(str(folder), out, iterations=3, seeds=2, jets=40, quddpm=False, progress=False)
-    assert [row["name"] for row in content["rows"]] == ["floor", *LABELS]
+    assert [row["name"] for row in content["rows"]] == ["baseline", *LABELS]
     for row in content["rows"]:
         assert all(len(figure["values"]) == 2 for figure in row["figures"].values())
     again = report(str(folder), out, iterations=3, seeds=2, jets=40, quddpm=False, progress=False)

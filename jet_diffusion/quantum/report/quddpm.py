@@ -111,7 +111,7 @@ def quddpm_jets(train: Array, test: Array, count: int = 1000) -> dict[str, Any]:
     mean = np.repeat(small.mean(0)[None], count, axis=0)
     figures = {
         name: {"mmd": fidelity_mmd(held_out, cells), "profile": profile_distance(held_out, cells)}
-        for name, cells in (("C", generated), ("noise", noise), ("mean", mean), ("floor", small[:count]))
+        for name, cells in (("C", generated), ("noise", noise), ("mean", mean), ("baseline", small[:count]))
     }
     lead = {name: cells.max((1, 2)) for name, cells in (("real", held_out), ("C", generated), ("mean", mean))}
     leading = {name: [float(values.mean()), float(values.std())] for name, values in lead.items()}
