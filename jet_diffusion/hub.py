@@ -268,7 +268,7 @@ def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def training_scheduler(noise: dict[str, Any]) -> SchedulerMixin:
-    """The DDPMScheduler of a noise schedule, given x_0 by the denoiser and never clipping it."""
+    """Make the DDPMScheduler of a noise schedule; it takes x_0 from the denoiser and does not clip it."""
     return diffusers.DDPMScheduler(**noise, prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
 
 

@@ -215,7 +215,7 @@ def judge_ensemble(generated: torch.Tensor, data: torch.Tensor, start: torch.Ten
 def run_cluster(
     settings: QuDDPMSettings, scale: float, train: int = 100, test: int = 500, trained: bool = True
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The whole experiment on states near |0...0>: figures on fresh test states, and the training curve.
+    """The whole experiment on states near |0...0>: results on fresh test states, and the training curve.
 
     Args:
         settings: Of the experiment.

@@ -1,4 +1,4 @@
-"""Each row of the quantum report for one seed: jets made, and what they are worth."""
+"""Each row of the quantum report for one seed: generate jets and judge them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Jets:
 
 
 def make_row(name: str, seed: int, data: str, out: Path, sample: Jets, iterations: int, jets: int) -> dict[str, Any]:
-    """One row for one seed: figures, and a few jets to look at."""
+    """One row for one seed: results, and a few jets to look at."""
     rng = np.random.default_rng([seed, 7])
     if name == BASELINE:
         made = sample.train[rng.permutation(len(sample.train))[:jets]]

@@ -98,7 +98,7 @@ def make_rows(
 
 
 def collect(out: Path, name: str, label: str, seeds: int) -> dict[str, Any]:
-    """A row over its seeds: each figure's mean and spread (standard deviation), and all values."""
+    """A row over its seeds: mean and spread (standard deviation) of each result, and all values."""
     found = [json.loads((out / "rows" / f"{name}-{seed}.json").read_text()) for seed in range(seeds)]
     figures = {}
     for key in found[0]["figures"]:

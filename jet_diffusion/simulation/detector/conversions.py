@@ -28,7 +28,7 @@ MAX_BEND = 0.5
 
 @compiled
 def converts(rng: np.random.Generator, eta: float) -> bool:
-    """Draw whether a photon converts: with 1 - exp(-7/9 X/X0)."""
+    """Draw whether a photon converts; the probability is 1 - exp(-7/9 X/X0)."""
     lengths = min(MATERIAL[2], MATERIAL[0] + MATERIAL[1] * eta * eta)
     return rng.random() < 1 - math.exp(-7 / 9 * lengths)
 
