@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from jet_diffusion.arguments import parse_options
+from jet_diffusion.choices import Precision, Scheduler
 from jet_diffusion.errors import UserError
 from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS
@@ -117,7 +118,7 @@ class SamplingSettings:
         steps: Solver steps.
     """
 
-    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = "sde-dpm++"
+    scheduler: Literal[Scheduler, "quantum"] = "sde-dpm++"
     steps: int = 25
 
 
@@ -206,7 +207,7 @@ class TrainSettings:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     max_jets: int | None = None
-    precision: Literal["auto", "no", "bf16"] = "auto"
+    precision: Precision = "auto"
     seed: int = 0
     num_workers: int = 1
     checkpoint_every: int = 400
