@@ -1,4 +1,4 @@
-"""The options of a command, made from a dataclass: its fields, their types and its docstring are the whole of it.
+"""Make the options of a command from a dataclass: from its fields, their types and its docstring.
 
 Options are written with dashes and also accepted with underscores. `--flag` alone means true, and a list may be written
 as words: `--classifiers observables voxels`. `--config FILE` reads options from YAML; what is given on the command line

@@ -1,7 +1,7 @@
-"""The `jet-diffusion` command: a table of subcommands; each is a dataclass of options and a `main` that takes them.
+"""The `jet-diffusion` command and the table of its subcommands.
 
-A subcommand's module imports what is heavy (torch, diffusers, matplotlib ...) in its `main` alone, so that `--help` is
-quick.
+Each subcommand is a dataclass of options and a `main` that takes them. Its module imports what is heavy
+(torch, diffusers, matplotlib ...) in `main` alone, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ COMMANDS: dict[str, dict[str, str]] = {
     "See it work": {"demo": "run every step on the bundled sample of simulated jets, in minutes"},
     "Prepare jets": {
         "inspect": "look into a quark/gluon HDF5 file: shapes, tables, pictures",
-        "simulate": "make jets from physics: Pythia 8 and a fast detector",
+        "simulate": "make jets from physics: Pythia 8 and a fast model of the detector",
         "convert": "turn the HDF5 file into a Hugging Face dataset",
     },
     "Train": {
         "train": "train a diffusion model (several processes: accelerate launch)",
-        "fit-guidance": "fit guidance that gives generated jets the shapes of training jets",
+        "fit-guidance": "fit moment guidance, which corrects the shapes of generated jets",
         "train-tagger": "train a quark/gluon image classifier",
     },
     "Generate and judge": {
         "generate": "sample jets into an HDF5 file of the original schema",
-        "evaluate": "compare generated with real jets: a report with errors and baselines",
-        "reconstruct": "noise real jets, denoise them, and compare each with itself",
-        "plot-steps": "draw the noising and denoising of jets as strips",
+        "evaluate": "compare generated jets with real ones: a report with errors and baselines",
+        "reconstruct": "add noise to real jets, denoise them, and compare each with its original",
+        "plot-steps": "draw how jets are noised and denoised, step by step",
     },
     "Publish": {"publish": "write a run's model, card and report as a Hub repository, and push it"},
     "Studies": {
@@ -54,7 +54,7 @@ def usage() -> str:
     for heading, group in COMMANDS.items():
         lines += [f"{heading}:", *(f"  {name:<20}{text}" for name, text in group.items()), ""]
     return "\n".join(
-        [*lines, "`jet-diffusion COMMAND --help` explains one; `jet-diffusion --version` says which this is.\n"]
+        [*lines, "`jet-diffusion COMMAND --help` explains a command; `jet-diffusion --version` prints the version.\n"]
     )
 
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(name: str, argv: list[str]) -> None:
-    """Run one subcommand, errors as they come.
+    """Run one subcommand; errors are not caught.
 
     Raises:
         UserError: If there is no such command, or for its arguments.

@@ -27,6 +27,8 @@ from torch import nn
 
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.schedulers import SCHEDULERS
+from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.renames import PIPELINE, convert_component, convert_tensors, renamed
 from jet_diffusion.runs import RunFolder, read_state
 
@@ -66,19 +68,13 @@ LOADABLE = {
     ),
     "scheduler": LazyClasses(
         {
-            "diffusers": [
-                "DDPMScheduler",
-                "DDIMScheduler",
-                "DPMSolverMultistepScheduler",
-                "UniPCMultistepScheduler",
-                "EulerDiscreteScheduler",
-            ],
+            "diffusers": sorted({kind.__name__ for kind, _ in SCHEDULERS.values()}),
             "jet_diffusion.quantum.scheduler": ["QuantumChannelScheduler"],
         }
     ),
     "representation": LazyClasses(
         {
-            "jet_diffusion.pipelines.tower_representations": ["TowerPatches", "PixelGrid"],
+            "jet_diffusion.pipelines.tower_representations": list(NATIVE_REPRESENTATIONS),
             "jet_diffusion.pipelines.notebook_baselines": ["ChannelMaxGrid", "ImageRangeGrid"],
             "jet_diffusion.quantum.encoding": ["JetAmplitudeEncoder"],
         }
@@ -274,7 +270,7 @@ def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def training_scheduler(noise: dict[str, Any]) -> SchedulerMixin:
-    """The DDPMScheduler of a noise schedule, given x_0 by the denoiser and never clipping it."""
+    """Make the DDPMScheduler of a noise schedule; it takes x_0 from the denoiser and does not clip it."""
     return diffusers.DDPMScheduler(**noise, prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
 
 

@@ -42,18 +42,18 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 
 
 def file_stem(name: str) -> str:
-    """A name as a file's: small letters and digits, one dash for what lies between."""
+    """Turn a title into a file name of small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def partial_folder(path: str | Path) -> Path:
-    """The hidden sibling in which work on `path` waits until it is complete."""
+    """The hidden folder beside `path` that has unfinished work."""
     path = Path(path)
     return path.with_name(f".{path.name}.partial")
 
 
 def claim_partial_folder(folder: Path, maker: str, settings: Mapping[str, Any], *, resume: bool = True) -> bool:
-    """Make the folder in which work waits, or find in it an interrupted run of the same maker and settings.
+    """Make the folder for unfinished work, or find an interrupted run of the same maker and settings in it.
 
     Args:
         folder: What `partial_folder` names.

@@ -27,7 +27,7 @@ STALE_AFTER = 600.0
 
 @contextmanager
 def hold(path: str | Path, purpose: str) -> Iterator[None]:
-    """Hold `path` for this process while the block runs.
+    """Lock `path` for this process while the block runs.
 
     Args:
         path: What is locked; it need not exist, but its folder must.

@@ -1,4 +1,4 @@
-"""The run folder: what a training run was told, saw and left behind.
+"""The run folder: settings, record, checkpoints and pictures of a training run.
 
 run/
   config.yaml       every setting; `--config run/config.yaml` repeats the run
@@ -87,21 +87,21 @@ class RunFolder:
         self._write_record({"dataset": dataset, "versions": versions(), "git": git_state(), "sessions": []})
 
     def read_config(self) -> dict[str, Any]:
-        """The settings the run was begun or last gone on with."""
+        """The settings with which the run began or last continued."""
         config: dict[str, Any] = yaml.safe_load(self.config.read_text())
         return config
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Keep the settings of a run that goes on."""
+        """Write the settings of a run that continues."""
         write_text_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
 
     def read_record(self) -> dict[str, Any]:
-        """The record as begun and gone on."""
+        """The record of the run and of each of its starts."""
         record: dict[str, Any] = json.loads(self.record.read_text())
         return record
 
     def add_session(self, **facts: Any) -> None:
-        """Record that the run goes on now: from which step, with how many processes, on what."""
+        """Record that the run continues now: from which step, with how many processes, on which device."""
         record = self.read_record()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         record["sessions"].append({"started": started, "command": sys.argv, "versions": versions(), **facts})

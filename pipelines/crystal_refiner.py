@@ -1,4 +1,4 @@
-"""What neighbouring crystals say of one another: small convolutions after a UNet that works on towers.
+"""The crystal refiner: small convolutions at the image's own resolution, after a UNet that works on towers.
 
 This file is self-contained so that it can travel to the Hub.
 """

@@ -1,4 +1,4 @@
-"""Moment guidance: sampling is guided so that jets differ in shape as much as real ones do.
+"""Moment guidance: sampling is guided so that the shapes of jets vary as much as those of real jets.
 
 This file is self-contained so that it can travel to the Hub.
 """
@@ -17,7 +17,7 @@ MOMENTS = tuple(f"{moment}_{name}" for moment in ("centroid", "elongation") for 
 
 
 def shape_moments(hits: torch.Tensor, energies: torch.Tensor, positions: torch.Tensor, group: Any) -> torch.Tensor:
-    """Where jets lie about the axis, and in what direction they are long.
+    """Moments of a jet's shape: where its centroid lies about the axis, and how elongated it is.
 
     With a_i the share that pixel i has of a channel's hits, or of all energy, and (r_i, phi_i) its polar
     coordinates about the axis: centroid sum_i a_i r_i (cos phi_i, sin phi_i) and elongation sum_i a_i r_i (cos 2 phi_i,

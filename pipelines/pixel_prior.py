@@ -1,4 +1,4 @@
-"""What a single pixel says: a spike where there is no energy, a slab of hits, and Bayes' rule given x_t.
+"""The prior of a single pixel, a spike if it is empty and a slab if it is a hit, and Bayes' rule given x_t.
 
 This file is self-contained so that it can travel to the Hub.
 """
@@ -43,7 +43,7 @@ class SlabPosterior:
         return (self.shares * (self.variances + (self.values - self.value).square())).sum(0)
 
     def of_jets(self, rows: torch.Tensor) -> SlabPosterior:
-        """That of some jets, of index rows (n,)."""
+        """The posterior of some of the jets, by their numbers (n,)."""
         components = (tensor[:, rows] for tensor in (self.shares, self.values, self.variances))
         return SlabPosterior(self.log_bayes_factor[rows], self.value[rows], *components)
 

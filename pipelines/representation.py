@@ -91,7 +91,7 @@ class Representation(SchedulerMixin, ConfigMixin):
         raise NotImplementedError
 
     def snap_to_min_hit(self, x: torch.Tensor) -> torch.Tensor:
-        """Make values of x (N, C, H, W) between a zero and a hit, which no jet seen in fitting has, those of a hit."""
+        """Raise values of x (N, C, H, W) between a zero and the smallest hit seen in fitting to that hit."""
         return x
 
     def ring_sums(self, energies: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Spike and slab: Bayes' rule for the single pixel in closed form, with the context left to the UNet.
+"""Spike and slab: Bayes' rule for the single pixel in closed form, which a UNet corrects by the context.
 
 This file needs `denoiser.py`, `pixel_prior.py`, `sum_constraints.py` and `crystal_refiner.py` beside it; to the Hub
 they travel as one file.
@@ -25,7 +25,7 @@ MIN_VARIANCE = 0.05
 
 
 class SpikeAndSlabDenoiser(Denoiser):
-    r"""Bayes' rule for the single pixel in closed form; the UNet gives what other pixels say of it.
+    r"""Estimates x_0 by Bayes' rule for each pixel, corrected by a UNet that sees the other pixels.
 
     Before it is noised a pixel is either z_0 (no energy, the spike) or, with probability p, a hit, whose value is
     distributed like a mixture of Gaussians (w_k, m_k, s_k) of mean m and variance v (the slab). With
@@ -191,7 +191,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         return pattern + value_weight * truth * (x_0 - value).square() / variance.clamp(min=1e-10) / 2
 
     def hits_and_energies(self, output: DenoiserOutput) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two (N, C, H, W): probability of a hit, and energy in GeV that each pixel has by it and the hit's value.
+        """Two (N, C, H, W): probability of a hit, and expected energy in GeV of each pixel.
 
         Raises:
             ValueError: If the output is not of a spike and slab.

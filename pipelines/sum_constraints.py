@@ -1,4 +1,4 @@
-"""Hit counts and energies of rings, and how pixels come to add up to those that are known.
+"""Sum constraints: pixels are adjusted until each ring has its known hit count and energy.
 
 A ring is a range of distances from the jet's axis in one calorimeter channel; without rings it is the whole channel.
 This file needs `pixel_prior.py` beside it; to the Hub they travel as one file.
@@ -33,7 +33,7 @@ ExpectedEnergy = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torc
 
 
 class HitEnergy(nn.Module):
-    """Energy of a hit in GeV, whose logarithm is a line in x.
+    """Energy of a hit in GeV, whose logarithm is linear in x.
 
     Args:
         offset, slope: (C, 1, 1) of the line.

@@ -15,8 +15,9 @@ import torch
 import yaml
 
 import jet_diffusion
-from jet_diffusion import cli, commands
+from jet_diffusion import cli
 from jet_diffusion.arguments import command_line, make_parser, parse_options
+from jet_diffusion.choices import Precision, Scheduler
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.evaluation.run import LEAST_JETS, SIZE
@@ -261,8 +262,8 @@ def test_choices_and_defaults_are_those_of_what_they_are_for():
         hint = get_type_hints(options_of(command))[option]
         return get_args(get_args(hint)[0] if option == "classifiers" else hint)
 
-    assert get_args(commands.Scheduler) == tuple(SCHEDULERS)
-    assert get_args(commands.Precision) == PRECISIONS
+    assert get_args(Scheduler) == tuple(SCHEDULERS)
+    assert get_args(Precision) == PRECISIONS
     assert choices("evaluate", "classifiers") == tuple(CLASSIFIERS)
     assert choices("train-tagger", "architecture") == tuple(ARCHITECTURES)
     assert choices("simulate", "process") == PROCESSES

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import graphlib
 import importlib.util
 import subprocess
@@ -49,7 +50,7 @@ FLOORS = (
     ("metrics", "simulation"),
     ("data",),
     ("arguments", "report", "runs", "observables", "plotting"),
-    ("schema", "io", "precision", "extras", "renames", "locks"),
+    ("schema", "io", "precision", "extras", "renames", "locks", "choices"),
     ("__init__", "errors", "model_cards", "pipelines"),
 )
 """Parts of the package from the top floor to the ground; a part imports its own and those below."""
@@ -91,6 +92,14 @@ def test_nothing_imports_upwards():
                 assert other == part or below, f"{path} imports {name}"
 
 
+def test_what_is_imported_exists():
+    for _, path in files_of_the_package():
+        for name in imported(path):
+            module = ROOT.joinpath(*name.split("."))
+            if name.split(".")[0] == "jet_diffusion":
+                assert module.is_dir() or module.with_suffix(".py").is_file(), f"{path} imports {name}"
+
+
 def test_no_circles():
     files = {path: part for part, path in files_of_the_package()}
     names = {"jet_diffusion." + ".".join(path.relative_to(ROOT / "jet_diffusion").with_suffix("").parts): path
@@ -100,6 +109,60 @@ def test_no_circles():
         wanted = [name for name in imported(path) if name in names]
         sorter.add(path, *(names[name] for name in wanted))
     sorter.prepare()  # raises CycleError, which names the files
+
+
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_FILES = 400, 60, 15
+
+LONG_FUNCTIONS = {("jet_image_pipeline", "__call__")}
+"""The loop that samples jets is read as one piece."""
+
+FULL_FOLDERS = {"pipelines", "commands"}
+"""One file a component, as the Hub takes them, and one file a subcommand."""
+
+
+def test_files_and_functions_are_short():
+    for _, path in files_of_the_package():
+        text = path.read_text()
+        assert text.count("\n") <= MOST_LINES, path
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and (path.stem, node.name) not in LONG_FUNCTIONS
+            ):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= MOST_LINES_OF_A_FUNCTION, f"{path}: {node.name} has {lines} lines"
+
+
+def test_folders_have_few_files():
+    counts = collections.Counter(path.parent for _, path in files_of_the_package())
+    full = {folder.name: count for folder, count in counts.items() if count > MOST_FILES}
+    assert set(full) <= FULL_FOLDERS, full
+
+
+def shipping_files():
+    """Files that ship to the Hub: the pipelines, and what the loader knows of the quantum part with its helpers."""
+    quantum = ROOT / "jet_diffusion" / "quantum"
+    loader = (ROOT / "jet_diffusion" / "hub.py").read_text()
+    waiting = [path for path in quantum.glob("*.py") if f"jet_diffusion.quantum.{path.stem}" in loader]
+    found = set(ROOT.glob("pipelines/*.py")) | set(waiting)
+    while waiting:
+        for node in nodes(ast.parse(waiting.pop().read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                helper = quantum / f"{node.module}.py"
+                waiting += {helper} - found
+                found.add(helper)
+    return found
+
+
+def test_what_does_not_ship_raises_errors_a_user_can_mend():
+    shipping = {path.resolve() for path in shipping_files()}
+    assert {path.stem for path in shipping} >= {"denoiser", "simulator", "states"}
+    for _, path in files_of_the_package():
+        if path.resolve() in shipping or "evaluate_modules" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            raised = ast.unparse(node.exc) if isinstance(node, ast.Raise) and node.exc else ""
+            assert not raised.startswith("ValueError"), f"{path}:{node.lineno} raises ValueError, not UserError"
 
 
 def test_no_script_hides_a_module_that_is_imported():

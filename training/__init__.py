@@ -1,1 +1,1 @@
-"""Scripts that train, sample and publish; each also runs by its path."""
+"""The trainer. `train.py` also runs by its path."""

@@ -131,7 +131,7 @@ class TrainingLoop:
 
 
 def noise_range(denoiser: Denoiser) -> dict[str, float]:
-    """Noise levels a denoiser is trained at: all alike, but for a spike and slab, which knows pixels at low noise."""
+    """Range of noise levels for training; spike and slab leaves out low noise, where every pixel is known."""
     if not isinstance(denoiser, SpikeAndSlabDenoiser):
         return {}
     return {"min_ratio": denoiser.config.min_ratio, "timestep_power": TIMESTEP_POWER}

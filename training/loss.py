@@ -1,4 +1,4 @@
-"""The training loss, and what is reported beside it: the share of the marginal denoiser's loss that is left."""
+"""The training loss, and its ratio to the loss of the marginal (one-pixel) denoiser."""
 
 from __future__ import annotations
 

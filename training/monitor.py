@@ -1,4 +1,4 @@
-"""What a run shows of itself: log lines, validation on fixed noise, pictures and a table of sampled jets, the end."""
+"""What a run reports: log lines, validation on fixed noise, pictures and a table of sampled jets, a summary."""
 
 from __future__ import annotations
 

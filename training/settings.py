@@ -1,4 +1,4 @@
-"""Everything a training run can be told: one dataclass, from a YAML file and dotted options on top of it."""
+"""All options of a training run: one dataclass, filled from a YAML file and from dotted options."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from jet_diffusion.arguments import parse_options
+from jet_diffusion.choices import Precision, Scheduler
 from jet_diffusion.errors import UserError
 from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS
@@ -30,14 +31,14 @@ class UNetSettings:
     """The network.
 
     Attributes:
-        network: unet2d, diffusers' UNet2DModel; or a baseline, deepfalcon_cnn or deepfalcon_unet, of which only
-            block_out_channels can be chosen, and which are unconditional; or quantum_filter, quantum_hybrid or
-            quantum_cnn, see `quantum`.
+        network: unet2d is diffusers' UNet2DModel. deepfalcon_cnn and deepfalcon_unet are the models of two notebooks;
+            they are unconditional, and only their block_out_channels can be chosen. quantum_filter, quantum_hybrid and
+            quantum_cnn work on quantum states (docs/quantum.md).
         preset: Size of unet2d: tiny, small, or base, which has self-attention on the coarsest level.
-        block_out_channels: Channels of each level, in place of the preset's; every level but the last halves the grid.
+        block_out_channels: Channels of each level, instead of the preset's. Every level but the last halves the grid.
         dropout: Dropout within residual layers.
-        conditioning: What jets are generated for: nothing ("none"); class, pT and mass ("jet"); or these and the hit
-            count and energy of each ring of each channel ("rings"), which sampling draws first, from training jets.
+        conditioning: What the model is given: nothing ("none"); class, pT and mass ("jet"); or also the hit count and
+            energy of each ring of each channel ("rings"), which sampling draws first.
         gradient_checkpointing: Recompute activations in the backward pass, to save memory.
     """
 
@@ -53,13 +54,13 @@ class UNetSettings:
 
 @dataclass
 class RepresentationSettings:
-    """How energies become x.
+    """How energies become the model's x.
 
     Attributes:
-        name: TowerPatches or PixelGrid; or, lossy, ChannelMaxGrid (32x32) or ImageRangeGrid (64x64); or
-            JetAmplitudeEncoder, quantum states, see `quantum`.
-        ring_edges: With unet.conditioning rings: distances from the image's centre (radians) at which rings end; [] for
-            whole channels.
+        name: TowerPatches (25x25 towers) and PixelGrid (pixels) lose nothing. ChannelMaxGrid (32x32) and ImageRangeGrid
+            (64x64) are those of the notebooks. JetAmplitudeEncoder makes quantum states (docs/quantum.md).
+        ring_edges: Distances from the image's centre (radians) at which rings end; [] for whole channels. Used with
+            unet.conditioning rings.
     """
 
     name: Literal["TowerPatches", "PixelGrid", "ChannelMaxGrid", "ImageRangeGrid", "JetAmplitudeEncoder"] = (
@@ -73,12 +74,13 @@ class DenoiserSettings:
     """What the UNet's output means.
 
     Attributes:
-        kind: spike_and_slab, or plain epsilon, sample or v_prediction, to which the options below do not apply.
-        prior: What a pixel is before it is noised: a probability of a hit and a mixture of hit energies at each
+        kind: spike_and_slab; or a plain diffusion model that predicts epsilon, sample or v_prediction and ignores the
+            options below.
+        prior: What is known of a pixel before it is noised: a hit probability and a mixture of hit energies at each
             position ("mixture"), or one of each for a whole channel ("group").
         inputs: What the UNet sees (x_t, estimate, hit_probability, hit_value, previous, energy, missing_energy).
-        crystal_channels: Hidden channels of each layer of small convolutions at the image's own resolution, after the
-            UNet; [] for none.
+        crystal_channels: Hidden channels of the crystal refiner, small convolutions at the image's own resolution after
+            the UNet; [] for none.
     """
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
@@ -92,10 +94,12 @@ class NoiseSettings:
     """The training noise schedule.
 
     Attributes:
-        num_train_timesteps: T.
-        beta_schedule, beta_start, beta_end: As in diffusers' DDPMScheduler.
-        allow_signal_at_T: Train even if alpha-bar at T is 1e-3 or more, so that sampling starts from what training
-            never saw.
+        num_train_timesteps: Number T of timesteps.
+        beta_schedule: How beta rises, as in diffusers' DDPMScheduler.
+        beta_start: First beta.
+        beta_end: Last beta.
+        allow_signal_at_T: Train even if alpha-bar at T is 1e-3 or more. Sampling then starts from pure noise, which
+            training never saw.
     """
 
     num_train_timesteps: int = 1000
@@ -107,14 +111,14 @@ class NoiseSettings:
 
 @dataclass
 class SamplingSettings:
-    """How the model samples unless a call says otherwise; saved with it.
+    """How the model samples by default; saved with the model.
 
     Attributes:
-        scheduler: A name of `SCHEDULERS`, or quantum for quantum states.
+        scheduler: Solver; quantum is for quantum states.
         steps: Solver steps.
     """
 
-    scheduler: Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler", "quantum"] = "sde-dpm++"
+    scheduler: Literal[Scheduler, "quantum"] = "sde-dpm++"
     steps: int = 25
 
 
@@ -123,12 +127,12 @@ class OptimizerSettings:
     """The loss and the optimiser, AdamW without weight decay.
 
     Attributes:
-        loss: Minus log-likelihood of the hits and their values ("likelihood", spike_and_slab only); squared ("l2") or
-            absolute ("l1") error; or, for quantum states, 1 - fidelity ("infidelity").
-        energy_weight: Of likelihood: additional weight of a hit's value, times its estimated energy over the mean
-            hit's.
+        loss: Negative log-likelihood of hits and their values ("likelihood", spike_and_slab only); squared ("l2") or
+            absolute ("l1") error; or 1 - fidelity of quantum states ("infidelity").
+        energy_weight: With loss likelihood: how much more energetic hits count. The value of a hit has the weight 1
+            plus this number times its estimated energy over that of the mean hit.
         group_weights: Weight of the pixels of tracks, ECAL and HCAL; [] for equal ones.
-        lr_schedule: constant_with_warmup (0 warm-up steps: constant) or cosine, by diffusers.
+        lr_schedule: Learning-rate schedule of diffusers; both begin with the warm-up steps.
         condition_drop: Probability of hiding a jet's conditions, for classifier-free guidance.
     """
 
@@ -144,12 +148,12 @@ class QuantumSettings:
     """States, noise and circuits of 16x16 cells (docs/quantum.md).
 
     Attributes:
-        layout: folded (qubits count the distance from the jet's axis) or image (cells as they lie).
-        channels: sum of the three, or joint, in two more qubits.
+        layout: folded (qubits count the distance from the jet's axis) or image (cells in their order).
+        channels: sum adds up the three channels; joint keeps them apart with two more qubits.
         unravelling: haar_mix, or classical noise that is re-encoded as a state at every step.
-        order: quantum_filter: largest sets of qubits that have an angle.
-        bottleneck: quantum_hybrid: pqc, pqc_frozen, conv or none.
-        skip: quantum_hybrid: skip connections around the bottleneck.
+        order: Of quantum_filter: size of the largest sets of qubits that have an angle.
+        bottleneck: Of quantum_hybrid: a circuit (pqc), one that is not trained (pqc_frozen), a convolution or none.
+        skip: Of quantum_hybrid: skip connections around the bottleneck.
     """
 
     layout: Literal["folded", "image"] = "folded"
@@ -164,35 +168,35 @@ class QuantumSettings:
 class TrainSettings:
     """Train a diffusion model of jet images; the defaults are the recommended model.
 
-    The same command goes on with a run where it stopped.
+    The same command continues a run that was interrupted.
 
     Attributes:
         data: Folder made by `jet-diffusion convert`, or a dataset on the Hub.
-        run_dir: The run's folder; the same command goes on where it stopped.
-        max_steps: Optimiser steps in all.
-        batch_size: Jets a step, over all processes together.
+        run_dir: Folder of the run.
+        max_steps: Number of optimiser steps.
+        batch_size: Jets of a step, over all processes together.
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of the averaged weights that samples, validation and the published model use; 0 uses the
             weights as they are.
-        max_jets: Train on the first so many jets of the training split.
-        precision: "no" (float32) or "bf16", by accelerate; "auto" for bf16 where the device has instructions for it.
+        max_jets: Train on the first N jets of the training split.
+        precision: "no" is float32; "auto" is bf16 where the device has instructions for it, else float32.
         seed: Seeds weights, data order, noise and timesteps.
-        num_workers: Loader processes that decode, encode and draw noise.
+        num_workers: Processes that prepare batches: decode and encode jets, and draw noise.
         checkpoint_every: Steps between checkpoints.
         validate_every: Steps between validations (0: every epoch).
         sample_every: Steps between pictures of sampled jets (0: none until the end).
-        dry_run: Say what would run, and stop.
-        accumulation: Micro-batches each process splits its part of a step into.
+        dry_run: Print what would run, and stop.
+        accumulation: Micro-batches into which each process splits its part of a step.
         compile: Compile the UNet with torch.compile.
         cpu: Stay on the CPU even if there is a GPU.
         expect_processes: Refuse to run with any other number of processes.
-        keep_checkpoints: How many of the last checkpoints are kept, beside the best.
+        keep_checkpoints: Keep this many of the last checkpoints, and the best one.
         validation_jets: Jets in a validation.
         sample_jets: Jets sampled for a picture.
         log_every: Steps between log lines.
-        trackers: accelerate's trackers by name (tensorboard, wandb, trackio); each is an extra of this package.
-        init_from: A run or published model of the same configuration whose weights to start from.
+        trackers: Experiment trackers of accelerate: tensorboard, wandb, trackio. Each is an extra of this package.
+        init_from: A run or published model of the same configuration; training starts from its weights.
     """
 
     data: str = field(kw_only=True)
@@ -203,7 +207,7 @@ class TrainSettings:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     max_jets: int | None = None
-    precision: Literal["auto", "no", "bf16"] = "auto"
+    precision: Precision = "auto"
     seed: int = 0
     num_workers: int = 1
     checkpoint_every: int = 400

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(settings: TrainSettings) -> RunFolder:
-    """Begin a run or go on with it, to its last step.
+    """Begin or continue a run, up to its last step.
 
     Raises:
         UserError: If the settings contradict each other, the run's, or the processes that take part.
@@ -124,7 +124,7 @@ def begin_or_resume(
 
 
 def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
-    """Refuse to go on with what would be another run.
+    """Refuse to continue a run with options or jets that would make it another run.
 
     Raises:
         UserError: Naming what differs.
@@ -169,7 +169,7 @@ def run_steps(
     jets: JetDataset,
     validation: JetDataset,
 ) -> None:
-    """Steps, and what is done between them: logging, validation, checkpoints, pictures."""
+    """Take all steps; between them log, validate, write checkpoints and draw pictures."""
     marginal = SpikeAndSlabDenoiser.from_pretrained(run.marginal) if run.marginal.is_dir() else None
     loop = TrainingLoop(settings, accelerator, pipeline, state, jets, marginal)
     monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loop.loss_of, len(jets))

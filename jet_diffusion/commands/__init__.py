@@ -7,15 +7,8 @@ in `main`; not under TYPE_CHECKING either, for jsonargparse imports what stands 
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from jet_diffusion.errors import UserError
-
-Scheduler = Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler"]
-"""Names of `jet_diffusion.pipelines.schedulers.SCHEDULERS`, which takes long to import."""
-
-Precision = Literal["auto", "no", "bf16"]
-"""`jet_diffusion.precision.PRECISIONS`, likewise."""
 
 
 def require_repo(option: str, name: str | None) -> None:

@@ -15,23 +15,23 @@ from jet_diffusion.schema import CLASS_NAMES
 class Options:
     """Turn files of quark/gluon jets into a Hugging Face dataset, without loss and at a third of the size.
 
-    An interrupted conversion goes on where it stopped. With --push-to, a folder that was converted from the same files
-    with the same options before is only uploaded.
+    The same command continues an interrupted conversion. With --push-to, a folder that the same command has already
+    made is only uploaded.
 
     Attributes:
         files: Quark/gluon files, HDF5 or Parquet.
         out: The dataset folder to make.
-        max_jets: Convert only the first so many jets of the files.
+        max_jets: Convert only the first N jets of the files.
         seed: Seed of the split into training, validation and test jets.
         val: Share of validation jets.
         test: Share of test jets.
         workers: Threads that encode, beside the one that reads.
         license: Licence on the dataset's card, as the Hub names it.
         push_to: Also upload to this dataset repository (user/name).
-        columns: The file's names of columns where they are not X_jets, y, pt and m0: "pt=jetPt,m0=jetM".
+        columns: The file's column names if they are not X_jets, y, pt and m0, for example "pt=jetPt,m0=jetM".
         channels_first: The images are (N, 3, 125, 125).
         unit: Unit of the energies: GeV/100 (what HDF5 files have), GeV, a number of GeV, or raw for Parquet files.
-        follow_links: Read content that lies in other files too.
+        follow_links: Also read content that the file keeps in other files.
         drop_bad: Leave out faulty, empty and repeated jets, and count them on the card.
         private: Make the repository private, if --push-to makes one.
     """
@@ -62,7 +62,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Convert, say what was converted, and push if asked to."""
+    """Convert, print a summary, and push if asked to."""
     from jet_diffusion.data.convert import convert, converted_before, push
 
     settings: dict[str, Any] = {
@@ -86,7 +86,7 @@ def main(options: Options) -> None:
 
 
 def describe(metadata: dict[str, Any], out: Path) -> str:
-    """What the command says at its end."""
+    """The summary that the command prints."""
     lines = [f"{out}: {sum(counts['num_jets'] for counts in metadata['splits'].values())} jets of {metadata['source']}"]
     lines += [f"  {remark}" for source in metadata["sources"] for remark in source["remarks"]]
     lines += [f"  {finding['level']}: {finding['text']}" for finding in metadata["findings"]]

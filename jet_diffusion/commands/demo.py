@@ -21,7 +21,7 @@ class Options:
     It takes minutes on one CPU. It ends with the path of a picture of real and generated jets.
 
     Attributes:
-        out: Folder for everything; what an earlier demo left there is replaced.
+        out: Folder for everything; anything that an earlier demo left there is replaced.
         max_steps: Training steps; those of the bundled configuration if you omit it.
         num_jets: Jets to generate, 100 to 300.
         reference: A trained model to draw and evaluate beside the short training's.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jet_diffusion.commands import Scheduler
+from jet_diffusion.choices import Scheduler
 from jet_diffusion.errors import UserError, require_least
 
 
@@ -15,31 +15,31 @@ from jet_diffusion.errors import UserError, require_least
 class Options:
     """Compare generated jets with real ones, and write a report of numbers with errors, baselines and pictures.
 
-    GENERATED is an HDF5 file of jets, or a model, which is then sampled for the conditions of real jets. Of REAL, twice
-    --size jets are used; for a model three times.
+    GENERATED is an HDF5 file of jets or a model. A model is sampled for the conditions of real jets. REAL must have
+    twice --size jets for a file, and three times --size for a model.
 
     Attributes:
         generated: HDF5 file of generated jets; or a training run, a pipeline folder, or user/name on the Hub.
         real: HDF5 file of real jets, or a converted dataset (folder or Hub name).
         out: Folder of the report.
-        overwrite: Replace a report that is there.
+        overwrite: Replace an existing report.
         no_pictures: Write numbers only.
-        split: Split of a dataset of real jets; a file has none.
+        split: Split of REAL, if it is a dataset.
         size: Jets on each side of a comparison.
         seed: Seed of the sampling and of the choice of jets.
         jobs: Processes for the classifiers.
         classifiers: Classifiers that try to tell generated from real jets; none if you name none. image comes along
             with observables.
         tagger: Train quark/gluon taggers on real and on generated jets, and compare them.
-        training: HDF5 file or dataset of training jets, to look for memorised ones.
-        training_split: Split of that dataset; a file has none.
-        training_hashes: Content hashes of the training jets (.npy), to refuse them among the real ones.
+        training: HDF5 file or dataset of training jets, to measure whether the model memorised them.
+        training_split: Split of these training jets, if they are a dataset.
+        training_hashes: Content hashes of the training jets (.npy), by which they are refused among the real ones.
         allow_training_jets: Evaluate even on jets that were used in training.
         steps: Solver steps of a model; its own number if you omit it.
         scheduler: Solver of a model; its own if you omit it.
         batch_size: Jets of a model that are denoised at once.
-        checkpoint: Of a training run: last, best or a step; the last if you omit it.
-        sweep: "steps=5,10,25": add a table of quality and time against so many steps of a model.
+        checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
+        sweep: For example "steps=5,10,25": add a table of quality and time for these numbers of solver steps.
         schedulers: Solvers of the sweep; the model's own if you name none.
         sweep_size: Jets of each row of the sweep.
     """

@@ -8,30 +8,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jet_diffusion.commands import Precision, Scheduler
+from jet_diffusion.choices import Precision, Scheduler
 from jet_diffusion.errors import require_least
 
 
 @dataclass
 class Options:
-    """Fit guidance that gives a model's jets the shapes that training jets have.
+    """Fit moment guidance, with which the shapes of a model's jets vary as much as those of training jets.
 
-    Jets are sampled round by round for the conditions of training jets. `jet-diffusion publish --moment-guidance FILE`
-    makes the guidance part of a model. Several processes share the work:
+    Each round samples jets for the conditions of training jets and corrects the strengths of the guidance.
+    `jet-diffusion publish --moment-guidance FILE` makes the guidance part of a model. Several processes share the work:
     accelerate launch -m jet_diffusion fit-guidance ...
 
     Attributes:
         model: A training run, a pipeline folder, or user/name on the Hub.
-        data: A converted dataset, whose training split is taken.
+        data: A converted dataset; its training split is used.
         out: JSON file to write.
         rounds: Rounds of sampling.
         num_jets: Jets of each round, 2 or more.
         batch_size: Jets that each process denoises at once.
         scheduler: Fit for this solver; the model's own if you omit it.
-        steps: Fit for so many solver steps; the model's own number if you omit it.
+        steps: Fit for this number of solver steps; the model's own number if you omit it.
         step_power: Fit for this spacing of the steps; the model's own if you omit it.
-        precision: Of the networks; "no" is float32.
-        checkpoint: Of a training run: last, best or a step; the last if you omit it.
+        precision: Precision of the networks; "no" is float32.
+        checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
         seed: Seed of the noise and of the choice of training jets.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jet_diffusion.commands import Precision, Scheduler
+from jet_diffusion.choices import Precision, Scheduler
 from jet_diffusion.errors import UserError, require_least
 
 
@@ -16,8 +16,8 @@ from jet_diffusion.errors import UserError, require_least
 class Options:
     """Sample jets into an HDF5 file of the original schema.
 
-    Jet number i of a seed is always the same. An interrupted run goes on where it stopped. Several processes share the
-    work: accelerate launch -m jet_diffusion generate ...
+    Jet number i of a seed is always the same. The same command continues an interrupted run. Several processes share
+    the work: accelerate launch -m jet_diffusion generate ...
 
     Attributes:
         model: A training run, a pipeline folder, or user/name on the Hub.
@@ -27,12 +27,12 @@ class Options:
         steps: Solver steps; the model's own number if you omit it.
         scheduler: Solver; the model's own if you omit it.
         batch_size: Jets that each process denoises at once.
-        precision: Of the networks; "no" is float32.
-        label: Class of all jets. Class, pT and mass that you omit are drawn together from the training jets.
+        precision: Precision of the networks; "no" is float32.
+        label: Class of all jets. The model draws class, pT and mass that you omit, jointly.
         pt: Transverse momentum of all jets, GeV.
         m0: Mass of all jets, GeV.
         like: Take class, pT and mass of each jet from this HDF5 file.
-        checkpoint: Of a training run: last, best or a step; the last if you omit it.
+        checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
     """
 
     model: str

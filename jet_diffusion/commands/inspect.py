@@ -16,11 +16,11 @@ class Options:
     Attributes:
         file: The quark/gluon file, HDF5 or Parquet.
         out: Folder of the pictures; outputs/inspect-NAME if you omit it.
-        max_jets: Take the energies of the first so many jets only.
-        columns: The file's names of columns where they are not X_jets, y, pt and m0: "pt=jetPt,m0=jetM".
+        max_jets: Use the energies of the first N jets only.
+        columns: The file's column names if they are not X_jets, y, pt and m0, for example "pt=jetPt,m0=jetM".
         channels_first: The images are (N, 3, 125, 125).
         unit: Unit of the energies: GeV/100 (what HDF5 files have), GeV, a number of GeV, or raw for Parquet files.
-        follow_links: Read content that lies in other files too.
+        follow_links: Also read content that the file keeps in other files.
     """
 
     file: Path

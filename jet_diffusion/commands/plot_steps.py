@@ -6,16 +6,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jet_diffusion.commands import Scheduler
+from jet_diffusion.choices import Scheduler
 from jet_diffusion.errors import UserError, require_least
 
 
 @dataclass
 class Options:
-    """Draw the noising and the denoising of jets as strips of pictures.
+    """Draw how a jet is noised and how one is denoised, as strips of pictures.
 
-    All strips share one fixed logarithmic colour scale. What is no hit yet is drawn faintly below the smallest hit, so
-    that noise and half-made jets can be seen.
+    All strips share one fixed logarithmic colour scale. Values below the smallest hit are drawn faintly, so that noise
+    and unfinished jets can be seen.
 
     Attributes:
         model: A training run, a pipeline folder, or user/name on the Hub.
@@ -26,7 +26,7 @@ class Options:
         steps: Solver steps; the model's own number if you omit it.
         scheduler: Solver; the model's own if you omit it.
         seed: Seed of the noise.
-        checkpoint: Of a training run: last, best or a step; the last if you omit it.
+        checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
     """
 
     model: str

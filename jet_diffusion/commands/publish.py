@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jet_diffusion.commands import Scheduler, require_repo
+from jet_diffusion.choices import Scheduler
+from jet_diffusion.commands import require_repo
 from jet_diffusion.errors import UserError, require_least
 
 
@@ -15,18 +16,18 @@ from jet_diffusion.errors import UserError, require_least
 class Options:
     """Write a training run's model, card, pictures and report into a folder, and push it to the Hub.
 
-    The token is the one of `hf auth login` or the environment.
+    The token comes from `hf auth login` or the environment.
 
     Attributes:
         run: Folder of a training run.
         repo: Repository on the Hub, user/name.
         folder: Folder to write; RUN/published if you omit it.
-        checkpoint: last, best or a step.
+        checkpoint: Checkpoint to publish: last, best or a step.
         licence: Licence of the weights.
         scheduler: Publish with this solver; the run's own if you omit it.
-        steps: Publish with so many solver steps; the run's own number if you omit it.
+        steps: Publish with this number of solver steps; the run's own number if you omit it.
         step_power: Publish with this spacing of the steps; the run's own if you omit it.
-        moment_guidance: Publish with the guidance of this file of `jet-diffusion fit-guidance`.
+        moment_guidance: Publish with the guidance in this file, made by `jet-diffusion fit-guidance`.
         private: Make the repository private, if it does not exist yet.
         dry_run: Write the folder and push nothing.
     """

@@ -13,16 +13,15 @@ from jet_diffusion.errors import require_least
 class Options:
     """Train quantum models and their classical controls, and compare them in one table with pictures.
 
-    Each row is a run of the ordinary trainer in OUT/runs. Finished runs and rows are kept, so the same command goes on
-    where it stopped.
+    Each row is a run of the ordinary trainer in OUT/runs. The same command continues an interrupted report.
 
     Attributes:
         data: Folder made by `jet-diffusion convert`.
         out: Folder of the report, its runs and pictures.
         iterations: Optimiser steps of every row.
-        seeds: Repetitions with other weights, order and noise.
+        seeds: Repetitions of each row, with other weights, order of jets and noise.
         num_jets: Jets generated for each row and seed.
-        no_quddpm: Leave out model C, which takes minutes of its own.
+        no_quddpm: Leave out model C (QuDDPM), which takes some minutes.
     """
 
     data: Path

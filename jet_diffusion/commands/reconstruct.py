@@ -11,24 +11,24 @@ from jet_diffusion.errors import UserError, require_least
 
 @dataclass
 class Options:
-    """Noise real jets, denoise them, and compare each with the jet it was made from.
+    """Add noise to real jets, denoise them, and compare each with its original.
 
-    The report shows scores against the noise, beside the noisy input, a blank image and the best denoiser that looks at
-    one pixel alone. It can also draw the HCAL that belongs to given tracks and ECAL.
+    The report shows scores at several noise levels. For comparison it scores the noisy input, a blank image and the
+    best denoiser that looks at one pixel alone. It can also sample the HCAL that belongs to given tracks and ECAL.
 
     Attributes:
         model: A training run, a pipeline folder, or user/name on the Hub.
         real: HDF5 file of real jets, or a converted dataset (folder or Hub name).
         out: Folder of the report.
-        overwrite: Replace a report that is there.
-        split: Split of a dataset; a file has none.
+        overwrite: Replace an existing report.
+        split: Split of REAL, if it is a dataset.
         num_jets: Jets to reconstruct.
-        timesteps: Training timesteps to noise the jets to.
-        steps: Solver steps of a whole schedule; the model's own number if you omit it.
-        draws: Draws of the HCAL for each jet, 2 or more; 0 for none.
+        timesteps: Training timesteps up to which noise is added.
+        steps: Solver steps from pure noise to a jet; the model's own number if you omit it.
+        draws: Samples of the HCAL for each jet, 2 or more; 0 for none.
         seed: Seed of the noise and of the choice of jets.
-        checkpoint: Of a training run: last, best or a step; the last if you omit it.
-        allow_training_jets: Go on even with jets that were used in training.
+        checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
+        allow_training_jets: Accept jets that were used in training.
     """
 
     model: str

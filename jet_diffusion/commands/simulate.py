@@ -15,15 +15,15 @@ from jet_diffusion.errors import UserError, checking, require_least
 class Options:
     """Make quark and gluon jets from physics: the event generator Pythia 8 and a fast model of the detector.
 
-    The same command goes on with an interrupted file. With --validate, a file of jets is compared with the published
-    facts of the real one, nothing is made, and all other options are ignored.
+    The same command continues an interrupted file. --validate makes nothing: it compares a file of jets with the
+    published facts of the real one, and ignores all other options.
 
     Attributes:
-        output: HDF5 file to write, in the real file's schema.
+        output: HDF5 file to write, with the columns and units of the real file.
         num_jets: Jets to make.
-        seed: The same seed gives the same jets.
+        seed: Seed of all random numbers; the same seed gives the same jets.
         workers: Processes; the jets do not depend on their number.
-        pileup: Mean number of further collisions in a crossing.
+        pileup: Mean number of other collisions in the same bunch crossing.
         pt_min: Lowest transverse momentum of a jet, GeV.
         process: qg makes pairs of gluons or of light quarks, half of the jets each; dijet makes every QCD scatter, and
             labels a jet by its parton.

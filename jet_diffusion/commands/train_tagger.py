@@ -15,13 +15,13 @@ from jet_diffusion.errors import UserError, require_least
 class Options:
     """Train a quark/gluon image classifier, which loads with transformers.
 
-    An HDF5 file is split here into 80 % training, 10 % validation and 10 % test jets; a dataset has its own splits.
+    An HDF5 file is split into 80 % training, 10 % validation and 10 % test jets; a dataset has its own splits.
 
     Attributes:
         data: HDF5 file of jets, or a converted dataset (folder or Hub name).
-        out: Folder of the tagger; must not exist.
-        architecture: Kind of network.
-        num_jets: Most jets to use of a file, or of a dataset's training split; all if you omit it.
+        out: Folder of the tagger, which must not exist.
+        architecture: Architecture of the network.
+        num_jets: Use at most this many jets of a file, or of a dataset's training split; all if you omit it.
         steps: Optimiser steps.
         batch_size: Jets of each step.
         learning_rate: Peak learning rate.

@@ -1,4 +1,4 @@
-"""One check of plausibility for files and datasets: what cannot be right is refused, what is odd is said.
+"""Check whether the jets of a file or dataset are plausible: refuse what cannot be right, warn of what is odd.
 
 `JetCheck` takes jets in any number of parts and counts over all of them; `findings` says what it saw. Inspect prints
 the findings, convert refuses or puts them on the dataset card, training and evaluation refuse.
@@ -66,7 +66,7 @@ class Finding:
 
 @dataclass
 class JetCheck:
-    """Counts over jets; every part may come from another process, and `+` joins them.
+    """What a check counts over jets. Counts of several processes are added with `+`.
 
     Attributes:
         counts: Numbers of jets, or sums over them, by name.
@@ -166,7 +166,7 @@ class JetCheck:
         return check
 
     def findings(self, unit_is_stated: bool = False, dropped: bool = False) -> list[Finding]:
-        """What was seen, what is refused first.
+        """What the check found, refusals first.
 
         Args:
             unit_is_stated: Whether the user vouches for the unit; then an odd one is a warning.
@@ -272,7 +272,7 @@ def find_faults(
 def repeated(
     hashes: NDArray[np.uint64], rows: NDArray[np.integer] | None = None, sources: Sequence[dict[str, Any]] = ()
 ) -> Finding | None:
-    """What to say of images that occur more than once.
+    """Describe images that occur more than once.
 
     Args:
         hashes: (n,) content hashes of all jets, in their order.
@@ -299,7 +299,7 @@ def repeated(
 
 
 def refuse(origin: str, findings: Iterable[Finding]) -> None:
-    """Raise for what is refused.
+    """Raise an error if a finding is refused.
 
     Raises:
         UserError: One line for each finding that is refused.

@@ -24,7 +24,7 @@ BATCH_HITS = 2**18
 
 @dataclass
 class JetSample:
-    """Jets with what they are labelled as or were asked to be.
+    """Jets with their labels and conditions, kept sparsely in memory.
 
     Attributes:
         voxels: (N, 46875) sparse float32, each row one jet's `energies` (GeV/100) flattened.

@@ -47,7 +47,7 @@ def read_hashes(path: Path) -> Array:
 
 
 def refuse_training_jets(real: JetSample, hashes: Array | None, allowed: bool) -> str | None:
-    """Hold real jets against the training jets' hashes.
+    """Refuse real jets whose hashes are among those of the training jets.
 
     Args:
         real: the evaluation set, with its content hashes.

@@ -19,7 +19,7 @@ from jet_diffusion.observables.table import BATCH_SIZE
 
 
 def is_jet_file(source: str | Path) -> bool:
-    """Whether jets come from a file, not from a converted dataset: what exists on disk is opened, whatever its name."""
+    """Whether a path or name is a file of jets rather than a converted dataset; files on disk are opened to see."""
     path = Path(source).expanduser()
     return path.is_file() or (not path.exists() and path.suffix.lower() in (".hdf5", ".h5", ".parquet"))
 

@@ -56,7 +56,7 @@ class PartialDataset:
         self._data.mkdir(parents=True, exist_ok=True)
 
     def discard(self) -> None:
-        """Leave nothing behind: the source is refused."""
+        """Remove what was written so far, because the source is refused."""
         shutil.rmtree(self._folder)
 
     def has(self, block: int) -> bool:
@@ -158,7 +158,7 @@ class PartialDataset:
 
 
 def summed(notes: list[dict[str, Any]]) -> JetCheck:
-    """The checks of all blocks as one."""
+    """Add up the checks of all blocks."""
     return sum((JetCheck.from_json(note["check"]) for note in notes), JetCheck())
 
 

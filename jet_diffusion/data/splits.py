@@ -1,4 +1,4 @@
-"""Seeded, stratified splits, and the duplicates that straddle them."""
+"""Seeded, stratified splits, and a count of the images that occur in two of them."""
 
 from __future__ import annotations
 

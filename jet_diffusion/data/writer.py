@@ -1,4 +1,4 @@
-"""Write jets into an HDF5 file of the original schema, so that a killed run can go on."""
+"""Write jets into an HDF5 file of the original schema, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class JetWriter:
 
     @classmethod
     def resume(cls, path: str | Path, num_jets: int, attrs: Mapping[str, Any]) -> Self:
-        """Go on with an interrupted file or begin it: the constructor with `resume=True`."""
+        """Continue an interrupted file or begin it: the constructor with `resume=True`."""
         return cls(path, num_jets, attrs, resume=True)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Condition closure: do generated jets respond to the pT, mass and class they were asked for as real jets do?
+"""Condition closure: whether generated jets have the pT, mass and class that were asked for.
 
 The image's own response is not 1 (charged energy counts in tracks and calorimeter, energies are E and not
 E_T), so generated jets are compared with real ones in the same bins, never with 1.
@@ -28,7 +28,7 @@ RESPONSES = {"pt": "image_pt", "m0": "image_mass"}
 
 @dataclass(frozen=True)
 class ClosureBin:
-    """Response (measured over asked pT or mass) of jets of one class in one bin of what was asked.
+    """Response (measured over asked pT or mass) of the jets of one class, in one bin of the asked value.
 
     Attributes:
         condition: "pt" or "m0".
@@ -98,7 +98,7 @@ class Response:
 
     @property
     def square_pull_error(self) -> float:
-        """Standard error of `square_pull`: that of a chi-square, by what it exceeds 1 a non-central one."""
+        """Standard error of `square_pull`: that of a chi-square, non-central where `square_pull` exceeds 1."""
         return math.sqrt(2 * (1 + 2 * max(0.0, self.square_pull - 1)) / self.bins)
 
 

@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def excess_error(self) -> float:
-        """Standard error of the excess; draws share jets, so no gain from their number is claimed."""
+        """Standard error of the excess; not divided by the root of the number of draws, because draws share jets."""
         return math.hypot(self.error, self.baseline_error)
 
     @property

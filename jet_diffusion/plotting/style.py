@@ -28,5 +28,5 @@ RC: dict[Any, Any] = {
 
 
 def styled() -> Any:
-    """Decorator of a function that makes a figure: it is made in the reports' style."""
+    """Decorate a function that makes a figure, so that the figure has the style of the reports."""
     return rc_context(RC)

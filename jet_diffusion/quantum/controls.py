@@ -19,7 +19,7 @@ def mean_image(cells: Array, count: int, rng: np.random.Generator) -> Array:
 
 
 def pixel_shuffle(cells: Array, count: int, rng: np.random.Generator) -> Array:
-    """Every cell of every jet from another jet: each cell's law is exact, there are no correlations."""
+    """Take every cell of a jet from another jet: each cell has the right distribution, but no correlations."""
     shares = (cells / cells.sum((1, 2), keepdims=True)).reshape(len(cells), -1)
     drawn = rng.integers(len(cells), size=(count, shares.shape[1]))
     mixed = shares[drawn, np.arange(shares.shape[1])].reshape(count, *cells.shape[1:])

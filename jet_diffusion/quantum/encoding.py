@@ -142,7 +142,7 @@ class JetAmplitudeEncoder(Representation):
         return cells * (totals / cells.sum((1, 2, 3))).view(-1, 1, 1, 1)
 
     def cells_of(self, x: torch.Tensor, totals: torch.Tensor | None = None) -> torch.Tensor:
-        """Cells (N, 3, grid, grid) of states as images x; of the mean total where none is given."""
+        """Cells (N, 3, grid, grid) of states x, scaled to their total energies, or to the mean if none are given."""
         mean = torch.full((len(x),), self.config.mean_total, device=x.device)
         return self.decode_states(to_states(x), mean if totals is None else totals)
 
@@ -152,7 +152,7 @@ class JetAmplitudeEncoder(Representation):
         return torch.cat([(cells > 0).sum((2, 3)).float(), GEV_PER_UNIT * energies.sum((2, 3))], 1)
 
     def arrange(self, image: torch.Tensor) -> torch.Tensor:
-        """Rows and columns (..., side, side) as they lie, in the order of the qubits."""
+        """Put rows and columns (..., side, side) into the order of the qubits."""
         order = self.order(image.device)
         return image[..., order, :][..., order]
 

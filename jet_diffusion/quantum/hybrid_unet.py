@@ -17,7 +17,7 @@ TIME_FEATURES = 16
 
 
 class HybridUNet2DModel(ModelMixin, ConfigMixin):
-    """Encoder of two halvings, a bottleneck, decoder; the head is a positive image of unit norm.
+    """A small UNet: an encoder that halves twice, a bottleneck, a decoder. Its output is positive, of unit norm.
 
     At 16x16 the coarsest features, 16 channels of 4x4, are 256 numbers: scaled to unit norm, the amplitudes of 8
     qubits. `pqc` runs them through layers of ry and rz on each qubit and a ring of controlled-Z, and reads the roots of

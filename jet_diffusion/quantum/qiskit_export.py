@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.extras import require
 from jet_diffusion.quantum.simulator import ring_pairs
 
@@ -22,10 +23,10 @@ def export_qiskit(depth: int, qubits: int, name: str = "theta") -> tuple[Any, An
         The QuantumCircuit, and its ParameterVector of depth * n * 2 angles: layer by layer, qubit by qubit, ry then rz.
 
     Raises:
-        ValueError: If there is no layer or no qubit, or Qiskit is not installed.
+        UserError: If there is no layer or no qubit, or Qiskit is not installed.
     """
     if depth < 1 or qubits < 1:
-        raise ValueError(f"depth and qubits must be at least 1, got {depth} and {qubits}")
+        raise UserError(f"depth and qubits must be at least 1, got {depth} and {qubits}")
     qiskit = require("qiskit.circuit", "quantum", "the export")
     parameters, circuit = qiskit.ParameterVector(name, depth * qubits * 2), qiskit.QuantumCircuit(qubits)
     for layer in range(depth):

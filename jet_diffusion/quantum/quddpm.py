@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from tqdm import tqdm
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.quantum.channels import scramble, scramble_angles
 from jet_diffusion.quantum.simulator import cz_signs, kronecker, rx, ry
 
@@ -60,7 +61,7 @@ class QuDDPM(nn.Module):
         angles: (T, L, n + n_A, 2).
 
     Raises:
-        ValueError: For more qubits than are simulated here.
+        UserError: For more qubits than are simulated here.
     """
 
     sign: torch.Tensor
@@ -68,7 +69,7 @@ class QuDDPM(nn.Module):
     def __init__(self, settings: QuDDPMSettings) -> None:
         super().__init__()
         if not 1 <= settings.qubits <= MAX_QUBITS or settings.ancillas < 1:
-            raise ValueError(
+            raise UserError(
                 f"QuDDPM has 1 to {MAX_QUBITS} qubits and at least one ancilla, got {settings.qubits} and "
                 f"{settings.ancillas}"
             )
@@ -126,7 +127,7 @@ def train_quddpm(
         progress: Whether to show a bar.
 
     Returns:
-        The model, and a row a step: `step`, `loss` (mean of the last tenth of the iterations), `floor` (the same
+        The model, and a row a step: `step`, `loss` (mean of the last tenth of the iterations), `baseline` (the same
         distance between two halves of the target).
     """
     generator = torch.Generator().manual_seed(settings.seed + 1)
@@ -140,8 +141,8 @@ def train_quddpm(
         with torch.no_grad():
             model.angles[step] = angles
         half = len(data) // 2
-        floor = mmd(targets[step][:half], targets[step][half:]).item()
-        curve.append({"step": step, "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])), "floor": floor})
+        baseline = mmd(targets[step][:half], targets[step][half:]).item()
+        curve.append({"step": step, "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])), "baseline": baseline})
     return model, curve
 
 
@@ -214,7 +215,7 @@ def judge_ensemble(generated: torch.Tensor, data: torch.Tensor, start: torch.Ten
 def run_cluster(
     settings: QuDDPMSettings, scale: float, train: int = 100, test: int = 500, trained: bool = True
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The whole experiment on states near |0...0>: figures on fresh test states, and the training curve.
+    """The whole experiment on states near |0...0>: results on fresh test states, and the training curve.
 
     Args:
         settings: Of the experiment.

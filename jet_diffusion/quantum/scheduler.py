@@ -121,7 +121,7 @@ class QuantumChannelScheduler(SchedulerMixin, ConfigMixin):
         self.timesteps = chosen.to(device)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
-        """The state that is (re-)encoded for the network: unit norm; a bare scale, which is no state, is left alone."""
+        """Scale a state to unit norm for the network; a bare number, which is no state, is left as it is."""
         return unit_norm(sample) if sample.ndim == 4 else sample
 
     def levels(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,7 +66,7 @@ def mix(
 
 
 def real_noise(noise: torch.Tensor) -> torch.Tensor:
-    """The noise's real part; imaginary amplitudes stay without."""
+    """Keep the real part of the noise, so that imaginary amplitudes get none."""
     return torch.stack([noise[:, 0], torch.zeros_like(noise[:, 1])], 1)
 
 

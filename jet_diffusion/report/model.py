@@ -55,7 +55,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One number of a report and what it is worth.
+    """One number of a report with its error, its baseline, its sample size and its goal.
 
     Attributes:
         name: identifier.

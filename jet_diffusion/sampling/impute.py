@@ -33,7 +33,7 @@ class ImputedEnergy:
     draws: Array
 
     def rows(self) -> list[dict[str, Any]]:
-        """Score and coverage, beside draws that know nothing of the jet: other jets' HCAL energies."""
+        """Score and coverage of the draws, and of the HCAL energies of other jets for comparison."""
         order = np.arange(len(self.truth))
         ignorant = np.stack([self.truth[np.roll(order, 1 + shift)] for shift in range(len(self.truth) - 1)])
         return [self._row("given tracks and ECAL", self.draws), self._row("other jets' HCAL", ignorant)]

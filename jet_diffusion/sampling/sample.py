@@ -50,7 +50,7 @@ def set_sampler(
     step_power: float | None = None,
     moment_guidance: dict[str, Any] | None = None,
 ) -> None:
-    """Make a solver, its number of steps, where they lie and moment guidance the pipeline's own; None leaves what is.
+    """Change a pipeline's solver, number of steps, their spacing and moment guidance; None keeps what it has.
 
     Raises:
         UserError: If the model cannot be sampled with this solver or in so many steps, or cannot be guided like that.
@@ -75,7 +75,7 @@ def set_sampler(
 
 
 def describe_sampler(pipeline: JetImagePipeline, steps: int | None = None) -> dict[str, Any]:
-    """The network's weights and how it is sampled: for files of jets, reports and fits, which must agree on both.
+    """Describe a model's weights and sampler, so that files, reports and fits of another one are recognised.
 
     Args:
         pipeline: The model.

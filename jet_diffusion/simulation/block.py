@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jet_diffusion.schema import IMAGE_SHAPE
+from jet_diffusion.simulation.detector.particle_flow import reconstruct
 from jet_diffusion.simulation.events import ANY, GLUON, GLUON_ID, QUARK, HardScatters
 from jet_diffusion.simulation.images import draw_images
 from jet_diffusion.simulation.jets import find_jets
-from jet_diffusion.simulation.particle_flow import reconstruct
 from jet_diffusion.simulation.pileup import BEAM_SPOT_LENGTH, PileupPool, draw_overlay
 from jet_diffusion.simulation.seeds import JET_STREAM, SHUFFLE_STREAM, pythia_seed, stream
 from jet_diffusion.simulation.settings import SimulationSettings

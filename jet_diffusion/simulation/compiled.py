@@ -17,7 +17,7 @@ import numba
 
 _config: Any = numba.config
 
-NOT_PHYSICS = ("command", "facts", "generate", "libraries", "pileup_cache", "validation")
+NOT_PHYSICS = ("facts", "generate", "libraries", "pileup_cache", "validation")
 """Modules that do not change the jets."""
 
 
@@ -25,7 +25,7 @@ NOT_PHYSICS = ("command", "facts", "generate", "libraries", "pileup_cache", "val
 def source_digest() -> str:
     """Digest of the package's sources, which with the settings and the libraries fix the jets."""
     package = Path(__file__).parent
-    sources = [path for path in sorted(package.glob("*.py")) if path.stem not in NOT_PHYSICS]
+    sources = [path for path in sorted(package.rglob("*.py")) if path.stem not in NOT_PHYSICS]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
+from jet_diffusion.simulation.detector.kinds import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
 from jet_diffusion.simulation.libraries import load_pythia
 from jet_diffusion.simulation.settings import SimulationSettings
 

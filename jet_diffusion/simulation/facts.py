@@ -1,4 +1,4 @@
-"""What is publicly known of the real file, as numbers to hold a simulation against.
+"""What is publicly known of the real file, as numbers to compare a simulation with.
 
 Means, occupancies and extremes were read from the notebooks of people who have the file; the fragments are parts
 of real images that public pictures preserve bit for bit: rows 0 to 30 of twenty jets, far from the jet's core,

@@ -1,4 +1,4 @@
-"""Make a file of simulated jets: blocks on any number of processes, in order, to be stopped and gone on with."""
+"""Make a file of simulated jets block by block, on any number of processes; an interrupted file is continued."""
 
 from __future__ import annotations
 

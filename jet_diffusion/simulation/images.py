@@ -6,8 +6,7 @@ import numpy as np
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER, ECAL, GEV_PER_UNIT, HCAL, NUM_CRYSTALS, NUM_TOWERS, TRACKS
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.detector import Maps, Particles, clear, empty_maps, fill
-from jet_diffusion.simulation.geometry import (
+from jet_diffusion.simulation.detector.geometry import (
     HB_TOWER_ROWS,
     NUM_COLUMNS,
     NUM_TOWER_COLUMNS,
@@ -15,10 +14,11 @@ from jet_diffusion.simulation.geometry import (
     column_of,
     row_of,
 )
+from jet_diffusion.simulation.detector.maps import Maps, Particles, clear, empty_maps, fill
+from jet_diffusion.simulation.detector.readout import read_ecal, read_hcal
+from jet_diffusion.simulation.detector.tracker import mismeasured_pt
 from jet_diffusion.simulation.jets import Jets
 from jet_diffusion.simulation.pileup import Overlay, PileupPool, add_hcal, add_pileup
-from jet_diffusion.simulation.readout import read_ecal, read_hcal
-from jet_diffusion.simulation.tracker import mismeasured_pt
 
 SEARCH_WINDOW = 7
 """Towers on a side of the window about the jet axis in which the hardest tower is sought (arXiv:1902.08276)."""

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.detector import Particles
+from jet_diffusion.simulation.detector.geometry import NUM_TOWER_COLUMNS, phi_difference
+from jet_diffusion.simulation.detector.maps import Particles
+from jet_diffusion.simulation.detector.particle_flow import PION_MASS
 from jet_diffusion.simulation.events import Events
-from jet_diffusion.simulation.geometry import NUM_TOWER_COLUMNS, phi_difference
 from jet_diffusion.simulation.libraries import load_fastjet
-from jet_diffusion.simulation.particle_flow import PION_MASS
 from jet_diffusion.simulation.pileup import Overlay, PileupPool
 
 RADIUS = 0.5

@@ -17,10 +17,10 @@ import numpy as np
 from jet_diffusion.io import write_atomically
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.detector import Maps, clear, empty_maps, fill
+from jet_diffusion.simulation.detector.geometry import NUM_TOWER_COLUMNS
+from jet_diffusion.simulation.detector.maps import Maps, clear, empty_maps, fill
+from jet_diffusion.simulation.detector.particle_flow import reconstruct
 from jet_diffusion.simulation.events import MinimumBias
-from jet_diffusion.simulation.geometry import NUM_TOWER_COLUMNS
-from jet_diffusion.simulation.particle_flow import reconstruct
 from jet_diffusion.simulation.seeds import POOL_STREAM, pythia_seed, stream
 
 POOL_SHARDS = 10

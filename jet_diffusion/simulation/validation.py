@@ -1,4 +1,4 @@
-"""Hold a file of jets against the published facts of the real one, and say where it differs."""
+"""Compare a file of jets with the published facts of the real one, and say where it differs."""
 
 from __future__ import annotations
 

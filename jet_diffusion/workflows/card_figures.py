@@ -90,7 +90,7 @@ def read_figures(run: RunFolder, step: int) -> Figures:
 
 
 def mark_other_samplers(figures: Figures, own: dict[str, Any], published: dict[str, Any]) -> None:
-    """Mark figures of jets sampled otherwise than the published model samples; the card's metadata leave them out."""
+    """Mark results of jets sampled otherwise than the published model samples; the card's metadata leave them out."""
     if published != own:
         figures.caption += OTHER_SAMPLER
         figures.results = [result for result in figures.results if result.dataset_split != "validation"]

@@ -1,4 +1,4 @@
-"""The whole line on the bundled sample: convert, train for minutes, generate, evaluate, stage for the Hub."""
+"""Every step on the bundled sample: convert, train for minutes, generate, evaluate, stage for the Hub."""
 
 from __future__ import annotations
 

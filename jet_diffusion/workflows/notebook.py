@@ -1,4 +1,4 @@
-"""What the notebooks promised of their runs: what `jet-diffusion notebook-artefacts` draws and writes.
+"""The pictures and scores of the original notebooks, as `jet-diffusion notebook-artefacts` makes them.
 
 training_history.png               loss an epoch, beside the losses the notebook printed
 diffusion_results_comparison.png   original and generated jets side by side, as the model sees them
@@ -77,7 +77,7 @@ def plot_history(losses: dict[str, list[float]], printed: dict[str, tuple[float,
 
 
 def sample_states(pipeline: JetImagePipeline, count: int, seed: int) -> tuple[torch.Tensor, Array, float]:
-    """Jets as the notebooks sample them, all timesteps and nothing held.
+    """Sample jets as the notebooks do: at all timesteps and without clipping.
 
     Returns:
         x (n, C, H, W), their energies (n, 3, 125, 125), and the seconds it took.
@@ -204,7 +204,7 @@ def _range(pipeline: JetImagePipeline) -> tuple[float, float]:
 
 
 def describe(results: dict[str, Any]) -> str:
-    """What the command says at its end."""
+    """The summary that the command prints."""
     lines = [f"{'':<24}{'SSIM':>9}{'MSE':>12}{'PSNR [dB]':>11}"]
     for name, row in results["scores"].items():
         lines.append(f"{name:<24}{row['ssim']:>9.4f}{row['mse']:>12.3g}{row['psnr']:>11.2f}")

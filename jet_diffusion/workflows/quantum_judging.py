@@ -1,4 +1,4 @@
-"""Each row of the quantum report for one seed: jets made, and what they are worth."""
+"""Each row of the quantum report for one seed: generate jets and judge them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.quantum.controls import MADE_WITHOUT_MODEL, WienerFilter
 from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
-from jet_diffusion.quantum.judging import cell_features, class_separation, judge
-from jet_diffusion.quantum.readout import denoising
+from jet_diffusion.quantum.report.judging import cell_features, class_separation, judge
+from jet_diffusion.quantum.report.readout import denoising
 from jet_diffusion.sampling.batches import sample_jets
 from jet_diffusion.workflows.quantum_rows import STEPS, TRAINED, run_of, seconds_of
 
-FLOORS = "floor"
+BASELINE = "baseline"
 """The row of training jets in place of generated ones."""
 
 
@@ -45,9 +45,9 @@ class Jets:
 
 
 def make_row(name: str, seed: int, data: str, out: Path, sample: Jets, iterations: int, jets: int) -> dict[str, Any]:
-    """One row for one seed: figures, and a few jets to look at."""
+    """One row for one seed: results, and a few jets to look at."""
     rng = np.random.default_rng([seed, 7])
-    if name == FLOORS:
+    if name == BASELINE:
         made = sample.train[rng.permutation(len(sample.train))[:jets]]
         return {"figures": judge(sample.test, made, sample.features), "jets": shown(made)}
     if name in MADE_WITHOUT_MODEL:

@@ -13,12 +13,12 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import write_text_atomically
-from jet_diffusion.quantum.judging import class_separation
-from jet_diffusion.quantum.quddpm_report import quddpm_tables
-from jet_diffusion.quantum.readout import readout_costs, starts
-from jet_diffusion.quantum.report_pages import write_pages
+from jet_diffusion.quantum.report.judging import class_separation
+from jet_diffusion.quantum.report.pages import write_pages
+from jet_diffusion.quantum.report.quddpm import quddpm_tables
+from jet_diffusion.quantum.report.readout import readout_costs, starts
 from jet_diffusion.runs import versions
-from jet_diffusion.workflows.quantum_judging import FLOORS, Jets, load_jets, make_row
+from jet_diffusion.workflows.quantum_judging import BASELINE, Jets, load_jets, make_row
 from jet_diffusion.workflows.quantum_rows import STEPS, TRAINED
 
 LABELS = {
@@ -58,7 +58,7 @@ def report(
     first, second = (load_pipeline(out / "runs" / name) for name in ("filter-0", "pqc-0"))
     for pipeline in (first, second):
         pipeline.set_progress_bar_config(disable=True)
-    rows = [(FLOORS, "floor: training jets"), *LABELS.items()]
+    rows = [(BASELINE, "baseline: training jets"), *LABELS.items()]
     content = {
         "heading": {
             "title": "Quantum diffusion of 16x16 jets and its controls",
@@ -87,7 +87,7 @@ def make_rows(
     data: str, out: Path, sample: Jets, *, iterations: int, seeds: int, jets: int, progress: bool = True
 ) -> None:
     """Train and judge the rows that are not there yet, each into a file of its own."""
-    tasks = [(seed, name) for seed in range(seeds) for name in (FLOORS, *LABELS)]
+    tasks = [(seed, name) for seed in range(seeds) for name in (BASELINE, *LABELS)]
     for seed, name in (bar := tqdm(tasks, disable=not progress, unit="row")):
         bar.set_description(f"{name}, seed {seed}")
         file = out / "rows" / f"{name}-{seed}.json"
@@ -98,7 +98,7 @@ def make_rows(
 
 
 def collect(out: Path, name: str, label: str, seeds: int) -> dict[str, Any]:
-    """A row over its seeds: each figure's mean and spread (standard deviation), and all values."""
+    """A row over its seeds: mean and spread (standard deviation) of each result, and all values."""
     found = [json.loads((out / "rows" / f"{name}-{seed}.json").read_text()) for seed in range(seeds)]
     figures = {}
     for key in found[0]["figures"]:

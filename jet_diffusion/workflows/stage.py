@@ -88,7 +88,7 @@ def _write_files(run: RunFolder, pipeline: JetImagePipeline, figures: Figures, w
 
 
 def without_folders(text: str) -> str:
-    """Text with absolute paths cut to their last part: where things lay on a machine is nobody's business."""
+    """Cut absolute paths in a text to their last part, so that it tells nothing of the machine."""
     return re.sub(r"(?<![\w.:/~-])/(?:[^\s\"'/]+/)+([^\s\"'/]+)", r"\1", text)
 
 

@@ -15,8 +15,8 @@ from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.quantum.controls import MADE_WITHOUT_MODEL
-from jet_diffusion.quantum.judging import cell_features, fidelity_mmd, judge, on_crystals, profile_distance
-from jet_diffusion.quantum.readout import denoising, readout_costs
+from jet_diffusion.quantum.report.judging import cell_features, fidelity_mmd, judge, on_crystals, profile_distance
+from jet_diffusion.quantum.report.readout import denoising, readout_costs
 from jet_diffusion.workflows.quantum_judging import load_jets
 from jet_diffusion.workflows.quantum_report import LABELS, report
 from jet_diffusion.workflows.quantum_rows import run_of
@@ -97,7 +97,7 @@ def test_the_report_has_every_row_and_goes_on(folder, tmp_path):
     out = tmp_path / "report"
     AcceleratorState._reset_state(reset_partial_state=True)
     content = report(str(folder), out, iterations=3, seeds=2, jets=40, quddpm=False, progress=False)
-    assert [row["name"] for row in content["rows"]] == ["floor", *LABELS]
+    assert [row["name"] for row in content["rows"]] == ["baseline", *LABELS]
     for row in content["rows"]:
         assert all(len(figure["values"]) == 2 for figure in row["figures"].values())
     again = report(str(folder), out, iterations=3, seeds=2, jets=40, quddpm=False, progress=False)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
-from jet_diffusion.quantum.report_pages import to_markdown as to_quantum_markdown
+from jet_diffusion.quantum.report.pages import to_markdown as to_quantum_markdown
 from jet_diffusion.report.model import MetricResult, Report
 from jet_diffusion.report.render import code_text, markdown_text, one_line, render_markdown, to_html, to_markdown
 

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("numba")
 
-from jet_diffusion.simulation import calorimeter, conversions, particle_flow, tracker
-from jet_diffusion.simulation.detector import Particles, clear, empty_maps, fill
-from jet_diffusion.simulation.geometry import ROW_CENTRES, row_of
-from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
-from jet_diffusion.simulation.propagation import ECAL_FACE
+from jet_diffusion.simulation.detector import calorimeter, conversions, particle_flow, tracker
+from jet_diffusion.simulation.detector.geometry import ROW_CENTRES, row_of
+from jet_diffusion.simulation.detector.kinds import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
+from jet_diffusion.simulation.detector.maps import Particles, clear, empty_maps, fill
+from jet_diffusion.simulation.detector.propagation import ECAL_FACE
 
 NUMBER = 2000
 

@@ -9,6 +9,8 @@ pytest.importorskip("numba")
 pytest.importorskip("pythia8mc")
 pytest.importorskip("fastjet")
 
+from jet_diffusion.simulation.detector.kinds import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
+from jet_diffusion.simulation.detector.particle_flow import reconstruct
 from jet_diffusion.simulation.events import (
     ANY,
     GLUON,
@@ -20,8 +22,6 @@ from jet_diffusion.simulation.events import (
     classify,
 )
 from jet_diffusion.simulation.jets import MATCHING_RADIUS, MAX_ETA, _leading_matched, find_jets
-from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
-from jet_diffusion.simulation.particle_flow import reconstruct
 from jet_diffusion.simulation.pileup import draw_overlay, empty_pool
 from jet_diffusion.simulation.settings import SimulationSettings
 

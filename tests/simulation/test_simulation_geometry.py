@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from jet_diffusion.simulation.geometry import (
+from jet_diffusion.simulation.detector.geometry import (
     BARREL_ROWS,
     COSH_ETA,
     ENDCAP_TOWER_EDGES,
@@ -22,7 +22,7 @@ from jet_diffusion.simulation.geometry import (
     phi_difference,
     row_of,
 )
-from jet_diffusion.simulation.propagation import ECAL_FACE, HCAL_FACE, METRES_PER_GEV, arrive
+from jet_diffusion.simulation.detector.propagation import ECAL_FACE, HCAL_FACE, METRES_PER_GEV, arrive
 
 ETAS = st.floats(-2.99, 2.99)
 PHIS = st.floats(-10, 10)

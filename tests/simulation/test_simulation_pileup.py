@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("numba")
 
 from jet_diffusion.simulation import pileup_cache
-from jet_diffusion.simulation.detector import empty_maps
+from jet_diffusion.simulation.detector.maps import empty_maps
 from jet_diffusion.simulation.pileup import (
     Overlay,
     PileupPool,

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 pytest.importorskip("numba")
 
 from jet_diffusion.schema import ECAL, HCAL, TRACKS
-from jet_diffusion.simulation import images, readout
-from jet_diffusion.simulation.geometry import BARREL_ROWS, COSH_ETA, HB_TOWER_ROWS
+from jet_diffusion.simulation import images
+from jet_diffusion.simulation.detector import readout
+from jet_diffusion.simulation.detector.geometry import BARREL_ROWS, COSH_ETA, HB_TOWER_ROWS
+from jet_diffusion.simulation.detector.readout import read_ecal, read_hcal
 from jet_diffusion.simulation.images import crop, find_seed
-from jet_diffusion.simulation.readout import read_ecal, read_hcal
 
 CENTRE = 140, 180
 """A crystal in the middle of the barrel."""

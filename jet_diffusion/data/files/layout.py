@@ -1,4 +1,4 @@
-"""Where the columns of the schema lie in a file, and whether their values fit; what is missing is said at once."""
+"""Find the columns of the schema in a file, and check their shapes and values."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _is_real(dtype: str) -> bool:
 
 
 def as_single(values: NDArray[Any], name: str, path: Path, first_jet: int = 0) -> NDArray[np.float32]:
-    """Numbers as float32, if it holds them exactly; what is not finite stays so.
+    """Convert numbers to float32 if that loses nothing; values that are not finite stay so.
 
     Raises:
         UserError: They are no real numbers, or float32 would round one; the message has the line that mends it.

@@ -1,4 +1,4 @@
-"""HDF5 can keep its content in other files: find out before anything is read, and refuse unless it is meant.
+"""Find out whether an HDF5 file keeps content in other files, and refuse that unless the user asked for it.
 
 Without this check a file could put any other file of the reader's machine into a dataset, and a virtual dataset
 whose source is missing would read as zeros.
@@ -19,7 +19,7 @@ MAX_LINKS = 16
 
 
 def resolve(file: h5py.File, name: str, follow: bool) -> tuple[Any, list[str]]:
-    """Open an object without leaving the file, or leaving it only where that is meant.
+    """Open an object of a file; one that lies in another file is refused unless links are followed.
 
     Args:
         file: The open file.

@@ -23,7 +23,7 @@ _PIECE, _PIECES = 4 * 2**20, 1024
 
 
 class JetFiles:
-    """Open files of jets, numbered through.
+    """Several open files of jets, read as if they were one.
 
     Args:
         files: The open files; whoever opened them closes them.
@@ -51,7 +51,7 @@ class JetFiles:
 
     @property
     def simulated(self) -> str | None:
-        """What the files that hold simulated jets say of them; None if none does."""
+        """What the files say of their simulated jets; None if they have none."""
         return "; ".join(dict.fromkeys(file.simulated for file in self.files if file.simulated)) or None
 
     @property

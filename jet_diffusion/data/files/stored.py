@@ -52,7 +52,7 @@ class Stored(Protocol):
         """Refuse a column that cannot be read within the limits."""
 
     def band_jets(self, name: str) -> int:
-        """Jets that are read at once whatever is asked for: a row of chunks, or as many as make a slice."""
+        """Number of jets that are always read at once: a row of chunks, or as many jets as fill a slice."""
 
     def column(self, name: str) -> NDArray[Any]:
         """All values of a column."""
@@ -65,7 +65,7 @@ class Stored(Protocol):
 
 
 def count_bytes(number: float) -> str:
-    """A number of bytes for a message."""
+    """Write a number of bytes for a message."""
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
 
 

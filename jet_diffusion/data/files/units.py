@@ -40,7 +40,7 @@ class Unit(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether energies need no conversion."""
         return self.gev == (GEV_PER_UNIT,) * 3 and self.threshold is None
 
     def convert(self, pixels: NDArray[np.floating]) -> tuple[NDArray[np.float32], int, int]:

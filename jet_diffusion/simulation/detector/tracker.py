@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.kinds import ELECTRON
+from jet_diffusion.simulation.detector.kinds import ELECTRON
 
 MAX_ETA = 2.5
 """Acceptance of the tracker (CMS, JINST 3 (2008) S08004)."""

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jet_diffusion.simulation.calorimeter import deposit, deposit_electromagnetic
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.conversions import (
+from jet_diffusion.simulation.detector.calorimeter import deposit, deposit_electromagnetic
+from jet_diffusion.simulation.detector.conversions import (
     MAX_BEND,
     MIN_LEG_ENERGY,
     bend_at_beam,
@@ -17,7 +17,7 @@ from jet_diffusion.simulation.conversions import (
     converts,
     leg_has_track,
 )
-from jet_diffusion.simulation.geometry import (
+from jet_diffusion.simulation.detector.geometry import (
     NUM_COLUMNS,
     NUM_ROWS,
     NUM_TOWER_COLUMNS,
@@ -25,9 +25,9 @@ from jet_diffusion.simulation.geometry import (
     column_of,
     row_of,
 )
-from jet_diffusion.simulation.kinds import PHOTON
-from jet_diffusion.simulation.propagation import ECAL_FACE, arrive
-from jet_diffusion.simulation.tracker import MAX_ETA
+from jet_diffusion.simulation.detector.kinds import PHOTON
+from jet_diffusion.simulation.detector.propagation import ECAL_FACE, arrive
+from jet_diffusion.simulation.detector.tracker import MAX_ETA
 
 
 class Maps(NamedTuple):

@@ -1,4 +1,4 @@
-"""What reading states costs on hardware, how well models denoise, and what other starts do to them."""
+"""The cost of reading states on hardware, how well models denoise, and how they sample from other starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from jet_diffusion.observables.hits import Array
-from jet_diffusion.quantum.judging import judge
+from jet_diffusion.quantum.report.judging import judge
 from jet_diffusion.quantum.states import fidelity, to_states
 
 TIMESTEPS = (100, 300, 500, 700, 900)
@@ -78,7 +78,7 @@ def readout_costs(pipeline: Any, energies: torch.Tensor, labels: torch.Tensor) -
 
 
 def starts(pipelines: dict[str, Any], real: Array, features: dict[str, Array], jets: int) -> list[dict[str, Any]]:
-    """Figures of jets sampled from other states than those trained with.
+    """Results of jets whose sampling starts from other states than in training.
 
     Args:
         pipelines: Name -> model; their schedulers are put back afterwards.

@@ -11,13 +11,13 @@ import math
 
 import numpy as np
 
-from jet_diffusion.simulation.calorimeter import CONSTANT, STOCHASTIC
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.detector import Particles
+from jet_diffusion.simulation.detector.calorimeter import CONSTANT, STOCHASTIC
+from jet_diffusion.simulation.detector.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
+from jet_diffusion.simulation.detector.maps import Particles
+from jet_diffusion.simulation.detector.propagation import ECAL_FACE, METRES_PER_GEV
+from jet_diffusion.simulation.detector.tracker import track_pt
 from jet_diffusion.simulation.events import Events
-from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
-from jet_diffusion.simulation.propagation import ECAL_FACE, METRES_PER_GEV
-from jet_diffusion.simulation.tracker import track_pt
 
 MAX_ETA = 2.6
 """Candidates beyond this are no part of a jet with |eta| < 2."""

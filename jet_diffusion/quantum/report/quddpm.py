@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.observables.hits import Array
-from jet_diffusion.quantum.judging import fidelity_mmd, profile_distance
 from jet_diffusion.quantum.quddpm import (
     QuDDPM,
     QuDDPMSettings,
@@ -23,6 +22,7 @@ from jet_diffusion.quantum.quddpm import (
     judge_ensemble,
     train_quddpm,
 )
+from jet_diffusion.quantum.report.judging import fidelity_mmd, profile_distance
 
 AUTHORS = {
     "n=1": {"fidelity": 0.993, "mmd": 0.0006},
@@ -111,7 +111,7 @@ def quddpm_jets(train: Array, test: Array, count: int = 1000) -> dict[str, Any]:
     mean = np.repeat(small.mean(0)[None], count, axis=0)
     figures = {
         name: {"mmd": fidelity_mmd(held_out, cells), "profile": profile_distance(held_out, cells)}
-        for name, cells in (("C", generated), ("noise", noise), ("mean", mean), ("floor", small[:count]))
+        for name, cells in (("C", generated), ("noise", noise), ("mean", mean), ("baseline", small[:count]))
     }
     lead = {name: cells.max((1, 2)) for name, cells in (("real", held_out), ("C", generated), ("mean", mean))}
     leading = {name: [float(values.mean()), float(values.std())] for name, values in lead.items()}

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.propagation import ECAL_FACE, METRES_PER_GEV
-from jet_diffusion.simulation.tracker import turn_on
+from jet_diffusion.simulation.detector.propagation import ECAL_FACE, METRES_PER_GEV
+from jet_diffusion.simulation.detector.tracker import turn_on
 
 MATERIAL = (0.4, 0.6, 1.6)
 """Radiation lengths in front of the crystals: a + b eta^2, at most c (CMS, JINST 3 (2008) S08004)."""
@@ -28,7 +28,7 @@ MAX_BEND = 0.5
 
 @compiled
 def converts(rng: np.random.Generator, eta: float) -> bool:
-    """Draw whether a photon converts: with 1 - exp(-7/9 X/X0)."""
+    """Draw whether a photon converts; the probability is 1 - exp(-7/9 X/X0)."""
     lengths = min(MATERIAL[2], MATERIAL[0] + MATERIAL[1] * eta * eta)
     return rng.random() < 1 - math.exp(-7 / 9 * lengths)
 

@@ -1,4 +1,4 @@
-"""From energy to what is written of it: the noise, the zero suppression and the selection of hits of CMS in 2012.
+"""Readout: from deposited energy to recorded hits, with noise, zero suppression and hit selection of CMS in 2012.
 
 The images were made from the AOD format (arXiv:1902.08276), which keeps only part of the ECAL's hits: those in
 5x5 crystals about a cluster, and those above a threshold around electron and photon candidates. Both can be seen
@@ -14,7 +14,7 @@ import numpy as np
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.geometry import (
+from jet_diffusion.simulation.detector.geometry import (
     BARREL_ROWS,
     COLUMN_WIDTH,
     COSH_ETA,

@@ -15,7 +15,7 @@ from jet_diffusion.io import write_text_atomically
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.plotting.jets import jet_colours, save_figure
 from jet_diffusion.plotting.style import LINE_COLOURS, styled
-from jet_diffusion.quantum.readout import TIMESTEPS
+from jet_diffusion.quantum.report.readout import TIMESTEPS
 from jet_diffusion.report.render import render_markdown
 from jet_diffusion.report.tables import Table, number
 
@@ -46,7 +46,7 @@ LABEL_WIDTH = 32
 
 
 def write_pages(content: dict[str, Any], folder: Path, real: Array) -> None:
-    """Write the report of `jet_diffusion.commands.quantum_report.report` with its pictures.
+    """Write the report of `jet_diffusion.workflows.quantum_report.report` with its pictures.
 
     Args:
         content: What report.json holds.
@@ -78,7 +78,7 @@ def main_table(content: dict[str, Any]) -> Table:
     for row in content["rows"]:
         figures = row["figures"]
         cells = [number(figures[key]["mean"], figures[key]["spread"]) if key in figures else "" for key in COLUMNS]
-        if row["name"] == "floor":
+        if row["name"] == "baseline":
             cells[-1] = number(content["real_separation"])
         parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
         rows.append((row["label"], parameters, *cells))
@@ -132,7 +132,7 @@ def quddpm_tables(quddpm: dict[str, Any]) -> list[Table]:
 def draw_jets(rows: list[dict[str, Any]], real: Array) -> Figure:
     """A line of jets for each row, real ones first; shares of energy on one logarithmic scale."""
     lines = [("test jets", (real[:6] / real[:6].sum((1, 2), keepdims=True)).tolist())]
-    lines += [(row["label"], row["jets"]) for row in rows if row["name"] != "floor"]
+    lines += [(row["label"], row["jets"]) for row in rows if row["name"] != "baseline"]
     figure = Figure(figsize=(9.2, 0.95 * len(lines)), layout="constrained")
     panels = figure.subplots(len(lines), 6, squeeze=False)
     norm, colours = LogNorm(SMALLEST_SHARE, 1), jet_colours()

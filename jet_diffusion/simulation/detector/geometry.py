@@ -65,7 +65,7 @@ def row_of(eta: float) -> int:
 
 @compiled
 def column_of(phi: float) -> int:
-    """Crystal column of an azimuth given in radians, whatever its turn."""
+    """Crystal column of an azimuth in radians, which may lie outside 0 to 2 pi."""
     return math.floor(phi / COLUMN_WIDTH) % NUM_COLUMNS
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from jet_diffusion.schema import CRYSTALS_PER_TOWER
 from jet_diffusion.simulation.compiled import compiled
-from jet_diffusion.simulation.geometry import HB_TOWER_ROWS, column_of, row_of
-from jet_diffusion.simulation.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
-from jet_diffusion.simulation.propagation import ECAL_FACE, HCAL_FACE, arrive
+from jet_diffusion.simulation.detector.geometry import HB_TOWER_ROWS, column_of, row_of
+from jet_diffusion.simulation.detector.kinds import CHARGED_HADRON, ELECTRON, MUON, PHOTON
+from jet_diffusion.simulation.detector.propagation import ECAL_FACE, HCAL_FACE, arrive
 
 EM_SPOTS = (0.03, 10, 500, 0.92, 0.0042, 0.026)
 """An electromagnetic shower in PbWO4 (Moliere radius 2.2 cm, crystals of 2.2 cm): GeV a spot, fewest and most

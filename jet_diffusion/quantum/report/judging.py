@@ -1,7 +1,7 @@
-"""How jets of 16x16 cells are judged: the main evaluation's observables, and what only states have.
+"""Judge jets of 16x16 cells by the observables of the main evaluation and by measures of quantum states.
 
 The cells' energies are put on the crystals at their centres, so that `jet_diffusion.observables.table` can be
-computed of them. Figures at this resolution must not be mixed with those of full images.
+computed of them. Results at this resolution must not be mixed with those of full images.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def profile_distance(real: Array, generated: Array) -> float:
 
 
 def judge(real: Array, generated: Array, real_features: dict[str, Array] | None = None) -> dict[str, float]:
-    """All figures of generated jets (M, g, g) against real ones (N, g, g).
+    """All results of generated jets (M, g, g) against real ones (N, g, g).
 
     Returns:
         `mmd`; `w1_width`, `w1_lead`, `w1_n_eff` and `w1_mean` (over all of `OBSERVABLES`) in standard deviations of
@@ -102,6 +102,6 @@ def judge(real: Array, generated: Array, real_features: dict[str, Array] | None 
 
 
 def class_separation(features: dict[str, Array], labels: Array, name: str = "n_eff") -> float:
-    """Mean of gluon less quark jets in one observable, in standard deviations of all: what the class changes."""
+    """Mean of gluon jets minus mean of quark jets in one observable, in standard deviations of all jets."""
     values = features[name]
     return float((values[labels == 0].mean() - values[labels == 1].mean()) / values.std())

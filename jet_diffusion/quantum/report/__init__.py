@@ -1,0 +1,1 @@
+"""The quantum report: how its jets are judged, and its tables, pages and pictures."""
