@@ -20,6 +20,7 @@ from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
 from jet_diffusion.plotting.training import plot_history
 from jet_diffusion.renames import flatten
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.sampling.batches import sample_jets
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
@@ -141,22 +142,12 @@ class Monitor:
             count = min(self.settings.sample_jets, len(self.validation))
             rows = np.arange(count)
             with self._averaged_weights(), self.accelerator.autocast():
-                self.pipeline.set_progress_bar_config(disable=True)
-                conditions: dict[str, Any] = {}
-                if self.pipeline.conditioner is not None:
-                    columns: dict[str, Any] = {
-                        "labels": self.validation.labels,
-                        "pt": self.validation.pt,
-                        "m0": self.validation.m0,
-                    }
-                    conditions = {name: column[rows] for name, column in columns.items()}
-                generator = torch.Generator().manual_seed(self.settings.seed)
-                output = self.pipeline(count, **conditions, generator=generator)
-            generated = np.ascontiguousarray(output.images.transpose(0, 3, 1, 2))
+                made = sample_jets(self.pipeline, count, self.validation, seed=self.settings.seed)
+            generated = made.energies.numpy()
             real = self.validation.energies(rows)
             table = quick_table(real, generated)
-            self._record("sample", {"table": table, "clipped_fraction": output.clipped_fraction})
-            labels = conditions["labels"][:SHOWN_JETS] if conditions else None
+            self._record("sample", {"table": table, "clipped_fraction": made.clipped_fraction})
+            labels = self.validation.labels[:SHOWN_JETS] if self.pipeline.conditioner is not None else None
             shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
             figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)
             save_figure(figure, self.run.samples / f"step-{self.state.step:08d}.png")
