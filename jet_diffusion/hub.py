@@ -86,6 +86,7 @@ LOADABLE = {
             "jet_diffusion.quantum.state_denoiser": ["StateDenoiser"],
         }
     ),
+    "first_stage": LazyClasses({"jet_diffusion.pipelines.first_stage": ["FirstStage"]}),
     "conditioner": LazyClasses(
         {
             "jet_diffusion.pipelines.conditioner": ["Conditioner"],
@@ -149,7 +150,12 @@ def load_folder(folder: Path) -> JetImagePipeline:
         raise UserError(f"{folder} is no pipeline: it has no model_index.json")
     index = renamed(read_json_object(index_file), PIPELINE)
     components = {name: _load_component(folder, name, index.get(name)) for name in LOADABLE}
-    missing = [name for name, part in components.items() if part is None and name != "conditioner"]
+    missing = [name for name, part in components.items() if part is None and name not in ("conditioner", "first_stage")]
+    if (components["conditioner"] is None) != (components["first_stage"] is None):
+        raise UserError(
+            f"{index_file}: a conditional model has a conditioner and a first stage. One of a version before 0.2 drew "
+            "its conditions from a table of training jets and has no first stage: train it again"
+        )
     if missing:
         raise UserError(f"{index_file} names no {', '.join(missing)}; it is no jet pipeline")
     for part in components.values():

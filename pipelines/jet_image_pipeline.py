@@ -34,7 +34,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         scheduler: Any scheduler whose alphas are the training ones, with `prediction_type="sample"`.
         representation: Decodes model space into energies.
         denoiser: Turns x_t and the network's output into x_0; knows the training noise schedule.
-        conditioner: Embeds class, pT and mass and draws those that are not given; None if unconditional.
+        conditioner: Embeds class, pT, mass and ring sums for the network; None if unconditional.
+        first_stage: Draws the conditions that are not given; None if unconditional.
         provenance: One line on the jets it was trained on, repeated wherever the model is shown.
         step_power: Timesteps fall as (1 - i / steps)^step_power, where the scheduler lets us choose them: above 1 they
             lie closer at low noise, where the energies of hits are settled. 1 spreads them as the scheduler does.
@@ -43,7 +44,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             as real ones do; none by default.
     """
 
-    _optional_components = ["conditioner"]  # noqa: RUF012
+    _optional_components = ["conditioner", "first_stage"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         representation: SchedulerMixin,
         denoiser: ModelMixin,
         conditioner: ModelMixin | None,
+        first_stage: ModelMixin | None = None,
         provenance: str = "",
         step_power: float = 1.0,
         default_steps: int = 25,
@@ -59,7 +61,12 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(
-            unet=unet, scheduler=scheduler, representation=representation, denoiser=denoiser, conditioner=conditioner
+            unet=unet,
+            scheduler=scheduler,
+            representation=representation,
+            denoiser=denoiser,
+            conditioner=conditioner,
+            first_stage=first_stage,
         )
         self.register_to_config(
             provenance=provenance, step_power=step_power, default_steps=default_steps, moment_guidance=moment_guidance
@@ -302,7 +309,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         if self.conditioner is None:
             unknown = torch.full((count,), float("nan"))
             return torch.full((count,), -1), unknown, unknown, torch.zeros(count, 0)
-        return self.conditioner.draw(generators, *given, ring_sums)
+        return self.first_stage.draw(generators, *given, ring_sums)
 
     def _ring_sums_of(self, energies: torch.Tensor) -> torch.Tensor | None:
         if self.conditioner is None or not self.conditioner.num_ring_sums:

@@ -38,7 +38,8 @@ def small_settings(folder, run, *options):
 
 def small_pipeline(folder, *options, perturb=True):
     """A pipeline of random weights; a fresh one's last layer is zero, so it is moved unless told otherwise."""
-    pipeline = build_pipeline(small_settings(folder, "unused", *options), JetDataset.load(folder, "train"))
+    jets = JetDataset.load(folder, "train")
+    pipeline = build_pipeline(small_settings(folder, "unused", *options), jets, train_first_stage=False)
     if perturb:
         torch.manual_seed(1)
         torch.nn.init.normal_(pipeline.unet.conv_out.weight, std=0.02)

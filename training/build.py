@@ -18,13 +18,14 @@ from jet_diffusion.errors import UserError
 from jet_diffusion.hub import LOADABLE, training_scheduler
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDenoiser
+from jet_diffusion.pipelines.first_stage import Conditions
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.notebook_baselines import BASELINES, BaselineNetwork
 from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import HitValueMap
-from jet_diffusion.training.fit import fit_conditioner, fit_representation, fit_spike_and_slab
+from jet_diffusion.training.fit import fit_conditioner, fit_first_stage, fit_representation, fit_spike_and_slab
 from jet_diffusion.training.quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 
@@ -82,8 +83,16 @@ class TrainedModule(nn.Module):
         return self.denoiser(self.unet, x_t, timesteps, embedding, known, previous_x0)
 
 
-def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipeline:
+def build_pipeline(
+    settings: TrainSettings, jets: JetDataset, *, train_first_stage: bool = True, progress: bool = False
+) -> JetImagePipeline:
     """The pipeline before the first step: everything fitted on training jets, weights by the seed.
+
+    Args:
+        settings: Of the run.
+        jets: Training jets.
+        train_first_stage: Whether to train the first stage, which takes a minute.
+        progress: Whether to show bars.
 
     Raises:
         UserError: If the noise schedule leaves signal at T, or the jets do not fit the representation.
@@ -93,7 +102,7 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     check_signal_at_end(scheduler.alphas_cumprod, settings.noise.allow_signal_at_T)
     if settings.representation.name == "JetAmplitudeEncoder":
         batches = energy_batches(jets, REPRESENTATION_JETS)
-        return build_quantum_pipeline(settings, jets, noise, batches)
+        return build_quantum_pipeline(settings, jets, noise, batches, train_first_stage=train_first_stage)
     if "quantum" in (settings.unet.network.split("_")[0], settings.sampling.scheduler):
         raise UserError("quantum networks and schedulers need representation.name: JetAmplitudeEncoder")
     representation = build_representation(settings, jets)
@@ -103,18 +112,21 @@ def build_pipeline(settings: TrainSettings, jets: JetDataset) -> JetImagePipelin
     if isinstance(denoiser, SpikeAndSlabDenoiser):
         for parameter in unet.conv_out.parameters():
             nn.init.zeros_(parameter)
-    conditioner = None
+    conditioner = first_stage = None
     if settings.unet.conditioning != "none":
         labels, pt, m0 = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
         ring_sums = all_ring_sums(jets, representation) if settings.unet.conditioning == "rings" else None
         width = 4 * unet.config.block_out_channels[0]
         conditioner = fit_conditioner(Conditioner, labels, pt, m0, ring_sums, embedding_dim=width)
+        conditions = Conditions(labels, pt, m0, torch.zeros(len(labels), 0) if ring_sums is None else ring_sums)
+        first_stage = fit_first_stage(conditions, settings.seed, train=train_first_stage, progress=progress)
     pipeline = JetImagePipeline(
         unet=unet,
         scheduler=make_scheduler(settings.sampling.scheduler, scheduler.config),
         representation=representation,
         denoiser=denoiser,
         conditioner=conditioner,
+        first_stage=first_stage,
         provenance=jets.simulated or "",
         step_power=STEP_POWER if isinstance(denoiser, SpikeAndSlabDenoiser) else 1.0,
         default_steps=settings.sampling.steps,

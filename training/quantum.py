@@ -10,6 +10,7 @@ from diffusers import ModelMixin
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
+from jet_diffusion.pipelines.first_stage import Conditions
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.quantum.class_conditioning import ClassConditioner
 from jet_diffusion.quantum.encoding import JetAmplitudeEncoder
@@ -18,7 +19,7 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
-from jet_diffusion.training.fit import fit_conditioner
+from jet_diffusion.training.fit import fit_conditioner, fit_first_stage
 from jet_diffusion.training.settings import TrainSettings
 
 CNN_WIDTH, HYBRID_WIDTH = 9, 16
@@ -31,7 +32,12 @@ NETWORKS = ("quantum_filter", "quantum_hybrid", "quantum_cnn")
 
 
 def build_quantum_pipeline(
-    settings: TrainSettings, jets: JetDataset, noise: dict[str, Any], batches: Iterator[torch.Tensor]
+    settings: TrainSettings,
+    jets: JetDataset,
+    noise: dict[str, Any],
+    batches: Iterator[torch.Tensor],
+    *,
+    train_first_stage: bool = True,
 ) -> QuantumJetPipeline:
     """The pipeline before the first step; the filter starts from the training jets' mean images.
 
@@ -40,6 +46,7 @@ def build_quantum_pipeline(
         jets: The training split.
         noise: Configuration of the noise schedule.
         batches: Energies of jets to fit the encoder on.
+        train_first_stage: Whether to train the first stage.
 
     Raises:
         UserError: If the settings do not go together, or the scheduler does not suit.
@@ -53,10 +60,11 @@ def build_quantum_pipeline(
     network = build_network(settings, encoder, noise)
     if isinstance(network, QuantumFilterDenoiser):
         network.initialise(images)
-    conditioner = None
+    conditioner = first_stage = None
     if settings.unet.conditioning != "none":
         labels, pt, m0 = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
         conditioner = fit_conditioner(ClassConditioner, labels, pt, m0, ring_sums, embedding_dim=1)
+        first_stage = fit_first_stage(Conditions(labels, pt, m0, ring_sums), settings.seed, train=train_first_stage)
     # The prediction type is named, or other schedulers' from_config would take their own default.
     scheduler = QuantumChannelScheduler(**noise, unravelling=options.unravelling, prediction_type="sample")
     if settings.sampling.scheduler != "quantum":
@@ -67,6 +75,7 @@ def build_quantum_pipeline(
         representation=encoder,
         denoiser=StateDenoiser(noise_schedule=noise, unravelling=options.unravelling),
         conditioner=conditioner,
+        first_stage=first_stage,
         provenance=jets.simulated or "",
         step_power=1.0,
         default_steps=settings.sampling.steps,

@@ -63,7 +63,8 @@ def train(settings: TrainSettings) -> RunFolder:
     jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
     validation = JetDataset.load(settings.data, "validation")
     if settings.dry_run:
-        accelerator.print(describe(settings, accelerator, jets, build_pipeline(settings, jets)))
+        pipeline = build_pipeline(settings, jets, train_first_stage=False)
+        accelerator.print(describe(settings, accelerator, jets, pipeline))
         return run
     pipeline = begin_or_resume(settings, accelerator, run, jets)
     state = make_state(settings, pipeline)
@@ -99,7 +100,7 @@ def begin_or_resume(
                 check_same_run(settings, run, jets)
                 run.update_config(settings_as_dict(settings))
             else:
-                pipeline = build_pipeline(settings, jets)
+                pipeline = build_pipeline(settings, jets, progress=True)
                 if settings.init_from:
                     start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
                 pipeline.save_pretrained(run.initial)

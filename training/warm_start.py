@@ -20,12 +20,14 @@ def start_from(pipeline: JetImagePipeline, trained: JetImagePipeline) -> None:
         UserError: If the pipelines differ in a component, a chosen setting, or the name or shape of a weight.
     """
     for name in ("representation", "denoiser"):
-        new, old = ({k: part.config.get(k) for k in CHOSEN} for part in (getattr(p, name) for p in (pipeline, trained)))
-        if type(getattr(pipeline, name)) is not type(getattr(trained, name)) or json.dumps(new) != json.dumps(old):
+        parts = getattr(pipeline, name), getattr(trained, name)
+        new, old = (json.dumps({k: part.config.get(k) for k in CHOSEN}, sort_keys=True) for part in parts)
+        if type(parts[0]) is not type(parts[1]) or new != old:
             raise UserError(f"the weights to start from were trained with another {name}: {old}, not {new}")
     for part in [part for part in ("unet", "denoiser", "conditioner") if getattr(pipeline, part) is not None]:
         load_tensors(trained_tensors(getattr(pipeline, part)), trained_tensors(getattr(trained, part)))
     if pipeline.conditioner is not None:
         fitted = {name: value for name, value in trained.conditioner.config.items() if name.startswith("log_")}
         pipeline.conditioner.register_to_config(**fitted)
-    pipeline.register_modules(representation=trained.representation, denoiser=trained.denoiser)
+    fitted_parts = ("representation", "denoiser", "first_stage")
+    pipeline.register_modules(**{name: getattr(trained, name) for name in fitted_parts})

@@ -68,7 +68,7 @@ def main() -> None:
     with dataset_folder(options.data) as data:
         settings = training_settings(options, data, f"--batch_size={options.batch_size}", "--max_steps=1000000")
         jets = JetDataset.load(data, "train")
-        pipeline = build_pipeline(settings, jets)
+        pipeline = build_pipeline(settings, jets, train_first_stage=False)
         loop = TrainingLoop(settings, accelerator, pipeline, make_state(settings, pipeline), jets)
         positions = iter(loop.loader.batch_sampler)
         parts = loader_parts(loop.loader.dataset, [next(positions) for _ in range(20)])

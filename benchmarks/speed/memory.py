@@ -39,7 +39,7 @@ def measure(options: argparse.Namespace) -> None:
     more = [f"--batch_size={size}", checkpointing, "--max_steps=1000000"]
     settings = training_settings(options, options.data, *more)
     jets = JetDataset.load(options.data, "train")
-    pipeline = build_pipeline(settings, jets)
+    pipeline = build_pipeline(settings, jets, train_first_stage=False)
     loop = TrainingLoop(settings, accelerator, pipeline, make_state(settings, pipeline), jets)
     with suppress(OSError, AttributeError):  # elsewhere than on Linux with glibc the fit's memory is counted too
         ctypes.CDLL(None).malloc_trim(0)

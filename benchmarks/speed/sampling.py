@@ -49,7 +49,7 @@ def our_pipeline(options: argparse.Namespace) -> JetImagePipeline:
         return load_pipeline(options.model)
     with dataset_folder(options.data) as data:
         settings = training_settings(options, data)
-        return build_pipeline(settings, JetDataset.load(data, "train"))
+        return build_pipeline(settings, JetDataset.load(data, "train"), train_first_stage=False)
 
 
 def unguided(pipeline: JetImagePipeline) -> JetImagePipeline:

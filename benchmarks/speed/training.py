@@ -61,7 +61,7 @@ GROUPS = {
 
 def our_loop(settings: TrainSettings, accelerator: Accelerator, jets: JetDataset) -> TrainingLoop:
     """The loop of a fresh run, which writes nothing."""
-    pipeline = build_pipeline(settings, jets)
+    pipeline = build_pipeline(settings, jets, train_first_stage=False)
     return TrainingLoop(settings, accelerator, pipeline, make_state(settings, pipeline), jets)
 
 

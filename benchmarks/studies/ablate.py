@@ -33,7 +33,15 @@ from jet_diffusion.schema import CHANNELS
 
 ROOT = Path(__file__).parents[2]
 
-METRICS = {"mean_w1": "mean W1", "fpd": "FPD", "auc_observables": "AUC", "validation": "validation loss"}
+METRICS = {
+    "mean_w1": "mean W1",
+    "fpd": "FPD",
+    "auc_observables": "AUC",
+    "mean_w1_image": "mean W1, image only",
+    "fpd_image": "FPD, image only",
+    "auc_image": "AUC, image only",
+    "validation": "validation loss",
+}
 """Columns with an error over the base's seeds; of all of them less is better."""
 
 LAST_WORDS = 500

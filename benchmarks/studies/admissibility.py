@@ -37,7 +37,7 @@ def main() -> None:
         cells = []
         for first, second in pairs.values():
             size = min(arguments.size, len(first) // 2, len(second))
-            draws = 5 if metric.name == "auc_observables" else 10
+            draws = 5 if metric.name.startswith("auc") else 10
             found = estimate(metric.compute, first.observables, second.observables, rng, size=size, draws=draws)
             cells.append(f"{found.significance:.1f}")
         print(f"{metric.label:<28}" + "".join(f"{cell:>16}" for cell in cells), flush=True)

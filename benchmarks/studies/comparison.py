@@ -24,7 +24,7 @@ PAIRS = 64
 LEAST_FOR_AUC = 200
 """Jets a side below which the classifier learns nothing, so that its AUC of .5 would praise the worst generator."""
 
-DISTANCES = ("fpd", "mean_w1", "auc_observables")
+DISTANCES = ("fpd", "fpd_image", "mean_w1", "mean_w1_image", "auc_observables", "auc_image")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def judge(candidate: Candidate, real: JetSample, training: JetSample, *, draws: 
             row[f"{name}_{channel}"] = float(means[0] / means[1])
     finite = bool(np.isfinite(made.observables).all())
     for name in DISTANCES if finite else ():
-        if name == "auc_observables" and size < LEAST_FOR_AUC:
+        if name.startswith("auc") and size < LEAST_FOR_AUC:
             continue
         rng = np.random.default_rng(seed)
         found = estimate(HEADLINE[name].compute, real.observables, made.observables, rng, size=size, draws=draws)

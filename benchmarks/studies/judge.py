@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.comparison import Candidate, judge
+from benchmarks.studies.comparison import DISTANCES, Candidate, judge
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.hub import load_pipeline
@@ -88,7 +88,7 @@ def in_short(row: dict[str, Any]) -> dict[str, Any]:
     ratios = {name: "/".join(f"{row[f'{name}_{c}']:.3f}" for c in CHANNELS) for name in ("occupancy", "energy")}
     results = {
         name: f"{row[name]:.3f}+-{row[f'{name}_error']:.3f} ({row[f'{name}_baseline']:.3f})"
-        for name in ("mean_w1", "fpd", "auc_observables")
+        for name in DISTANCES
         if name in row
     }
     worst = dict(sorted(row["w1"].items(), key=lambda item: -item[1])[:WORST])

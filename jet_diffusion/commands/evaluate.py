@@ -28,7 +28,8 @@ class Options:
         size: Jets on each side of a comparison.
         seed: Seed of the sampling and of the choice of jets.
         jobs: Processes for the classifiers.
-        classifiers: Classifiers that try to tell generated from real jets; none if you name none.
+        classifiers: Classifiers that try to tell generated from real jets; none if you name none. image comes along
+            with observables.
         tagger: Train quark/gluon taggers on real and on generated jets, and compare them.
         training: HDF5 file or dataset of training jets, to measure whether the model memorised them.
         training_split: Split of these training jets, if they are a dataset.
@@ -52,7 +53,7 @@ class Options:
     size: int = 5_000
     seed: int = 0
     jobs: int = 1
-    classifiers: list[Literal["observables", "voxels", "resnet", "convnextv2"]] = field(
+    classifiers: list[Literal["observables", "image", "voxels", "resnet", "convnextv2"]] = field(
         default_factory=lambda: ["observables", "voxels"]
     )
     tagger: bool = False

@@ -11,6 +11,7 @@ GOALS = {
     "w1_inside_band": Goal(low=0.9),
     "w1_outside_simultaneous": Goal(high=0),
     "auc_observables": Goal(high=0.55),
+    "auc_image": Goal(high=0.55),
     "auc_voxels": Goal(high=0.55),
     "auc_resnet": Goal(high=0.65),
     "auc_convnextv2": Goal(high=0.65),

@@ -24,12 +24,17 @@ from jet_diffusion.report.model import MetricResult
 
 REAL_HALVES = "real halves"
 
-PERTURBATION_SEEDS = {"observables": SEEDS, "voxels": 2, "resnet": 2, "convnextv2": 2}
+PERTURBATION_SEEDS = {"observables": SEEDS, "image": SEEDS, "voxels": 2, "resnet": 2, "convnextv2": 2}
 """Repetitions for each known perturbation; fewer where a training takes long."""
+
+INPUTS = {"image": "observables, image only"}
+"""What a classifier sees, where its name does not say it."""
 
 
 def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: int, jobs: int) -> None:
     """Train each classifier to tell generated from real jets, and perturbed real jets from real ones.
+
+    The classifier `image` comes along with `observables`.
 
     Args:
         result: evaluation to add to.
@@ -45,6 +50,8 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
     unknown = [name for name in classifiers if name not in CLASSIFIERS]
     if unknown:
         raise UserError(f"no classifier {unknown[0]!r}; there are {', '.join(CLASSIFIERS)}")
+    if "observables" in classifiers and "image" not in classifiers:
+        classifiers = [*classifiers, "image"]
     reason = _reason_against(result)
     if reason:
         for name in classifiers:
@@ -52,7 +59,7 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
         return
     changed = {name: perturb(name, result.second, seed) for name in PERTURBATIONS} if classifiers else {}
     others = {"generated": result.generated, REAL_HALVES: result.second, **changed}
-    if "observables" in classifiers:
+    if "image" in classifiers:
         for sample in changed.values():
             _ = sample.observables
     tasks = [(name, other) for name in classifiers for other in others]
@@ -94,7 +101,7 @@ def _add(result: Evaluation, name: str, outcome: TwoSampleOutcome) -> None:
     report.add(
         MetricResult(
             f"auc_{name}",
-            f"AUC, classifier on {name}",
+            f"AUC, classifier on {INPUTS.get(name, name)}",
             "classifiers",
             outcome.test.auc,
             outcome.test.error,

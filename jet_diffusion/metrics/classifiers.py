@@ -25,6 +25,7 @@ from jet_diffusion.metrics.networks import (
 )
 from jet_diffusion.metrics.two_sample import Classifier, Labelled
 from jet_diffusion.observables.hits import Array
+from jet_diffusion.observables.table import IMAGE_ONLY
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class ObservableClassifier:
-    """Gradient boosting on the table of observables ("high level")."""
+    """Gradient boosting on the table of observables ("high level"), or on some of its columns."""
 
     name: str = "observables"
     description: str = "histogram gradient boosting on all observables, stopped early"
     max_iter: int = 300
+    columns: Array | None = None
 
     def prepare(self, sample: JetSample) -> Array:
         """(N, K) observables."""
-        return sample.observables
+        return sample.observables if self.columns is None else sample.observables[:, self.columns]
 
     def stack(self, parts: list[Array]) -> Array:
         """Join along the jets."""
@@ -136,6 +138,11 @@ class ImageClassifier(_TowerClassifier):
 
 CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
     "observables": ObservableClassifier,
+    "image": lambda: ObservableClassifier(
+        "image",
+        "histogram gradient boosting on the observables that the first stage does not fix, stopped early",
+        columns=IMAGE_ONLY,
+    ),
     "voxels": VoxelClassifier,
     "resnet": ImageClassifier,
     "convnextv2": lambda: ImageClassifier(
@@ -144,4 +151,4 @@ CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
         convnext_config,
     ),
 }
-"""Name -> constructor; the first two are cheap, the others classify images."""
+"""Name -> constructor; the first three are cheap, the others classify images."""

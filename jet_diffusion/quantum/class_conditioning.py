@@ -14,18 +14,15 @@ from jet_diffusion.pipelines.conditioner import Conditioner
 class ClassConditioner(Conditioner):
     """Embeds the class as +1 (quark) or -1 (gluon), or a learned number where it is hidden.
 
-    The table of training jets holds their energies, too: a jet's is drawn from the training jets of its class (of like
-    pT and mass, where those are asked for), and the state is scaled to it.
+    pT, mass and energies are drawn by the first stage, and the state is scaled to them.
 
     Args:
-        num_rows: Training jets in the table.
         settings: Standardisations, as in `Conditioner`; the embedding is always one number.
     """
 
     @register_to_config
     def __init__(
         self,
-        num_rows: int,
         embedding_dim: int = 1,
         log_pt_mean: float = 0.0,
         log_pt_std: float = 1.0,
@@ -37,7 +34,6 @@ class ClassConditioner(Conditioner):
     ) -> None:
         super().__init__(
             embedding_dim=embedding_dim,
-            num_rows=num_rows,
             log_pt_mean=log_pt_mean,
             log_pt_std=log_pt_std,
             log_m0_mean=log_m0_mean,

@@ -14,15 +14,15 @@ class QuantumJetPipeline(JetImagePipeline):
     """A `JetImagePipeline` whose images are states: the representation is a `JetAmplitudeEncoder`.
 
     Sampling starts from the states of the scheduler's `start` (Haar-random by default). Class, pT, mass and energies
-    that are not given are drawn from the training jets', the energies given the class; the model sees the class alone,
+    that are not given are drawn by the first stage; the model sees the class alone,
     and decoded jets are scaled to their energies. Images are 125x125, but all their structure is that of 16x16 cells:
     `to_cells` gives those.
     """
 
     note = (
         "A simulated quantum model: jets are states of qubits, of far fewer cells than the images have crystals, and "
-        "what lies below a cell is not modelled. The model knows a jet's class alone; pT, mass and energies are drawn "
-        "from training jets of that class and the states scaled to them. No advantage over classical models is claimed."
+        "what lies below a cell is not modelled. The circuit knows a jet's class alone; a classical network draws pT, "
+        "mass and energies, and the states are scaled to them. No advantage over classical models is claimed."
     )
     """Said on the model's card."""
 

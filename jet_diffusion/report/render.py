@@ -23,9 +23,12 @@ from jet_diffusion.report.tables import number, tables, verdict
 
 TILES = (
     "fpd",
+    "fpd_image",
     "kpd",
     "mean_w1",
+    "mean_w1_image",
     "auc_observables",
+    "auc_image",
     "auc_voxels",
     "auc_resnet",
     "auc_convnextv2",

@@ -48,7 +48,6 @@ def make_model_card(
             pt_range=_pt_range(pipeline),
             rings=_rings(pipeline),
             guided=pipeline.config.moment_guidance is not None,
-            rows="" if pipeline.conditioner is None else f"{pipeline.conditioner.config.num_rows:,}",
             fingerprint=dataset["fingerprint"],
         )
     )
@@ -101,7 +100,7 @@ def _rings(pipeline: JetImagePipeline) -> str:
 
 
 def _pt_range(pipeline: JetImagePipeline) -> str:
-    if pipeline.conditioner is None:
+    if pipeline.first_stage is None:
         return "unknown"
-    _, pt, _ = pipeline.conditioner.table()
-    return f"{pt.min().item():.0f} to {pt.max().item():.0f}"
+    low, high = pipeline.first_stage.limits()[0].tolist()
+    return f"{low:.0f} to {high:.0f}"

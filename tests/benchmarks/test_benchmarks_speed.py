@@ -55,17 +55,17 @@ def test_operations_are_counted_once(benchmarks):
 
 
 def test_a_tilted_model_is_timed_without_its_tilt_too(benchmarks, converted_folder):
-    from benchmarks.speed.sampling import NO_TILT, our_ddpm, untilted
+    from benchmarks.speed.sampling import NO_GUIDANCE, our_ddpm, unguided
 
     model = small_pipeline(converted_folder)
     tilted = JetImagePipeline(**model.components, step_power=1.5, moment_guidance=tilt(0.5))
-    plain = untilted(tilted)
+    plain = unguided(tilted)
     assert plain.config.moment_guidance is None
     assert plain.config.step_power == 1.5
     assert tilted.config.moment_guidance == tilt(0.5)
     solver = tilted.scheduler
     slow = our_ddpm(tilted, 1, 2, nullcontext)
-    assert slow.name.endswith(NO_TILT)
+    assert slow.name.endswith(NO_GUIDANCE)
     assert slow.work() == pytest.approx(0.002)
     assert tilted.scheduler is solver
 

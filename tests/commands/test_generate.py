@@ -137,8 +137,9 @@ def test_the_networks_precision_can_be_chosen_and_is_recorded(model, tmp_path):
 
 def test_processes_that_do_not_know_of_one_another_are_refused(model, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it; accelerate without a GPU takes no notice
-    with pytest.raises(ValueError, match="2 processes were launched"):
+    with pytest.raises(ValueError, match=r"2 processes were launched|MASTER_ADDR"):  # by us; by older accelerates
         cli.run("generate", [str(model), str(tmp_path / "jets.hdf5"), "--num-jets=2"])
+    AcceleratorState._reset_state(reset_partial_state=True)
     assert not list(tmp_path.iterdir())
 
 

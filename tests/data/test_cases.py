@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Jets, same_bits
 
-from jet_diffusion.commands.inspect import main as inspect
+from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.checks import JetCheck
 from jet_diffusion.data.convert import convert
@@ -87,7 +87,7 @@ def test_what_cannot_be_right_is_refused_and_leaves_nothing(columns, put, tmp_pa
     assert [item.name for item in tmp_path.iterdir()] == ["jets.hdf5"]
     with pytest.raises(ValueError, match=message):
         load_jets(path, None, np.random.default_rng(0))
-    inspect([str(path), "--out", str(tmp_path / "pictures")])
+    cli.run("inspect", [str(path), "--out", str(tmp_path / "pictures")])
     assert "  refused" in capsys.readouterr().out
 
 
@@ -136,7 +136,7 @@ def test_what_is_odd_is_said_by_inspect_and_on_the_card(columns, put, tmp_path, 
     path = put(columns)
     metadata = convert(path, tmp_path / "out", workers=1)
     assert any(_matches(message, finding["text"]) for finding in metadata["findings"])
-    inspect([str(path), "--out", str(tmp_path / "pictures")])
+    cli.run("inspect", [str(path), "--out", str(tmp_path / "pictures")])
     assert _matches(message, capsys.readouterr().out)
 
 

@@ -11,7 +11,7 @@ from conftest import Jets, same_bits
 from datasets import load_dataset
 from fakehub import FakeHub
 
-from jet_diffusion.commands.convert import main
+from jet_diffusion import cli
 from jet_diffusion.data import convert as conversion
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert, push
@@ -164,7 +164,9 @@ def test_bad_arguments_are_refused_before_any_work(tmp_path, jets, write_file):
 
 def test_the_command_converts_and_says_what_it_did(tmp_path, capsys):
     out = tmp_path / "out"
-    main([str(sample_path()), str(out), "--max-jets", "200", "--seed", "3", "--val", "0.2", "--test", "0.2"])
+    cli.run(
+        "convert", [str(sample_path()), str(out), "--max-jets", "200", "--seed", "3", "--val", "0.2", "--test", "0.2"]
+    )
     text = capsys.readouterr().out
     assert "NOT COLLISION DATA: Simulated stand-in jets" in text
     assert "duplicate images: 0" in text

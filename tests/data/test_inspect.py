@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jet_diffusion.commands.inspect import main
+from jet_diffusion import cli
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.inspect import describe_energies, tally_energies
 from jet_diffusion.schema import CHANNEL_LABELS
@@ -62,7 +62,7 @@ def test_empty_channels_and_a_lone_class_are_told(jets, write_file):
 
 def test_the_command_prints_and_draws(jets, write_file, tmp_path, capsys):
     path = write_file(jets, attrs={"simulated": "a toy"}, chunks=(32, 125, 125, 3), compression="lzf")
-    main([str(path), "--out", str(tmp_path / "pictures")])
+    cli.run("inspect", [str(path), "--out", str(tmp_path / "pictures")])
     text = capsys.readouterr().out
     assert "*** NOT COLLISION DATA: a toy ***" in text
     assert "(32, 125, 125, 3)" in text
@@ -75,5 +75,5 @@ def test_the_command_prints_and_draws(jets, write_file, tmp_path, capsys):
 
 
 def test_real_files_are_not_called_simulated(jets, write_file, tmp_path, capsys):
-    main([str(write_file(jets)), "--out", str(tmp_path), "--max-jets", "10"])
+    cli.run("inspect", [str(write_file(jets)), "--out", str(tmp_path), "--max-jets", "10"])
     assert "NOT COLLISION DATA" not in capsys.readouterr().out

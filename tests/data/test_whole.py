@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jet_diffusion.commands.convert import main
+from jet_diffusion import cli
 from jet_diffusion.data import convert as conversion
 from jet_diffusion.data import folder as folders
 from jet_diffusion.data.bundled import sample_path
@@ -174,9 +174,9 @@ def test_another_file_is_not_pushed_in_place_of_the_one_named(jets, write_file, 
     jets.pt[3] += 1
     other = write_file(jets, "other.hdf5")
     with pytest.raises(ValueError, match=r"out was converted otherwise: source was 'jets\.hdf5'"):
-        main([str(other), str(tmp_path / "out"), "--push-to", "user/jets"])
+        cli.run("convert", [str(other), str(tmp_path / "out"), "--push-to", "user/jets"])
     with pytest.raises(ValueError, match="out was converted otherwise: seed was 0 and is now 3"):
-        main([str(source), str(tmp_path / "out"), "--seed", "3", "--push-to", "user/jets"])
+        cli.run("convert", [str(source), str(tmp_path / "out"), "--seed", "3", "--push-to", "user/jets"])
 
 
 def test_text_from_a_file_is_harmless_on_the_card(jets, write_file, tmp_path):

@@ -35,7 +35,8 @@ def test_a_perfect_generator_meets_the_goals(perfect):
     missed = [found.name for found in perfect.report.results if found.met is False]
     assert missed == []
     assert perfect.report.notices == []
-    for name in ("fpd", "mean_w1", "sliced_w1", "precision_recall", "density_coverage", "auc_observables"):
+    both = ("fpd", "fpd_image", "mean_w1", "mean_w1_image", "auc_observables", "auc_image")
+    for name in (*both, "sliced_w1", "precision_recall", "density_coverage"):
         found = perfect.report.result(name)
         assert abs(found.value - found.baseline) < 4 * np.hypot(found.error, found.baseline_error), name
         assert found.size == SIZE
@@ -57,7 +58,7 @@ def test_the_report_has_every_result_or_says_why_not(perfect):
         "auc_observables",
     } <= there
     assert {"observables", "perturbations", "closure", "integrity", "roc"} <= set(perfect.report.tables)
-    assert len(perfect.report.tables["perturbations"]) == 6
+    assert len(perfect.report.tables["perturbations"]) == 12  # six of each classifier on observables
 
 
 @pytest.mark.parametrize("control", ["pixel-shuffled", "wrong class"])

@@ -37,11 +37,12 @@ def test_every_headline_metric_sees_every_control(samples, metric):
     for control, pair in samples.items():
         real, other = (sample.observables for sample in pair)
         rng = np.random.default_rng(2)
-        draws = 5 if metric == "auc_observables" else 10  # it trains a classifier in each
+        draws = 5 if metric.startswith("auc") else 10  # it trains a classifier in each
         found = estimate(HEADLINE[metric].compute, real, other, rng, size=size_of(pair), draws=draws)
         significance[control] = found.significance
     assert abs(significance.pop("independent")) < SIGNIFICANT
-    blind = [control for control, value in significance.items() if value < SIGNIFICANT]
+    declared = HEADLINE[metric].blind_to
+    blind = [control for control, value in significance.items() if value < SIGNIFICANT and control not in declared]
     assert not blind, f"{metric} is blind to {blind}: {significance}"
 
 

@@ -62,7 +62,7 @@ def test_the_command_saves_what_transformers_loads(stand_in, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {
         "README.md",
         "config.json",
-        "jet_tagger.py",
+        "jet_image_processor.py",
         "model.safetensors",
         "preprocessor_config.json",
         "scores.json",

@@ -191,7 +191,7 @@ def test_saving_keeps_it_to_the_bit_in_any_precision(representation, jets, tmp_p
     for again in (SpikeAndSlabDenoiser.from_pretrained(tmp_path), denoiser.to(torch.bfloat16)):
         assert torch.equal(again.marginal(x_t, timesteps), before)
         assert again.unet_channels() == denoiser.unet_channels()
-    again = SpikeAndSlabDenoiser.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    again = SpikeAndSlabDenoiser.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     assert torch.equal(again.marginal(x_t, timesteps), before)
 
 

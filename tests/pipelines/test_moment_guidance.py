@@ -94,7 +94,7 @@ def test_the_shift_is_the_gradient_of_the_exponent(pipeline):
     denoiser, conditioner = pipeline.denoiser, pipeline.conditioner
     timesteps = torch.tensor([600, 600])
     alpha, sigma = denoiser.noise_level(timesteps)
-    drawn = conditioner.draw([seeded(1), seeded(2)], None, None, None, None)
+    drawn = pipeline.first_stage.draw([seeded(1), seeded(2)])
     inputs = (conditioner(*drawn), drawn[3], None)
     x_t = torch.randn(2, *pipeline.representation.shape, generator=seeded())
     output, shift = guide(denoiser, pipeline.unet, x_t, timesteps, *inputs)
