@@ -101,7 +101,7 @@ jets() {
 
 train() {
   SHOW=12 step "train for $TRAIN_SECONDS s" timeout --kill-after=20 "$TRAIN_SECONDS" \
-    "${JET[@]}" train --config "$CONFIG" --data "$JETS" --run_dir "$RUN" \
+    "${JET[@]}" train --config "$CONFIG" --data "$JETS" --run-dir "$RUN" \
     ${INIT_FROM:+--init_from "$INIT_FROM"} "${TRAINING[@]}"
   local status=$?
   [ $status = 0 ] || [ $status = 124 ] || [ $status = 137 ] # the time was up: the next call goes on

@@ -97,8 +97,8 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
 
         Args:
             num_jets: How many; by default as many as conditions are given, or one.
-            labels: 0 or "gluon", 1 or "quark": one for all or one a jet. Conditions you omit are sampled
-                jointly from the training jets that are like those you give.
+            labels: 0 or "gluon", 1 or "quark": one for all or one a jet. Conditions you omit are drawn jointly,
+                given those that you give.
             pt, m0: Transverse momentum and mass in GeV, one for all or one a jet.
             num_inference_steps: Solver steps, one network evaluation each; by default the model's own number.
             generator: A seeded generator makes the call repeatable: jet i depends on its seed and i alone, not on

@@ -172,6 +172,6 @@ def dataset_folder(data: str | None) -> Iterator[str]:
 def training_settings(options: argparse.Namespace, data: str, *more: str) -> TrainSettings:
     """Settings of a training run as a user would give them, without trackers."""
     chosen = [f"--config={options.config}"] if options.config else [f"--unet.preset={options.preset}"]
-    fixed = [f"--data={data}", "--run_dir=none", f"--precision={options.precision}", "--trackers=[]"]
+    fixed = [f"--data={data}", "--run-dir=none", f"--precision={options.precision}", "--trackers=[]"]
     fixed += [f"--compile={str(options.compile).lower()}", "--optimizer.lr_schedule=constant_with_warmup"]
     return parse_settings([*chosen, *fixed, *more])

@@ -125,7 +125,7 @@ class Workshop:
         if judged.is_file():
             return
         log = options.out / f"{row.slug}.log"
-        logged([sys.executable, "-m", "jet_diffusion", "train", *train, f"--run_dir={run}", "--trackers=[]"], log)
+        logged([sys.executable, "-m", "jet_diffusion", "train", *train, f"--run-dir={run}", "--trackers=[]"], log)
         logged([sys.executable, "-m", "benchmarks.studies.judge", str(run), *judge, f"--out={judged}"], log)
 
     def made(self) -> dict[str, dict[str, Any]]:

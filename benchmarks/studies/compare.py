@@ -132,7 +132,7 @@ class Comparison:
         if row.run:
             return load_pipeline(row.run)
         run, settings = self._folder(row), yaml.safe_load((ROOT / str(row.config)).read_text())
-        fixed = [f"--config={ROOT / str(row.config)}", f"--data={self.data}", f"--run_dir={run}", "--trackers=[]"]
+        fixed = [f"--config={ROOT / str(row.config)}", f"--data={self.data}", f"--run-dir={run}", "--trackers=[]"]
         steps = settings["max_steps"]
         if row.seconds:
             if not RunFolder(run).begun:

@@ -82,7 +82,7 @@ def _train(dataset: Path, folder: Path, max_steps: int | None) -> RunFolder:
     _say(f"training -> {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     with as_file(files("jet_diffusion.data.bundled") / "demo.yaml") as config:
-        arguments = [f"--config={config}", f"--data={dataset}", f"--run_dir={folder}", "--cpu=true"]
+        arguments = [f"--config={config}", f"--data={dataset}", f"--run-dir={folder}", "--cpu=true"]
         return train(parse_settings([*arguments, *([f"--max_steps={max_steps}"] if max_steps else [])]))
 
 
