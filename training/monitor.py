@@ -199,7 +199,7 @@ class Monitor:
             )
         generated, real = made.energies.numpy(), self.validation.energies(np.arange(count))
         table = quick_table(real, generated)
-        labels = self.validation.labels[:SHOWN_JETS] if self.pipeline.conditioner is not None else None
+        labels = self.validation.labels[: min(count, SHOWN_JETS)] if self.pipeline.conditioner is not None else None
         shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
         figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)
         self.run.samples.mkdir(exist_ok=True)

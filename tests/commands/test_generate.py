@@ -78,28 +78,34 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(pipeline, tmp_path, 
 
 
 def test_what_exists_is_not_overwritten_and_other_settings_are_refused(pipeline, tmp_path, monkeypatch):
-    target = tmp_path / "jets.hdf5"
+    target, append = tmp_path / "jets.hdf5", JetWriter.append
+
+    def fail_second(self, *columns):
+        if self.num_written:
+            raise KeyboardInterrupt
+        append(self, *columns)
+
     with monkeypatch.context() as patch:
-        patch.setattr(JetWriter, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(JetWriter, "append", fail_second)
         with pytest.raises(KeyboardInterrupt):
-            generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
+            generate(pipeline, target, 4, steps=2, batch_size=2, seed=1)
     for other, message in (
         ({"seed": 2}, "seed"),
         ({"seed": 1, "conditions": {"labels": "quark"}}, "conditions"),
         ({"seed": 1, "steps": 3}, "num_inference_steps"),
     ):
         with pytest.raises(ValueError, match=message):
-            generate(pipeline, target, 2, **{"steps": 2, "batch_size": 2, **other})
+            generate(pipeline, target, 4, **{"steps": 2, "batch_size": 2, **other})
     bias = pipeline.unet.conv_out.bias
     try:
         bias.data += 1
         with pytest.raises(ValueError, match="weights"):
-            generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
+            generate(pipeline, target, 4, steps=2, batch_size=2, seed=1)
     finally:
         bias.data -= 1
-    generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
+    generate(pipeline, target, 4, steps=2, batch_size=2, seed=1)
     with pytest.raises(FileExistsError, match=r"jets\.hdf5 exists"):
-        generate(pipeline, target, 2, steps=2, batch_size=2, seed=1)
+        generate(pipeline, target, 4, steps=2, batch_size=2, seed=1)
 
 
 def test_conditions_are_given_for_all_or_taken_from_a_file(pipeline, tmp_path):
