@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jet_diffusion.pipelines.first_stage import Conditions, FirstStage
-from jet_diffusion.pipelines.jet_image_pipeline import jet_generators
+from jet_diffusion.pipelines.jet_output import jet_generators
 from jet_diffusion.training import fit
 from jet_diffusion.training.fit import fit_first_stage
 
