@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from jet_diffusion.signals import Interrupted, interrupt, on_signals
+
+GO_ON = ("convert", "generate", "simulate", "train")
+"""Commands that go on where they were stopped."""
 
 
 class UserError(ValueError):
@@ -46,7 +52,9 @@ def require_least(values: object, **least: float) -> None:
 
 
 def run_command(name: str, command: Callable[[list[str]], object], argv: list[str]) -> None:
-    """Run one command, here or as a script by its path; a user's mistake ends in one line and exit code 2.
+    """Run one command, here or as a script by its path.
+
+    A user's mistake ends in one line and exit code 2, a signal in one line and exit code 128 + signal.
 
     Args:
         name: Of the command, for the line.
@@ -54,7 +62,12 @@ def run_command(name: str, command: Callable[[list[str]], object], argv: list[st
         argv: The arguments.
     """
     try:
-        command(argv)
+        with on_signals(interrupt):
+            command(argv)
+    except Interrupted as stop:
+        kept = "what is done is kept, and the same command goes on" if name in GO_ON else "the same command starts anew"
+        sys.stderr.write(f"jet-diffusion {name}: stopped by {signal.Signals(stop.number).name}; {stop.kept or kept}\n")
+        raise SystemExit(128 + stop.number) from None
     except (UserError, OSError) as error:  # OSError: a file that is missing, exists, is not allowed, does not fit
         sys.stderr.write(f"jet-diffusion {name}: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from jet_diffusion.errors import UserError, checking
+from jet_diffusion.io import read_json_object
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
@@ -102,6 +102,12 @@ CONNECTION_ERRORS: Any = (OSError, *HfHubHTTPError.__bases__)
 PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]
 """What is downloaded of a published pipeline; no source code is."""
 
+WITH_WEIGHTS = ("unet", "conditioner", "denoiser")
+"""Components that are trained."""
+
+REMEDY = "save or download the model again"
+"""What to do about a damaged file of a model."""
+
 
 def load_pipeline(
     source: str | Path, *, checkpoint: str | int | None = None, revision: str | None = None
@@ -130,12 +136,17 @@ def load_pipeline(
         pipeline = load_folder(run.initial)
         load_averaged(pipeline, run.checkpoint("last" if checkpoint is None else checkpoint))
         return pipeline
+    run.require_record()
     if checkpoint is not None:
         raise UserError(
             f"{source} has no checkpoints, so there is no checkpoint {checkpoint}: it is no training run but a saved "
             "pipeline, which has one set of weights; leave the checkpoint out"
         )
-    return load_folder(folder)
+    pipeline = load_folder(folder)
+    for name in WITH_WEIGHTS:
+        if (component := getattr(pipeline, name)) is not None:
+            require_finite(trained_tensors(component), f"the weights of {folder / name}")
+    return pipeline
 
 
 def load_folder(folder: Path) -> JetImagePipeline:
@@ -148,7 +159,7 @@ def load_folder(folder: Path) -> JetImagePipeline:
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         raise UserError(f"{folder} is no pipeline: it has no model_index.json")
-    index = renamed(read_json_object(index_file), PIPELINE)
+    index = renamed(read_json_object(index_file, REMEDY), PIPELINE)
     components = {name: _load_component(folder, name, index.get(name)) for name in LOADABLE}
     missing = [name for name, part in components.items() if part is None and name not in ("conditioner", "first_stage")]
     if (components["conditioner"] is None) != (components["first_stage"] is None):
@@ -169,22 +180,6 @@ def load_folder(folder: Path) -> JetImagePipeline:
     settings = inspect.signature(pipeline).parameters.keys() - components
     with checking(str(index_file)):
         return pipeline(**components, **{name: index[name] for name in settings if name in index})
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of a saved model.
-
-    Raises:
-        UserError: If the file holds anything else; says what to do.
-    """
-    remedy = "save or download the model again"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); {remedy}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file} must hold a JSON object, but holds {json.dumps(found):.40}; {remedy}")
-    return found
 
 
 def _load_component(folder: Path, name: str, entry: Any) -> Any:
@@ -218,7 +213,7 @@ def load_component(folder: Path, component: Any) -> Any:
     settings, converted = None, False
     # A scheduler keeps the settings of those it was made from.
     if not component.__module__.startswith("diffusers.") and file.name != "scheduler_config.json" and file.is_file():
-        saved = read_json_object(file)
+        saved = read_json_object(file, REMEDY)
         settings = convert_component(component.__name__, saved)
         converted = settings != saved
         known = inspect.signature(component).parameters
@@ -249,13 +244,32 @@ def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:
     """Put a checkpoint's averaged weights, and the statistics of normalisations, into the components."""
     read_state(checkpoint)
     weights = load_file(checkpoint / "averaged.safetensors")
-    for name in ("unet", "conditioner", "denoiser"):
+    require_finite(weights, f"the averaged weights of {checkpoint}")
+    for name in WITH_WEIGHTS:
         component = getattr(pipeline, name)
         if component is None:
             continue
         with torch.no_grad():
             for key, tensor in trained_tensors(component).items():
                 tensor.copy_(weights[f"{name}.{key}"])
+
+
+def require_finite(tensors: Mapping[str, torch.Tensor], whose: str) -> None:
+    """Refuse weights of which some are NaN or infinite.
+
+    Args:
+        tensors: By name.
+        whose: Opens the message.
+
+    Raises:
+        UserError: Naming the tensors.
+    """
+    wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"{whose} are not finite in {len(wrong)} of {len(tensors)} tensors ({', '.join(wrong):.100}): training had "
+            "diverged; take an earlier checkpoint"
+        )
 
 
 def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

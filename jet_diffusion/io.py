@@ -41,6 +41,56 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def read_json_object(file: Path, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        file: The file.
+        remedy: What to do if it is damaged, for the message.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UserError: If the file holds anything else, naming the place.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} is missing; {remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} must hold a JSON object, but holds {json.dumps(found):.40}; {remedy}")
+    return found
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give a finished folder its name; what has the name is moved aside first and deleted last.
+
+    `restore_folder` mends what a crash leaves between the two renames.
+    """
+    aside = _aside(folder)
+    if folder.exists():
+        os.replace(folder, aside)
+    os.replace(new, folder)
+    sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Undo a replacement that a crash interrupted: the old folder has its name again, or is gone if the new one has."""
+    aside = _aside(folder)
+    if not aside.is_dir():
+        return
+    if folder.exists():
+        shutil.rmtree(aside)
+    else:
+        os.replace(aside, folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
 def file_stem(name: str) -> str:
     """Turn a title into a file name of small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

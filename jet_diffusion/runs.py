@@ -19,7 +19,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from typing import Any
 import yaml
 
 from jet_diffusion.errors import UserError
-from jet_diffusion.io import write_text_atomically
+from jet_diffusion.io import read_json_object, write_text_atomically
 
 PACKAGES = ("torch", "diffusers", "accelerate", "datasets", "transformers", "numpy", "safetensors")
 
@@ -39,6 +41,9 @@ STATE = "state.json"
 
 TRAINING_JETS = "training_jets.npy"
 """Name of the file of content hashes, in a run folder and in what is published."""
+
+FROM_COPY = "restore it from a copy, or begin another run"
+"""What to do about a damaged file that nothing can be made from again."""
 
 
 class RunFolder:
@@ -72,12 +77,25 @@ class RunFolder:
         """A run that was begun.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If there is none, or its record is missing.
         """
         run = RunFolder(path)
+        run.require_record()
         if not run.begun:
             raise FileNotFoundError(f"{path} is not a training run: it has no run.json")
         return run
+
+    def require_record(self) -> None:
+        """Refuse checkpoints without a record: nobody knows of what settings and jets they are.
+
+        Raises:
+            FileNotFoundError: If there are such.
+        """
+        if self.checkpoint_steps() and not self.begun:
+            raise FileNotFoundError(
+                f"{self.path} has checkpoints but no run.json, which says of what settings and jets they are; "
+                f"{FROM_COPY}"
+            )
 
     def begin(self, config: dict[str, Any], dataset: dict[str, Any]) -> None:
         """Write the settings and the record, once the initial pipeline is saved."""
@@ -87,8 +105,22 @@ class RunFolder:
         self._write_record({"dataset": dataset, "versions": versions(), "git": git_state(), "sessions": []})
 
     def read_config(self) -> dict[str, Any]:
-        """The settings with which the run began or last continued."""
-        config: dict[str, Any] = yaml.safe_load(self.config.read_text())
+        """The settings the run was begun or last gone on with.
+
+        Raises:
+            FileNotFoundError: If the file is missing.
+            UserError: If it is damaged.
+        """
+        if not self.config.is_file():
+            raise FileNotFoundError(f"{self.config} is missing; {FROM_COPY}")
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"{self.config} is not valid YAML ({error}); {FROM_COPY}") from error
+        if not isinstance(config, dict) or not {"data", "run_dir", "unet"} <= config.keys():
+            raise UserError(
+                f"{self.config} must hold all settings of a run, but is cut or of something else; {FROM_COPY}"
+            )
         return config
 
     def update_config(self, config: dict[str, Any]) -> None:
@@ -96,8 +128,18 @@ class RunFolder:
         write_text_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
 
     def read_record(self) -> dict[str, Any]:
-        """The record of the run and of each of its starts."""
-        record: dict[str, Any] = json.loads(self.record.read_text())
+        """The record as begun and gone on.
+
+        Raises:
+            FileNotFoundError: If the file is missing.
+            UserError: If it is damaged.
+        """
+        record = read_json_object(self.record, FROM_COPY)
+        dataset, sessions = record.get("dataset"), record.get("sessions")
+        if not isinstance(dataset, dict) or not {"path", "fingerprint"} <= dataset.keys():
+            raise UserError(f"{self.record} lacks the run's dataset, its path and fingerprint; {FROM_COPY}")
+        if not isinstance(sessions, list):
+            raise UserError(f"{self.record} lacks the list of the run's sessions; {FROM_COPY}")
         return record
 
     def add_session(self, **facts: Any) -> None:
@@ -113,10 +155,29 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def read_metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The metrics' lines, or those of one kind (train, validation, sample)."""
+        """The metrics' lines, or those of one kind (train, validation, sample).
+
+        A last line that a kill cut is left out.
+
+        Raises:
+            UserError: If another line is damaged.
+        """
         if not self.metrics.is_file():
             return []
-        lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+        lines = []
+        for number, text in enumerate(self.metrics.read_bytes().splitlines(keepends=True), 1):
+            if not text.endswith(b"\n"):
+                break
+            try:
+                line = json.loads(text)
+                complete = isinstance(line["kind"], str) and isinstance(line["step"], int)
+            except (ValueError, TypeError, KeyError):
+                complete = False
+            if not complete:
+                raise UserError(
+                    f"{self.metrics}, line {number}: not a line of metrics, {text[:40]!r}; remove that line"
+                )
+            lines.append(line)
         return [line for line in lines if kind is None or line["kind"] == kind]
 
     def forget_after(self, step: int) -> None:
@@ -126,8 +187,14 @@ class RunFolder:
             write_text_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.checkpoints.glob("step-*"))
+        """Steps of the complete checkpoints, ascending; other names beside them are no checkpoints."""
+        folders = [path.name for path in self.checkpoints.glob("step-*") if path.is_dir()]
+        return sorted(int(name.removeprefix("step-")) for name in folders if re.fullmatch(r"step-\d{8,}", name))
+
+    def last_checkpoint_stays(self) -> str:
+        """What a run that ends before its last step leaves, for its message."""
+        steps = self.checkpoint_steps()
+        return f"the checkpoint of step {steps[-1]} stays" if steps else "there is no checkpoint yet"
 
     def checkpoint(self, which: str | int = "last") -> Path:
         """A checkpoint's folder: "last", "best" (lowest validation loss) or a step.
@@ -150,7 +217,10 @@ class RunFolder:
         return self.checkpoints / f"step-{step:08d}"
 
     def prune(self, keep: int) -> None:
-        """Remove all but the last `keep` checkpoints and the best one, and what a kill left half-written."""
+        """Remove all but the last `keep` checkpoints and the best one, and what a kill left half-written.
+
+        A checkpoint is written only if its weights are finite, so the last one left always is.
+        """
         steps = self.checkpoint_steps()
         kept = {*steps[-keep:], min(steps, key=self._validation_loss)}
         for step in steps:
@@ -160,9 +230,10 @@ class RunFolder:
             shutil.rmtree(leftover)
 
     def _validation_loss(self, step: int) -> float:
-        state = json.loads((self.checkpoints / f"step-{step:08d}" / STATE).read_text())
-        loss = state.get("validation_loss")
-        return float("inf") if loss is None else float(loss)
+        folder = self.checkpoints / f"step-{step:08d}"
+        loss = read_json_object(folder / STATE, f"remove {folder}").get("validation_loss")
+        # A checkpoint without a validation, or with NaN, is never the best.
+        return loss if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
 
     def _write_record(self, record: dict[str, Any]) -> None:
         write_text_atomically(self.record, json.dumps(record, indent=2) + "\n")
@@ -172,16 +243,27 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint's state.json, after checking every file against its digest.
 
     Raises:
+        FileNotFoundError: If state.json is missing.
         UserError: If a file is not what was written.
     """
-    facts: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
-    for file, digest in facts["sha256"].items():
+    remedy = _remedy(checkpoint)
+    facts = read_json_object(checkpoint / STATE, remedy)
+    digests = facts.get("sha256")
+    if not isinstance(digests, dict) or not digests:
+        raise UserError(f"{checkpoint / STATE} lacks the digests of the checkpoint's files; {remedy}")
+    for file, digest in digests.items():
         if not (checkpoint / file).is_file() or file_digest(checkpoint / file) != digest:
-            raise UserError(
-                f"checkpoint {checkpoint} is damaged: {file} is missing or not as it was written; remove that folder "
-                "to go on from the one before"
-            )
+            raise UserError(f"checkpoint {checkpoint} is damaged: {file} is missing or not as it was written; {remedy}")
     return facts
+
+
+def _remedy(checkpoint: Path) -> str:
+    """How to take the checkpoint before a damaged one."""
+    steps = RunFolder(checkpoint.parent.parent).checkpoint_steps()
+    before = [step for step in steps if f"step-{step:08d}" < checkpoint.name]
+    if not before:
+        return "there is no checkpoint before it: restore it from a copy, or begin another run"
+    return f"to train on from step {before[-1]} remove that folder; other commands take it by --checkpoint {before[-1]}"
 
 
 def file_digest(path: Path) -> str:

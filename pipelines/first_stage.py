@@ -179,13 +179,16 @@ class FirstStage(ModelMixin, ConfigMixin):
         candidates = CANDIDATES if (known[:, 1:] & ~known[:, :-1]).any() else 1
         size = (candidates, 2 * known.shape[1] + 1)
         uniform = torch.stack([torch.rand(size, generator=each, device=each.device).cpu() for each in generators])
-        device = self.quantiles.device
-        repeated = Conditions(*(column.to(device).repeat_interleave(candidates, 0) for column in given))
-        drawn, log_likelihood = self._draw_in_order(uniform.flatten(0, 1).to(device), repeated)
+        # In float64: the last digits hang on the number of jets drawn together, and must not reach the result.
+        uniform, device = uniform.double(), self.quantiles.device
+        repeated = [column.to(device).repeat_interleave(candidates, 0) for column in given]
+        wide = Conditions(repeated[0], repeated[1].double(), repeated[2].double(), repeated[3].double())
+        drawn, log_likelihood = self._draw_in_order(uniform.flatten(0, 1).to(device), wide)
         share = log_likelihood.view(-1, candidates).softmax(1).cumsum(1).contiguous()
         chosen = torch.searchsorted(share, uniform[:, :1, -1].to(device).contiguous())[:, 0].clamp(max=candidates - 1)
         rows = chosen + candidates * torch.arange(count, device=device)
-        return Conditions(*(column[rows].cpu() for column in drawn))
+        labels, *numbers = (column[rows].cpu() for column in drawn)
+        return Conditions(labels, *(column.float() for column in numbers))
 
     def limits(self) -> torch.Tensor:
         """(2, 2) lowest and highest pT, and mass, of the training jets in GeV."""
@@ -242,7 +245,8 @@ class FirstStage(ModelMixin, ConfigMixin):
     def _scores(self, values: torch.Tensor, columns: slice = slice(None)) -> torch.Tensor:
         """(N, n) normal scores of values (N, n), those of numbers `columns`; NaN stays NaN."""
         knots = self.quantiles[columns]
-        x = values.to(knots).T.contiguous()
+        knots = knots.to(values.dtype)
+        x = values.T.contiguous()
         above = torch.searchsorted(knots, x).clamp(1, SCORE_KNOTS - 1)
         left, right = knots.gather(1, above - 1), knots.gather(1, above)
         part = ((x - left) / (right - left).clamp(min=1e-9)).clamp(0, 1)
@@ -252,7 +256,7 @@ class FirstStage(ModelMixin, ConfigMixin):
         """(N,) values of a number with normal scores (N,); beyond the last scores the extremes of the training jets."""
         place = (scores.clamp(-SCORE_LIMIT, SCORE_LIMIT) + SCORE_LIMIT) * ((SCORE_KNOTS - 1) / (2 * SCORE_LIMIT))
         below = place.long().clamp(max=SCORE_KNOTS - 2)
-        knots = self.quantiles[column]
+        knots = self.quantiles[column].to(scores.dtype)
         return torch.lerp(knots[below], knots[below + 1], place - below)
 
     def _mixtures(self, inputs: torch.Tensor, columns: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -262,7 +266,7 @@ class FirstStage(ModelMixin, ConfigMixin):
             inputs: (N, 1 + numbers) class as -1 or 1, then normal scores; those from a number on are not read for it.
             columns: The numbers.
         """
-        hidden = self.first(inputs[None] * self.sees[columns].transpose(1, 2), columns)
+        hidden = self.first(inputs[None] * self.sees[columns].transpose(1, 2).to(inputs.dtype), columns)
         hidden = self.drop(nn.functional.silu(hidden))
         hidden = self.drop(nn.functional.silu(self.second(hidden, columns)))
         log_weights, means, log_widths = self.last(hidden, columns).transpose(0, 1).chunk(3, 2)
@@ -300,7 +304,7 @@ class _Layers(nn.Module):
 
     def forward(self, x: torch.Tensor, columns: slice) -> torch.Tensor:
         """(n, N, outputs) of inputs (n, N, inputs), for the numbers `columns`."""
-        return torch.baddbmm(self.bias[columns], x, self.weight[columns])
+        return torch.baddbmm(self.bias[columns].to(x.dtype), x, self.weight[columns].to(x.dtype))
 
 
 def _log_mass(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -289,30 +289,26 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         count = len(generators)
         known = 0 if self.conditioner is None else self.conditioner.num_ring_sums
-        if ring_sums is not None and (not known or tuple(ring_sums.shape) != (count, known)):
-            raise ValueError(
-                f"ring_sums must be ({count}, {known}), got {tuple(ring_sums.shape)}"
-                if known
-                else "this model is not conditioned on ring sums: they cannot be chosen"
-            )
+        if ring_sums is not None and not known:
+            raise ValueError("this model is not conditioned on ring sums: they cannot be chosen")
+        if ring_sums is not None and tuple(ring_sums.shape) != (count, known):
+            raise ValueError(f"ring_sums must be ({count}, {known}), got {tuple(ring_sums.shape)}")
         if self.conditioner is None:
             unknown = torch.full((count,), float("nan"))
             return torch.full((count,), -1), unknown, unknown, torch.zeros(count, 0)
         return self.first_stage.draw(generators, *given, ring_sums)
 
     def _ring_sums_of(self, energies: torch.Tensor) -> torch.Tensor | None:
-        if self.conditioner is None or not self.conditioner.num_ring_sums:
-            return None
-        return self.representation.ring_sums(energies)
+        known = self.conditioner is not None and self.conditioner.num_ring_sums
+        return self.representation.ring_sums(energies) if known else None
 
     def _ring_sums(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
         ring_sums = conditions[3][rows].to(self.unet.device)
         return ring_sums if ring_sums.shape[1] else None
 
     def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
-        if self.conditioner is None:
-            return None
-        return self.conditioner(*(values[rows].to(self.unet.device) for values in conditions))
+        wanted = (values[rows].to(self.unet.device) for values in conditions)
+        return None if self.conditioner is None else self.conditioner(*wanted)
 
     def _noise(self, generators: list[torch.Generator]) -> torch.Tensor:
         shape = (len(generators), *self.representation.shape)

@@ -21,9 +21,9 @@ from diffusers import (
 )
 
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
-    "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
-    "ddpm-large": (DDPMScheduler, {"variance_type": "fixed_large"}),
-    "ddim": (DDIMScheduler, {}),
+    "ddpm": (DDPMScheduler, {"variance_type": "fixed_small", "clip_sample": False}),
+    "ddpm-large": (DDPMScheduler, {"variance_type": "fixed_large", "clip_sample": False}),
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
     "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
     "sde-dpm++": (
         DPMSolverMultistepScheduler,
@@ -48,7 +48,7 @@ def make_scheduler(name: str, config: Any) -> SchedulerMixin:
 
 
 def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
-    """Refuse a scheduler whose alphas are not the training ones, or that does not take x_0.
+    """Refuse a scheduler whose alphas are not the training ones, that does not take x_0, or that clips it.
 
     Raises:
         ValueError: Saying what is wrong, and which scheduler would do.
@@ -68,9 +68,17 @@ def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
         )
     if scheduler.config.prediction_type != "sample":
         raise ValueError(
-            f"{name} expects a {scheduler.config.prediction_type} prediction, but the denoiser gives x_0: "
-            'set prediction_type="sample", whatever the UNet itself predicts'
+            f"{name} expects a {scheduler.config.prediction_type} prediction, but the denoiser gives x_0: make it by "
+            f'{name}.from_config(pipeline.scheduler.config), or set prediction_type="sample", whatever the UNet '
+            "itself predicts"
         )
+    own = inspect.signature(type(scheduler)).parameters  # its configuration keeps those of what it was made from
+    for field in ("clip_sample", "thresholding"):
+        if field in own and scheduler.config.get(field):
+            raise ValueError(
+                f"{name} has {field}=True, which cuts x_0 to a range that is not the jets': make it by "
+                f"{name}.from_config(pipeline.scheduler.config), or set {field}=False"
+            )
 
 
 def check_timesteps(timesteps: list[int] | None, denoiser: ModelMixin) -> None:

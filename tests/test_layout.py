@@ -52,6 +52,7 @@ FLOORS = (
     ("arguments", "report", "runs", "observables", "plotting"),
     ("schema", "io", "precision", "extras", "renames", "locks", "choices"),
     ("__init__", "errors", "model_cards", "pipelines"),
+    ("signals",),
 )
 """Parts of the package from the top floor to the ground; a part imports its own and those below."""
 

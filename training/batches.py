@@ -18,6 +18,7 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.signals import ignore_signals
 
 MEMORY_BYTES = 2**26
 """Splits whose encoded jets take no more than this are kept."""
@@ -192,8 +193,12 @@ class GlobalBatches(Sampler[list[Position]]):
     def __iter__(self) -> Iterator[list[Position]]:
         for step in self.steps:
             for micro in range(self.accumulation):
-                begin = self.first_slot + micro * self.micro_batch
-                yield [self.position(step, slot) for slot in range(begin, begin + self.micro_batch)]
+                yield self.positions(step, micro)
+
+    def positions(self, step: int, micro: int) -> list[Position]:
+        """The jets of one micro-batch of this process."""
+        begin = self.first_slot + micro * self.micro_batch
+        return [self.position(step, slot) for slot in range(begin, begin + self.micro_batch)]
 
     def position(self, step: int, slot: int) -> Position:
         """The jet in one slot of one step's global batch."""
@@ -213,6 +218,7 @@ def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers:
         prefetch_factor=4 if num_workers else None,
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=ignore_signals,
     )
 
 

@@ -25,7 +25,8 @@ from jet_diffusion.pipelines.representation import Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import HitValueMap
-from jet_diffusion.training.fit import fit_conditioner, fit_first_stage, fit_representation, fit_spike_and_slab
+from jet_diffusion.training.first_stage import fit_first_stage
+from jet_diffusion.training.fit import fit_conditioner, fit_representation, fit_spike_and_slab
 from jet_diffusion.training.quantum import build_quantum_pipeline
 from jet_diffusion.training.settings import PRESETS, NoiseSettings, TrainSettings, UNetSettings
 

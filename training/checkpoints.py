@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jet_diffusion.errors import UserError
-from jet_diffusion.hub import trained_tensors
+from jet_diffusion.hub import require_finite, trained_tensors
 from jet_diffusion.io import sync
 from jet_diffusion.runs import STATE, RunFolder, file_digest, read_state
 
@@ -56,12 +57,45 @@ class TrainingState:
         """Names of the parameters, in order."""
         return [name for name, _ in self.model.named_parameters()]
 
+    def checkpoint_bytes(self) -> int:
+        """Size of a checkpoint: weights, averaged weights and AdamW's two moments."""
+        return 4 * sum(tensor.nbytes for tensor in trained_tensors(self.model).values())
+
+    def require_finite(self) -> None:
+        """Refuse weights that are not finite, before they are written.
+
+        Raises:
+            UserError: Naming the tensors.
+        """
+        averaged = dict(zip(self.names(), self.averaged.shadow_params, strict=True))
+        require_finite(trained_tensors(self.model), f"the weights after step {self.step}")
+        require_finite(averaged, f"the averaged weights after step {self.step}")
+
 
 def save_checkpoint(run: RunFolder, state: TrainingState, keep: int) -> Path:
-    """Write the checkpoint of the current step, then remove those no longer kept."""
+    """Write the checkpoint of the current step, then remove those no longer kept.
+
+    Raises:
+        UserError: If weights are not finite; nothing is written or removed.
+        OSError: If the disk is full; what was half written is removed.
+    """
+    state.require_finite()
     final = run.checkpoints / f"step-{state.step:08d}"
     temporary = run.checkpoints / f".tmp-{final.name}"
-    temporary.mkdir(exist_ok=True)
+    try:
+        temporary.mkdir(exist_ok=True)
+        _write_files(temporary, state)
+        if not final.exists():
+            os.replace(temporary, final)
+            sync(run.checkpoints)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    run.prune(keep)
+    return final
+
+
+def _write_files(folder: Path, state: TrainingState) -> None:
+    """The files of a checkpoint, made durable."""
     names, optimizer = state.names(), state.optimizer.state_dict()
     averaged = state.averaged.state_dict()
     weights = {name: tensor.detach() for name, tensor in trained_tensors(state.model).items()}
@@ -74,8 +108,8 @@ def save_checkpoint(run: RunFolder, state: TrainingState, keep: int) -> Path:
         },
     }
     for file, values in tensors.items():
-        save_file({name: value.cpu().contiguous() for name, value in values.items()}, temporary / file)
-        sync(temporary / file)
+        save_file({name: value.cpu().contiguous() for name, value in values.items()}, folder / file)
+        sync(folder / file)
     facts = {
         "step": state.step,
         "epoch": state.epoch,
@@ -84,26 +118,23 @@ def save_checkpoint(run: RunFolder, state: TrainingState, keep: int) -> Path:
         "averaged": averaged,
         "optimizer_groups": optimizer["param_groups"],
         "lr_scheduler": {key: value for key, value in state.lr_scheduler.state_dict().items() if key != "lr_lambdas"},
-        "sha256": {file: file_digest(temporary / file) for file in tensors},
+        "sha256": {file: file_digest(folder / file) for file in tensors},
     }
-    (temporary / STATE).write_text(json.dumps(facts, indent=2) + "\n")
-    sync(temporary / STATE)
-    sync(temporary)
-    if not final.exists():
-        os.replace(temporary, final)
-        sync(run.checkpoints)
-    run.prune(keep)
-    return final
+    (folder / STATE).write_text(json.dumps(facts, indent=2) + "\n")
+    sync(folder / STATE)
+    sync(folder)
 
 
 def load_checkpoint(folder: Path, state: TrainingState) -> None:
     """Put model, averages, optimiser and schedule back as they were.
 
     Raises:
-        UserError: If a file is not what was written.
+        UserError: If a file is not what was written, or weights are not finite.
     """
     facts = read_state(folder)
     weights, averaged, optimizer = (load_file(folder / file) for file in (WEIGHTS, AVERAGED, OPTIMIZER))
+    require_finite(weights, f"the weights of {folder}")
+    require_finite(averaged, f"the averaged weights of {folder}")
     load_tensors(trained_tensors(state.model), weights)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in optimizer.items():

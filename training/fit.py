@@ -1,4 +1,4 @@
-"""Fits to training jets: representations, the one-pixel prior, the conditioner's scales and the first stage."""
+"""Fits to training jets: representations, the one-pixel prior and the conditioner's scales."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.conditioner import Conditioner
 from jet_diffusion.pipelines.crystal_refiner import crystal_sides
-from jet_diffusion.pipelines.first_stage import Conditions, FirstStage
 from jet_diffusion.pipelines.notebook_baselines import ChannelMaxGrid, ImageRangeGrid
 from jet_diffusion.pipelines.representation import GROUPS, Representation
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
@@ -27,9 +25,6 @@ SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
 
 SHRINKAGE_JETS, NEIGHBOUR_JETS = 100, 2000
 """The same for the probability of a hit, in jets' worth."""
-
-FIRST_STAGE_STEPS, FIRST_STAGE_BATCH, FIRST_STAGE_EPOCHS = 1000, 512, 20
-"""Most steps that the first stage is trained for, jets of each, and how often each jet is seen where there are few."""
 
 MAX_RANGES = 2000
 """Ranges of training images that `ImageRangeGrid` keeps."""
@@ -142,37 +137,6 @@ def fit_conditioner(
         log_ring_sums_mean=tuple(column.mean().item() for column in log_sums),
         log_ring_sums_std=tuple(max(column.std().item(), 1e-6) for column in log_sums),
     )
-
-
-def fit_first_stage(jets: Conditions, seed: int, *, train: bool = True, progress: bool = False) -> FirstStage:
-    """Train a first stage on the conditions of training jets: about a minute on one core.
-
-    Args:
-        jets: Conditions of the training jets.
-        seed: Seeds weights and batches.
-        train: Whether to train it; without, each number is drawn by itself, distributed as in the training jets.
-        progress: Whether to show a bar.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        quarks = jets.labels.double().mean().item()
-        model = FirstStage(num_rings=jets.ring_sums.shape[1] // 2, quark_fraction=quarks)
-        model.set_quantiles(jets, generator)
-        count = len(jets.labels)
-        batch = min(FIRST_STAGE_BATCH, count)
-        steps = min(max(FIRST_STAGE_EPOCHS * count // batch, 50), FIRST_STAGE_STEPS) if train else 0
-        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(1, steps), pct_start=0.1)
-        for _ in tqdm(range(steps), desc="first stage", unit="step", leave=False, disable=not progress):
-            rows = torch.randint(count, (batch,), generator=generator)
-            loss = model.negative_log_likelihood(Conditions(*(column[rows] for column in jets))).sum(1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
-    return model.eval()
 
 
 def fit_spike_and_slab(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput
 from jet_diffusion.pipelines.representation import Representation
@@ -17,6 +19,9 @@ from jet_diffusion.training.settings import OptimizerSettings
 SHARE_LIMIT = 30.0
 """A hit's energy, in units of the mean hit's, that weighs no more if it is exceeded."""
 
+SHOWN_ROWS = 5
+"""Jets that a message names."""
+
 
 @dataclass
 class LossTerms:
@@ -24,11 +29,13 @@ class LossTerms:
 
     Attributes:
         loss: Scalar to minimise.
+        per_jet: (N,) each jet's loss, whose mean it is.
         sums: (3,) the loss; and, where the denoiser knows a marginal estimate (else zero), the weighted squared error
             of x_0 and the marginal's on the same noise, whose ratio is 1 when no context has been learnt.
     """
 
     loss: torch.Tensor
+    per_jet: torch.Tensor
     sums: torch.Tensor
 
 
@@ -73,16 +80,17 @@ class DenoisingLoss:
         target = self.denoiser.target(batch.x_0, batch.noise, batch.timesteps)
         weight = self.denoiser.loss_weight(batch.timesteps)
         if self.settings.loss == "infidelity":
-            loss = (weight.flatten() * (1 - fidelity(output.prediction, target))).mean()
+            per_jet = weight.flatten() * (1 - fidelity(output.prediction, target))
         elif self.settings.loss == "likelihood":
             hit = batch.x_0 > self.hit_threshold
             weights = self._value_weight(output)
             nats = self.denoiser.negative_log_likelihood(output, batch.x_0, hit, batch.timesteps, weights)
-            loss = self._mean(nats, torch.ones_like(weight))
+            per_jet = self._per_jet(nats, torch.ones_like(weight))
         else:
             difference = output.prediction - target
             error = difference.abs() if self.settings.loss == "l1" else difference.square()
-            loss = self._mean(error, weight)
+            per_jet = self._per_jet(error, weight)
+        loss = per_jet.mean()
         with torch.no_grad():
             own = marginal = torch.zeros_like(loss)
             estimate = output.marginal
@@ -92,7 +100,7 @@ class DenoisingLoss:
             if estimate is not None:
                 marginal = self._mean((estimate - batch.x_0).square(), weight)
                 own = self._mean((output.x0 - batch.x_0).square(), weight)
-        return LossTerms(loss, torch.stack([loss.detach(), own, marginal]))
+        return LossTerms(loss, per_jet.detach(), torch.stack([loss.detach(), own, marginal]))
 
     def _value_weight(self, output: DenoiserOutput) -> torch.Tensor | float:
         """One, and more for hits that by the estimate carry much of the energy, which observables depend on."""
@@ -103,5 +111,13 @@ class DenoisingLoss:
             return 1 + self.settings.energy_weight * share.clamp(max=SHARE_LIMIT)
 
     def _mean(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        per_jet = torch.einsum("nchw,chw->n", error, self.pixel_weight)
-        return (weight.flatten() * per_jet).mean()
+        return self._per_jet(error, weight).mean()
+
+    def _per_jet(self, error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return weight.flatten() * torch.einsum("nchw,chw->n", error, self.pixel_weight)
+
+
+def describe_jets(jets: JetDataset, rows: Sequence[int]) -> str:
+    """The rows of jets and their content hashes, for a message; the first of many."""
+    named = ", ".join(f"row {row} (content hash {int(jets.content_hash[row]):016x})" for row in rows[:SHOWN_ROWS])
+    return f"{named} and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else named

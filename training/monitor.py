@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
@@ -20,11 +22,14 @@ from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
 from jet_diffusion.plotting.training import plot_history
 from jet_diffusion.renames import flatten
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.sampling.batches import sample_jets
+from jet_diffusion.signals import Interrupted
 from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
-from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.loss import DenoisingLoss, describe_jets
 from jet_diffusion.training.settings import TrainSettings
+from jet_diffusion.training.signals import Interruption
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -41,6 +46,7 @@ class Monitor:
         settings, accelerator, run, pipeline, state: Of the run; the pipeline's components are the trained ones.
         validation: The validation split.
         loss_of: The training loss.
+        interruption: Knows whether a signal came, which ends sampling at once.
     """
 
     def __init__(
@@ -53,10 +59,11 @@ class Monitor:
         validation: JetDataset,
         loss_of: DenoisingLoss,
         epoch_jets: int,
+        interruption: Interruption,
     ) -> None:
         self.settings, self.accelerator, self.run = settings, accelerator, run
         self.pipeline, self.state, self.validation, self.loss_of = pipeline, state, validation, loss_of
-        self.bare = state.model
+        self.bare, self.interruption = state.model, interruption
         self.logged = state.step
         self.validate_every = settings.validate_every or max(1, epoch_jets // settings.batch_size)
         count = min(settings.validation_jets, len(validation))
@@ -71,15 +78,12 @@ class Monitor:
         )
         positions = validation_positions(len(validation), count)
         mine = positions[accelerator.process_index :: accelerator.num_processes]
+        self.validation_rows = [position.jet for position in mine]
         size = max(1, settings.batch_size // (accelerator.num_processes * settings.accumulation))
         self.validation_batches: list[NoisyBatch] = [
             noisy.__getitems__(mine[start : start + size]) for start in range(0, len(mine), size)
         ]
         accelerator.init_trackers("jet-diffusion", config=_tracker_config(settings))
-        started = [tracker.name for tracker in accelerator.trackers]
-        missing = ",".join(name for name in settings.trackers if name not in started)
-        if missing and accelerator.is_main_process:
-            raise UserError(f"no tracker {missing} is installed: run `pip install 'jet-diffusion[{missing}]'`")
 
     def log(self, sums: torch.Tensor, clock: Clock, progress: tqdm) -> None:
         """One training line: loss as a share of the marginal denoiser's, learning rate, speed, waiting."""
@@ -97,16 +101,28 @@ class Monitor:
         shown = "loss_ratio" if marginal else "loss"
         progress.set_postfix({shown: f"{values[shown]:.3f}", "jets/s": f"{values['jets_per_second']:.0f}"})
 
-    def validate(self, due: bool) -> None:
-        """Validate if it is time, or due because a checkpoint follows, which is judged by this loss."""
-        if due or self.state.step % self.validate_every == 0:
+    def validate(self, due: bool) -> bool:
+        """Validate if it is time, or due because a checkpoint follows, which is judged by this loss.
+
+        Returns:
+            Whether it was done.
+        """
+        due = due or self.validation_due()
+        if due:
             self._validate()
+        return due
+
+    def validation_due(self) -> bool:
+        """Whether it is time, because an epoch or so many steps have passed."""
+        return self.state.step % self.validate_every == 0
 
     def sample(self) -> None:
-        """Sample jets if it is time: every so often and at the end."""
+        """Sample jets if it is time, every so often and at the end, and they are not there from before a kill."""
         every, step = self.settings.sample_every, self.state.step
-        if step == self.settings.max_steps or (every and step % every == 0):
-            self._sample()
+        if step and (step == self.settings.max_steps or (every and step % every == 0)):
+            if self.accelerator.is_main_process and not self._sampled():
+                self._sample()
+            self.accelerator.wait_for_everyone()
 
     def finish(self, clock: Clock) -> None:
         """Say how the session went and close the trackers."""
@@ -120,14 +136,17 @@ class Monitor:
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss of the averaged weights on the same jets, timesteps and noise every time."""
-        sums, jets = torch.zeros(3, device=self.accelerator.device), 0
+        sums, jets, bad = torch.zeros(3, device=self.accelerator.device), 0, []
         with self._averaged_weights():
             for batch in self.validation_batches:
                 moved = batch.to(self.accelerator.device)
                 with self.accelerator.autocast():
                     output = self.bare(self.loss_of.noisy(moved), *moved[2:])
-                sums += self.loss_of(output, moved).sums * len(moved.labels)
+                terms = self.loss_of(output, moved)
+                sums += terms.sums * len(moved.labels)
+                bad.append(~terms.per_jet.isfinite())
                 jets += len(moved.labels)
+        self._check_validation(bad)
         total = self.accelerator.reduce(torch.cat([sums, sums.new_tensor([jets])]), "sum")
         loss, own, marginal = (total[:3] / total[3]).tolist()
         self.state.validation_loss = loss
@@ -135,34 +154,59 @@ class Monitor:
         if self.accelerator.is_main_process:
             save_figure(plot_history(self.run.read_metrics()), self.run.history)
 
+    def _check_validation(self, bad: list[torch.Tensor]) -> None:
+        """Refuse, in all processes, a validation loss that is not finite."""
+        mine = torch.cat(bad).tolist() if bad else []
+        rows = gather_object([row for row, is_bad in zip(self.validation_rows, mine, strict=True) if is_bad])
+        if rows:
+            raise UserError(
+                f"the validation loss after step {self.state.step} is not finite for {len(rows)} jets: "
+                f"{describe_jets(self.validation, rows)} of the validation split; {self.run.last_checkpoint_stays()}. "
+                "Look at these jets, or begin another run with a smaller learning_rate"
+            )
+
+    def _sampled(self) -> bool:
+        """Whether the picture of this step and its line in the metrics are there."""
+        steps = [line["step"] for line in self.run.read_metrics("sample")]
+        return self.state.step in steps and self._picture.is_file() and self.run.history.is_file()
+
+    @property
+    def _picture(self) -> Path:
+        return self.run.samples / f"step-{self.state.step:08d}.png"
+
     def _sample(self) -> None:
+        """Sample jets, unless a signal comes; the next start makes up for it."""
+        try:
+            self._draw_and_compare()
+        except Interrupted:
+            self.accelerator.print("sampling was stopped; the next start makes up for it")
+
+    def _end_if_asked(self, *_: Any) -> dict[str, Any]:
+        if self.interruption.number:
+            raise Interrupted(self.interruption.number)
+        return {}
+
+    def _draw_and_compare(self) -> None:
         """Sample jets like the first validation jets, draw some beside them and compare energy and occupancy."""
-        if self.accelerator.is_main_process:
-            count = min(self.settings.sample_jets, len(self.validation))
-            rows = np.arange(count)
-            with self._averaged_weights(), self.accelerator.autocast():
-                self.pipeline.set_progress_bar_config(disable=True)
-                conditions: dict[str, Any] = {}
-                if self.pipeline.conditioner is not None:
-                    columns: dict[str, Any] = {
-                        "labels": self.validation.labels,
-                        "pt": self.validation.pt,
-                        "m0": self.validation.m0,
-                    }
-                    conditions = {name: column[rows] for name, column in columns.items()}
-                generator = torch.Generator().manual_seed(self.settings.seed)
-                output = self.pipeline(count, **conditions, generator=generator)
-            generated = np.ascontiguousarray(output.images.transpose(0, 3, 1, 2))
-            real = self.validation.energies(rows)
-            table = quick_table(real, generated)
-            self._record("sample", {"table": table, "clipped_fraction": output.clipped_fraction})
-            labels = conditions["labels"][:SHOWN_JETS] if conditions else None
-            shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
-            figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)
-            save_figure(figure, self.run.samples / f"step-{self.state.step:08d}.png")
-            save_figure(plot_history(self.run.read_metrics()), self.run.history)
-            self.accelerator.print(format_table(table))
-        self.accelerator.wait_for_everyone()
+        count = min(self.settings.sample_jets, len(self.validation))
+        with self._averaged_weights(), self.accelerator.autocast():
+            made = sample_jets(
+                self.pipeline,
+                count,
+                self.validation,
+                seed=self.settings.seed,
+                callback_on_step_end=self._end_if_asked,
+            )
+        generated, real = made.energies.numpy(), self.validation.energies(np.arange(count))
+        table = quick_table(real, generated)
+        labels = self.validation.labels[:SHOWN_JETS] if self.pipeline.conditioner is not None else None
+        shown = real[:SHOWN_JETS], generated[:SHOWN_JETS]
+        figure = plot_side_by_side(*shown, labels, note=self.validation.simulated)
+        self.run.samples.mkdir(exist_ok=True)
+        save_figure(figure, self._picture)
+        self._record("sample", {"table": table, "clipped_fraction": made.clipped_fraction})
+        save_figure(plot_history(self.run.read_metrics()), self.run.history)
+        self.accelerator.print(format_table(table))
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:

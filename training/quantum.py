@@ -19,7 +19,8 @@ from jet_diffusion.quantum.hybrid_unet import AmplitudeCNN, HybridUNet2DModel
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.quantum.state_denoiser import StateDenoiser
-from jet_diffusion.training.fit import fit_conditioner, fit_first_stage
+from jet_diffusion.training.first_stage import fit_first_stage
+from jet_diffusion.training.fit import fit_conditioner
 from jet_diffusion.training.settings import TrainSettings
 
 CNN_WIDTH, HYBRID_WIDTH = 9, 16

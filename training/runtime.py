@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, broadcast_object_list
+from safetensors import SafetensorError
 
 from jet_diffusion import precision
 from jet_diffusion.errors import UserError
@@ -26,8 +32,9 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     """The accelerator of these settings; loads nothing and refuses a launch that lost processes.
 
     Raises:
-        UserError: If fewer processes run than were asked for.
+        UserError: If fewer processes run than were asked for, or a tracker is not installed.
     """
+    check_trackers(settings.trackers)
     accelerator = precision.make_accelerator(
         settings.precision,
         cpu=settings.cpu,
@@ -38,6 +45,128 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     )
     check_processes(accelerator.num_processes, settings.expect_processes, os.environ)
     return accelerator
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are not installed.
+
+    Raises:
+        UserError: With the command that installs them.
+    """
+    installed = [str(tracker.value) for tracker in get_available_trackers()]
+    if missing := ",".join(name for name in names if name not in installed):
+        raise UserError(f"no tracker {missing} is installed: run `pip install 'jet-diffusion[{missing}]'`")
+
+
+def in_main_process(accelerator: Accelerator, work: Callable[[], object]) -> None:
+    """Do something in the main process; what it raises is raised in all, or the others would wait for ever."""
+    failure: list[Exception | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            work()
+        except Exception as error:
+            failure = [error]
+    broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]
+
+
+def check_memory(
+    losses: Callable[[int], torch.Tensor],
+    parameters: Sequence[torch.nn.Parameter],
+    jets: int,
+    accelerator: Accelerator,
+) -> None:
+    """Refuse a step that takes more memory than the device has.
+
+    What a jet takes is the difference between two jets and one in what autograd keeps for the backward pass.
+
+    Args:
+        losses: Gives the loss of so many jets.
+        parameters: What is trained: weights, gradients, averages and AdamW's two moments take five times their size.
+        jets: Jets in a micro-batch of a process.
+        accelerator: Of the run.
+
+    Raises:
+        UserError: With both sizes.
+    """
+    a_jet = kept_for_backward(losses, 2) - kept_for_backward(losses, 1)
+    needed = 5 * sum(parameter.nbytes for parameter in parameters) + jets * a_jet
+    if accelerator.device.type == "cuda":
+        memory, where = torch.cuda.mem_get_info(accelerator.device)[1], "the GPU"
+    else:
+        needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        memory, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine"
+    if needed > memory:
+        raise UserError(
+            f"a step of {jets} jets in each process needs about {needed / 2**30:.3g} GiB ({a_jet / 2**20:.3g} MiB a "
+            f"jet), and {where} has {memory / 2**30:.3g} GiB; set a smaller batch_size, a larger accumulation, or "
+            "unet.gradient_checkpointing: true"
+        )
+
+
+def kept_for_backward(losses: Callable[[int], torch.Tensor], jets: int) -> int:
+    """Bytes that autograd keeps until the backward pass of so many jets."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        losses(jets)
+    return sum(kept.values())
+
+
+def check_disk(run: RunFolder, checkpoint_bytes: int, settings: TrainSettings, step: int) -> None:
+    """Refuse to train where the checkpoints that are kept, and the one being written, do not fit.
+
+    Args:
+        run: Where they go.
+        checkpoint_bytes: Size of one.
+        settings: Of the run.
+        step: Where it goes on.
+
+    Raises:
+        UserError: With both sizes.
+    """
+    there = len(run.checkpoint_steps())
+    to_come = -(-(settings.max_steps - step) // settings.checkpoint_every)
+    most = settings.keep_checkpoints + 2  # the best, and the one being written
+    needed = max(0, min(most, there + to_come) - there) * checkpoint_bytes
+    free = shutil.disk_usage(run.path).free
+    if needed > free:
+        raise UserError(
+            f"{run.path} needs {megabytes(needed)} more for checkpoints of {megabytes(checkpoint_bytes)} each "
+            f"(the last {settings.keep_checkpoints}, the best, and the one being written), and {megabytes(free)} are "
+            "free; make room, or set a smaller keep_checkpoints"
+        )
+
+
+@contextmanager
+def explaining_full_disk(run: RunFolder, checkpoint_bytes: int) -> Iterator[None]:
+    """Say, where the disk is full, how much is needed and what is kept.
+
+    Raises:
+        OSError: In place of the error of the file that did not fit.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        codes = (errno.ENOSPC, errno.EDQUOT)
+        if getattr(error, "errno", None) not in codes and not any(f"os error {code}" in str(error) for code in codes):
+            raise
+        raise OSError(
+            f"the disk of {run.path} is full: a checkpoint takes {megabytes(checkpoint_bytes)}, and "
+            f"{megabytes(shutil.disk_usage(run.path).free)} are free; {run.last_checkpoint_stays()}. Make room and "
+            "give the same command again"
+        ) from error
+
+
+def megabytes(size: int) -> str:
+    """A size as text."""
+    return f"{size / 1e6:.3g} MB"
 
 
 def check_processes(running: int, expected: int | None, environment: Mapping[str, str]) -> None:

@@ -23,6 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """UNet sizes by name; docs/training.md has parameters and cost on the default representation."""
 
+Input = Literal["x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy"]
+"""What a spike-and-slab UNet can see."""
+
 NOTEBOOK_NETWORKS = ("deepfalcon_cnn", "deepfalcon_unet")
 
 
@@ -85,7 +88,7 @@ class DenoiserSettings:
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
     prior: Literal["mixture", "group"] = "mixture"
-    inputs: list[str] = field(default_factory=lambda: ["x_t", "estimate", "previous", "energy", "missing_energy"])
+    inputs: list[Input] = field(default_factory=lambda: ["x_t", "estimate", "previous", "energy", "missing_energy"])
     crystal_channels: list[int] = field(default_factory=lambda: [24, 24])
 
 
@@ -244,6 +247,12 @@ LEAST = {"max_steps": 1, "accumulation": 1, "checkpoint_every": 1, "keep_checkpo
          "num_workers": 0, "warmup_steps": 0, "seed": 0}  # fmt: skip
 """Smallest accepted value of an option."""
 
+MAX_SEED = 2**32 - 1
+"""Largest seed: from one step to the next it keys generators of 63 bits."""
+
+MAX_TIMESTEPS = 100_000
+"""Largest number of training timesteps, of which each costs memory and time."""
+
 
 def parse_settings(argv: list[str] | None = None) -> TrainSettings:
     """Settings from `--config FILE` and `--any.option value`, later ones winning.
@@ -270,8 +279,10 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
         value = getattr(settings, name)
         if value is not None and value < least:
             raise UserError(f"{name} must be at least {least}, got {value}")
-    if not settings.learning_rate > 0:
-        raise UserError(f"learning_rate must be positive, got {settings.learning_rate}")
+    if settings.seed > MAX_SEED:
+        raise UserError(f"seed must be at most {MAX_SEED}, got {settings.seed}")
+    if not 0 < settings.learning_rate < math.inf:
+        raise UserError(f"learning_rate must be positive and finite, got {settings.learning_rate}")
     if not 0 <= settings.ema_decay < 1:
         raise UserError(f"ema_decay must lie in [0, 1), got {settings.ema_decay}")
     if settings.sampling.steps < 1 or settings.sampling.steps > settings.noise.num_train_timesteps:
@@ -279,7 +290,54 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             f"sampling.steps must lie in 1 to {settings.noise.num_train_timesteps} (noise.num_train_timesteps), "
             f"got {settings.sampling.steps}"
         )
+    check_noise(settings.noise)
+    check_network(settings)
     check_choices(settings)
+
+
+def check_batch(batch_size: int, num_jets: int) -> None:
+    """Refuse a batch larger than the training split.
+
+    Raises:
+        UserError: With both sizes.
+    """
+    if batch_size > num_jets:
+        raise UserError(f"batch_size {batch_size} is larger than the training split, which has {num_jets} jets")
+
+
+def check_noise(noise: NoiseSettings) -> None:
+    """Refuse a noise schedule that is none.
+
+    Raises:
+        UserError: Saying what was seen and what is accepted.
+    """
+    if not 1 <= noise.num_train_timesteps <= MAX_TIMESTEPS:
+        raise UserError(f"noise.num_train_timesteps must lie in 1 to {MAX_TIMESTEPS}, got {noise.num_train_timesteps}")
+    if not 0 < noise.beta_start <= noise.beta_end < 1:
+        raise UserError(
+            "noise.beta_start and noise.beta_end must satisfy 0 < beta_start <= beta_end < 1, "
+            f"got {noise.beta_start} and {noise.beta_end}"
+        )
+
+
+def check_network(settings: TrainSettings) -> None:
+    """Refuse a network without channels, and what it could not learn with.
+
+    Raises:
+        UserError: Saying what was seen and what is accepted.
+    """
+    levels, hidden = settings.unet.block_out_channels, settings.denoiser.crystal_channels
+    edges = settings.representation.ring_edges
+    if levels is not None and not (levels and all(width >= 1 for width in levels)):
+        raise UserError(f"unet.block_out_channels must be numbers of channels, at least 1 each, got {levels}")
+    if not all(width >= 1 for width in hidden):
+        raise UserError(f"denoiser.crystal_channels must be at least 1 each, or [] for no layers, got {hidden}")
+    if not 0 <= settings.unet.dropout < 1:
+        raise UserError(f"unet.dropout must lie in [0, 1), got {settings.unet.dropout}")
+    if edges != sorted(set(edges)) or not all(0 < edge < math.inf for edge in edges):
+        raise UserError(f"representation.ring_edges must be positive and rise, got {edges}")
+    if settings.quantum.order < 1:
+        raise UserError(f"quantum.order must be at least 1, got {settings.quantum.order}")
 
 
 def check_choices(settings: TrainSettings) -> None:

@@ -5,14 +5,14 @@ The same command goes on where it stopped. One process or many, one CPU or many 
 
 from __future__ import annotations
 
+import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from tqdm import tqdm
@@ -20,21 +20,31 @@ from tqdm import tqdm
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError, run_command
 from jet_diffusion.hub import load_folder, load_pipeline
+from jet_diffusion.locks import hold
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.signals import Interrupted
 from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
-from jet_diffusion.training.runtime import keep_freed_memory, make_accelerator
+from jet_diffusion.training.runtime import (
+    check_disk,
+    explaining_full_disk,
+    in_main_process,
+    keep_freed_memory,
+    make_accelerator,
+)
 from jet_diffusion.training.settings import (
     NOTEBOOK_NETWORKS,
     TrainSettings,
     changed_settings,
+    check_batch,
     check_settings,
     parse_settings,
 )
+from jet_diffusion.training.signals import Interruption
 from jet_diffusion.training.warm_start import start_from
 
 BETAS, NOTEBOOK_BETAS = (0.9, 0.99), (0.9, 0.999)
@@ -49,28 +59,58 @@ def main(argv: list[str] | None = None) -> None:
 def train(settings: TrainSettings) -> RunFolder:
     """Begin or continue a run, up to its last step.
 
+    A signal ends it after the step under way, with a checkpoint.
+
     Raises:
-        UserError: If the settings contradict each other, the run's, or the processes that take part.
+        UserError: If the settings contradict each other, the run's, the data, or the processes that take part; or if
+            a loss is not finite.
         FileNotFoundError: If the dataset or the weights to start from do not exist.
+        BlockingIOError: If another process trains in the folder.
+        OSError: If the disk is full.
+        Interrupted: By a signal.
     """
     run = RunFolder(settings.run_dir)
     accelerator = make_accelerator(settings, run)
     check_settings(settings, accelerator.num_processes)
+    if settings.dry_run:
+        prepare(settings, accelerator, run)
+        return run
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        in_main_process(accelerator, lambda: stack.enter_context(hold(run.path, "train")))
+        begin_and_train(settings, accelerator, run)
+    return run
+
+
+def prepare(settings: TrainSettings, accelerator: Accelerator, run: RunFolder) -> tuple[JetDataset, JetDataset]:
+    """Say what takes part, and load the training and validation jets; of a dry run, say what would run.
+
+    Raises:
+        UserError: If the batch is larger than the data.
+    """
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     arithmetic = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device} in {arithmetic}")
+    run.require_record()
     jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
     validation = JetDataset.load(settings.data, "validation")
+    check_batch(settings.batch_size, len(jets))
     if settings.dry_run:
         pipeline = build_pipeline(settings, jets, train_first_stage=False)
         accelerator.print(describe(settings, accelerator, jets, pipeline))
-        return run
+    return jets, validation
+
+
+def begin_and_train(settings: TrainSettings, accelerator: Accelerator, run: RunFolder) -> None:
+    """All that is done in a run folder that no other process works in."""
+    jets, validation = prepare(settings, accelerator, run)
     pipeline = begin_or_resume(settings, accelerator, run, jets)
     state = make_state(settings, pipeline)
     if run.checkpoint_steps():
         load_checkpoint(run.checkpoint("last"), state)
         accelerator.print(f"going on from step {state.step} of {settings.max_steps}")
+    in_main_process(accelerator, lambda: check_disk(run, state.checkpoint_bytes(), settings, state.step))
     if accelerator.is_main_process:
         run.forget_after(state.step)
         run.add_session(
@@ -80,9 +120,13 @@ def train(settings: TrainSettings) -> RunFolder:
             precision=accelerator.mixed_precision,
         )
     accelerator.wait_for_everyone()
-    run_steps(settings, accelerator, run, pipeline, state, jets, validation)
+    with explaining_full_disk(run, state.checkpoint_bytes()), Interruption(accelerator) as interruption:
+        run_steps(settings, accelerator, run, pipeline, state, jets, validation, interruption)
+        stopped = interruption.agreed()
     accelerator.end_training()
-    return run
+    if stopped:
+        again = f"jet-diffusion train --config {run.config}"
+        raise Interrupted(stopped, f"the checkpoint of step {state.step} is saved; to go on: {again}")
 
 
 def begin_or_resume(
@@ -93,34 +137,39 @@ def begin_or_resume(
     Raises:
         UserError: If the run was begun with other settings or other jets.
     """
-    failure: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            if run.begun:
-                check_same_run(settings, run, jets)
-                run.update_config(settings_as_dict(settings))
-            else:
-                pipeline = build_pipeline(settings, jets, progress=True)
-                if settings.init_from:
-                    start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
-                pipeline.save_pretrained(run.initial)
-                if (marginal := fit_marginal(settings, jets, pipeline)) is not None:
-                    marginal.save_pretrained(run.marginal)
+
+    def prepare_folder() -> None:
+        if run.checkpoint_steps():
+            check_same_run(settings, run, jets)
+            run.update_config(settings_as_dict(settings))
+            if not run.training_jets.is_file():
                 np.save(run.training_jets, np.sort(jets.content_hash))
-                dataset = {
-                    "path": settings.data,
-                    "on_hub": not Path(settings.data).is_dir(),
-                    "fingerprint": jets.fingerprint,
-                    "jets": len(jets),
-                }
-                run.begin(settings_as_dict(settings), {**dataset, "simulated": jets.simulated})
-        except Exception as error:
-            failure = [error]
-    # Every process must learn of it, or the others would wait for ever.
-    broadcast_object_list(failure)
-    if failure[0] is not None:
-        raise failure[0]
+        else:  # a start that was refused or killed before its first checkpoint leaves nothing to go on from
+            begin(settings, run, jets)
+
+    in_main_process(accelerator, prepare_folder)
     return load_folder(run.initial)
+
+
+def begin(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
+    """Write all that a run begins with; its record comes last."""
+    pipeline = build_pipeline(settings, jets, progress=True)
+    if settings.init_from:
+        start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
+    marginal = fit_marginal(settings, jets, pipeline)
+    for folder in (run.initial, run.marginal):
+        shutil.rmtree(folder, ignore_errors=True)
+    pipeline.save_pretrained(run.initial)
+    if marginal is not None:
+        marginal.save_pretrained(run.marginal)
+    np.save(run.training_jets, np.sort(jets.content_hash))
+    dataset = {
+        "path": settings.data,
+        "on_hub": not Path(settings.data).is_dir(),
+        "fingerprint": jets.fingerprint,
+        "jets": len(jets),
+    }
+    run.begin(settings_as_dict(settings), {**dataset, "simulated": jets.simulated})
 
 
 def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
@@ -168,24 +217,31 @@ def run_steps(
     state: TrainingState,
     jets: JetDataset,
     validation: JetDataset,
+    interruption: Interruption,
 ) -> None:
-    """Take all steps; between them log, validate, write checkpoints and draw pictures."""
+    """Steps to the last or to a signal, and what is done between them: logging, validation, checkpoints, pictures."""
     marginal = SpikeAndSlabDenoiser.from_pretrained(run.marginal) if run.marginal.is_dir() else None
     loop = TrainingLoop(settings, accelerator, pipeline, state, jets, marginal)
-    monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loop.loss_of, len(jets))
+    monitor = Monitor(settings, accelerator, run, pipeline, state, validation, loop.loss_of, len(jets), interruption)
     progress = tqdm(total=settings.max_steps, initial=state.step, unit="step", disable=not accelerator.is_main_process)
+    monitor.sample()  # what a kill after the last checkpoint left out
     while state.step < settings.max_steps:
         loop.step()
         progress.update()
-        if state.step % settings.log_every == 0 or state.step == settings.max_steps:
+        last, stopped = state.step == settings.max_steps, bool(interruption.agreed())
+        log = state.step % settings.log_every == 0 or last
+        save = state.step % settings.checkpoint_every == 0 or last
+        if log or save or stopped or monitor.validation_due():
+            loop.check_finite(run)
+        if log:
             monitor.log(loop.take_sums(), loop.clock, progress)
-        save = state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps
-        monitor.validate(due=save)
-        if save:
+        validated = monitor.validate(due=save)
+        if save or stopped:
+            state.validation_loss = state.validation_loss if validated else None
             accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                save_checkpoint(run, state, settings.keep_checkpoints)
-            accelerator.wait_for_everyone()
+            in_main_process(accelerator, lambda: save_checkpoint(run, state, settings.keep_checkpoints))
+        if stopped:
+            break
         monitor.sample()
     progress.close()
     monitor.finish(loop.clock)

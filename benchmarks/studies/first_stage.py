@@ -26,7 +26,8 @@ from jet_diffusion.pipelines.first_stage import Conditions
 from jet_diffusion.pipelines.jet_output import jet_generators
 from jet_diffusion.pipelines.tower_representations import TowerPatches
 from jet_diffusion.training.build import energy_batches
-from jet_diffusion.training.fit import fit_first_stage, fit_representation
+from jet_diffusion.training.first_stage import fit_first_stage
+from jet_diffusion.training.fit import fit_representation
 
 SEEDS = 3
 

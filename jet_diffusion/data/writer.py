@@ -91,6 +91,8 @@ class JetWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.complete()
+        elif not self._parts():  # nothing to go on with, which would only refuse a corrected start
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def append(self, energies: NDArray[np.float32], labels: ArrayLike, pt: ArrayLike, m0: ArrayLike) -> None:
         """Add jets after those written so far.

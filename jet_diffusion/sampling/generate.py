@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from tqdm import tqdm
 
 from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.errors import UserError, checking
+from jet_diffusion.locks import hold
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
 from jet_diffusion.sampling.sample import describe_sampler
+
+MAX_SEED = 2**63 - 1
+"""Largest seed: what a file's attribute and the generators take."""
 
 
 def generate(
@@ -54,27 +59,27 @@ def generate(
     Raises:
         UserError: For bad arguments, or an interrupted run with other settings.
         FileExistsError: If the file exists.
+        BlockingIOError: If another process makes it.
     """
     accelerator = accelerator or Accelerator()
     steps = pipeline.config.default_steps if steps is None else steps
-    _check(pipeline, num_jets, steps, batch_size, conditions, like)
+    _check(pipeline, num_jets, seed, steps, batch_size, conditions, like)
     pipeline.to(accelerator.device)
     made = {**generation_attrs(pipeline, seed, steps, batch_size), "mixed_precision": accelerator.mixed_precision}
     settings = {**made, **condition_attrs(conditions, like), **(attrs or {})}
-    writer, start = _open_writer(accelerator, out, num_jets, settings)
     clipped: list[float] = []
     asked = conditions if like is None else like
     sampler: dict[str, Any] = {"seed": seed, "steps": steps, "batch_size": batch_size, "accelerator": accelerator}
-    for batch in sample_batches(pipeline, num_jets, asked, first_jet=start, progress=True, **sampler):
-        clipped.append(batch.clipped_fraction)
-        if writer is not None:
-            borrowed = like if pipeline.conditioner is None else None
-            writer.append(batch.energies.cpu().numpy(), *_columns(batch, borrowed, writer.num_written))
-            writer.flush()
+    with ExitStack() as stack:
+        writer, start = _open_writer(accelerator, stack, out, num_jets, settings)
+        for batch in sample_batches(pipeline, num_jets, asked, first_jet=start, progress=True, **sampler):
+            clipped.append(batch.clipped_fraction)
+            if writer is not None:
+                borrowed = like if pipeline.conditioner is None else None
+                writer.append(batch.energies.cpu().numpy(), *_columns(batch, borrowed, writer.num_written))
+                writer.flush()
     if clipped and accelerator.is_main_process:
         tqdm.write(f"{sum(clipped) / len(clipped):.2e} of the values of predicted x_0 were clipped to the fitted range")
-    if writer is not None:
-        writer.complete()
     accelerator.wait_for_everyone()
 
 
@@ -89,6 +94,7 @@ def _columns(batch: JetBatch, borrowed: Conditioned | None, first: int) -> list[
 def _check(
     pipeline: JetImagePipeline,
     num_jets: int,
+    seed: int,
     steps: int,
     batch_size: int,
     conditions: dict[str, Any] | None,
@@ -108,6 +114,8 @@ def _check(
         raise UserError("give conditions (--label, --pt, --m0) or jets to take them from (--like), not both")
     if like is not None and len(like.labels) < num_jets:
         raise UserError(f"there are {len(like.labels)} jets to take conditions from, {num_jets} are asked for")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed must lie in 0 to {MAX_SEED}, got {seed}")
     given = {name: (conditions or {}).get(name) for name in ("labels", "pt", "m0")}
     with checking():
         pipeline.check_inputs(num_jets, **given, num_inference_steps=steps, batch_size=batch_size, output_type="pt")
@@ -139,16 +147,20 @@ def condition_attrs(conditions: dict[str, Any] | None, like: Conditioned | None)
 
 
 def _open_writer(
-    accelerator: Accelerator, out: str | Path, num_jets: int, attrs: dict[str, Any]
+    accelerator: Accelerator, stack: ExitStack, out: str | Path, num_jets: int, attrs: dict[str, Any]
 ) -> tuple[JetWriter | None, int]:
-    """The main process's writer, and for all the number of jets already written; errors reach every process."""
+    """The main process's writer, and for all the number of jets already written; errors reach every process.
+
+    Until the stack is left the file is held.
+    """
     writer: JetWriter | None = None
     news: list[Any] = [None, 0]
     if accelerator.is_main_process:
         try:
-            writer = JetWriter.resume(out, num_jets, attrs)
+            stack.enter_context(hold(out, "generate"))
+            writer = stack.enter_context(JetWriter.resume(out, num_jets, attrs))
             news = [None, writer.num_written]
-        except (ValueError, FileExistsError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             news = [error, 0]
     broadcast_object_list(news)
     if news[0] is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tqdm import tqdm
 from jet_diffusion import __version__
 from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.errors import UserError
+from jet_diffusion.locks import hold
+from jet_diffusion.signals import ignore_signals
 from jet_diffusion.simulation import libraries
 from jet_diffusion.simulation.block import JETS_PER_BLOCK, PackedBlock, make_block
 from jet_diffusion.simulation.compiled import source_digest
@@ -37,16 +40,19 @@ def simulate(settings: SimulationSettings, path: str | Path, workers: int = 1, p
     Raises:
         FileExistsError: `path` exists.
         FileNotFoundError: The folder of `path` does not exist.
+        BlockingIOError: Another process makes it.
         UserError: A library is missing, `workers` is not positive, or an interrupted run had other settings.
     """
     libraries.require()
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
     with (
+        hold(path, "simulate"),
         JetWriter.resume(path, settings.num_jets, attributes(settings)) as writer,
         tqdm(total=settings.num_jets, unit="jet", disable=not progress, initial=writer.num_written) as bar,
+        closing(_packed_blocks(settings, writer.num_written // JETS_PER_BLOCK, workers, progress)) as blocks,
     ):
-        for packed in _packed_blocks(settings, writer.num_written // JETS_PER_BLOCK, workers, progress):
+        for packed in blocks:
             block = packed.unpack()
             count = min(len(block.labels), settings.num_jets - writer.num_written)
             writer.append(*(column[:count] for column in block))
@@ -66,7 +72,9 @@ def attributes(settings: SimulationSettings) -> dict[str, Any]:
     }
 
 
-def _packed_blocks(settings: SimulationSettings, first: int, workers: int, progress: bool) -> Iterator[PackedBlock]:
+def _packed_blocks(
+    settings: SimulationSettings, first: int, workers: int, progress: bool
+) -> Generator[PackedBlock, None, None]:
     """The blocks from number `first` on, in order; a few are under way at a time."""
     under_way: deque[Future[PackedBlock]] = deque()
     with _executor(workers) as executor:
@@ -92,7 +100,20 @@ class _ThisProcess(Executor):
         return future
 
 
-def _executor(workers: int) -> Executor:
+@contextmanager
+def _executor(workers: int) -> Iterator[Executor]:
+    """Makes blocks; when it is left by an error or a signal, nobody waits for those under way."""
     if workers == 1:
-        return _ThisProcess()
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        yield _ThisProcess()
+        return
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_signals) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.kill()
+            raise

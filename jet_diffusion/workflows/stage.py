@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.io import partial_folder
+from jet_diffusion.io import partial_folder, read_json_object, replace_folder, restore_folder
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.report.model import REPORT_FILE
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
@@ -48,11 +48,15 @@ def stage(
             the model's own.
 
     Raises:
-        UserError: If the guidance was fitted to anything else.
+        UserError: If the guidance was fitted to anything else, a link leaves the run's folder, or the weights are not
+            finite.
         FileNotFoundError: If the run has no such checkpoint or no picture of sampled jets.
         FileExistsError: If the folder holds something else.
     """
     folder = Path(folder)
+    refuse_links_out(run.path)
+    run.read_config()  # refuses a damaged one, which is copied
+    restore_folder(folder)
     if folder.exists() and any(folder.iterdir()) and not was_staged(folder):
         raise FileExistsError(f"{folder} exists and is no staged pipeline; choose another folder")
     step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
@@ -67,12 +71,28 @@ def stage(
     work = partial_folder(folder)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    _write_files(run, pipeline, figures, work)
-    make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
-    if folder.exists():
-        shutil.rmtree(folder)
-    work.rename(folder)
+    try:
+        _write_files(run, pipeline, figures, work)
+        make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
+        replace_folder(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse symbolic links that leave a folder: what they point to would be published.
+
+    Raises:
+        UserError: Naming the first.
+    """
+    root = folder.resolve()
+    for place, folders, files in os.walk(root):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise UserError(
+                    f"{path} is a symbolic link to {path.resolve()}, outside the run's folder; put a copy in its place"
+                )
 
 
 def _write_files(run: RunFolder, pipeline: JetImagePipeline, figures: Figures, work: Path) -> None:
@@ -81,6 +101,8 @@ def _write_files(run: RunFolder, pipeline: JetImagePipeline, figures: Figures, w
     for config in work.glob("*/config.json"):
         config.write_text(without_folders(config.read_text()))
     for source, name in ((figures.picture, PICTURE), (run.history, "history.png"), (run.training_jets, TRAINING_JETS)):
+        if not source.is_file():
+            raise FileNotFoundError(f"{source} is missing; the run's training command makes it again")
         shutil.copyfile(source, work / name)
     (work / "training_config.yaml").write_text(without_folders(run.config.read_text()))
     if figures.report is not None:
@@ -115,8 +137,8 @@ def read_moment_guidance(file: Path, pipeline: JetImagePipeline, training_jets: 
     Raises:
         UserError: If it is no such file, or of other weights, another sampler or other jets.
     """
-    written = json.loads(file.read_text())
-    if not isinstance(written, dict) or not isinstance(written.get("moment_guidance"), dict):
+    written = read_json_object(file, "fit the guidance again")
+    if not isinstance(written.get("moment_guidance"), dict):
         raise UserError(f"{file} has no moment_guidance; it must be a file of jet-diffusion fit-guidance")
     needed = {**describe_sampler(pipeline), "training_jets": training_jets}
     for name, value in needed.items():
@@ -131,5 +153,8 @@ def was_staged(folder: Path) -> bool:
     index = folder / "model_index.json"
     if not index.is_file() or not (folder / TRAINING_JETS).is_file():
         return False
-    name: object = json.loads(index.read_text()).get("_class_name")
+    try:
+        name = read_json_object(index, "").get("_class_name")
+    except UserError:
+        return False
     return name in [["pipeline", each] for each in PIPELINES]

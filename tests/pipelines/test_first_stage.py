@@ -5,8 +5,7 @@ import torch
 
 from jet_diffusion.pipelines.first_stage import Conditions, FirstStage
 from jet_diffusion.pipelines.jet_output import jet_generators
-from jet_diffusion.training import fit
-from jet_diffusion.training.fit import fit_first_stage
+from jet_diffusion.training.first_stage import fit_first_stage
 
 RINGS = 2
 
@@ -131,7 +130,7 @@ def test_it_draws_the_same_after_saving_and_in_half_precision(stage, tmp_path):
 
 def test_the_weights_hold_no_training_jet(stage, jets):
     size = sum(tensor.numel() for tensor in stage.state_dict().values())
-    more = fit.fit_first_stage(training_jets(4000), seed=0, train=False)
+    more = fit_first_stage(training_jets(4000), seed=0, train=False)
     assert size == sum(tensor.numel() for tensor in more.state_dict().values())
     columns = stage.quantiles.T  # row i holds the i-th quantile of every number, which no one jet has
     rows = {tuple(row) for row in stage.as_values(jets).tolist()}

@@ -218,8 +218,10 @@ def test_going_on_with_other_settings_or_jets_is_refused(trained, converted_fold
 
 
 def test_a_tracker_that_is_not_installed_is_refused(converted_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"jet-diffusion\[wandb\]"), pytest.warns(UserWarning, match="wandb"):
-        run_here(converted_folder, tmp_path / "run", "--trackers=[wandb]")
+    for name in ("wandb", "abacus"):
+        with pytest.raises(ValueError, match=rf"jet-diffusion\[{name}\]"):
+            run_here(converted_folder, tmp_path / "run", f"--trackers=[{name}]")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_checkpoint_is_refused(converted_folder, tmp_path):

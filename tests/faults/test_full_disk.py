@@ -1,0 +1,58 @@
+"""A full disk is told before training where it can be known, and never costs the last good checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections import namedtuple
+
+import pytest
+from safetensors import SafetensorError
+
+from jet_diffusion.hub import load_pipeline
+from jet_diffusion.training import checkpoints, runtime
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.integration
+def test_what_checkpoints_take_is_said_before_the_first_step(run, go_on, monkeypatch):
+    monkeypatch.setattr(runtime.shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(ValueError, match=r"for checkpoints of .* MB each .*0\.001 MB are free") as said:
+        go_on(run, "--max_steps=50", "--keep_checkpoints=3")
+    needed, each = map(float, re.findall(r"([\d.]+) MB (?:more|each)", str(said.value)))
+    assert needed == pytest.approx(2 * each, rel=0.01)  # 3, the best and the one being written, of which 3 are there
+    whole = sum(file.stat().st_size for file in run.checkpoint(3).iterdir()) / 1e6
+    assert each == pytest.approx(whole, rel=0.3)  # tiny tensors have long headers
+    assert run.checkpoint_steps() == [1, 2, 3]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ],
+)
+def test_a_disk_that_gets_full_costs_no_checkpoint(run, go_on, monkeypatch, error):
+    written = checkpoints.save_file
+
+    def half(tensors, path):
+        if path.name == checkpoints.OPTIMIZER:
+            path.write_bytes(b"half")
+            raise error
+        written(tensors, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", half)
+    with pytest.raises(OSError, match=r"disk of .* is full: a checkpoint takes .* the checkpoint of step 3 stays"):
+        go_on(run, "--max_steps=4", "--keep_checkpoints=1")
+    assert run.checkpoint_steps() == [1, 2, 3]
+    assert not list(run.checkpoints.glob(".tmp-*"))
+    load_pipeline(run.path)
+
+
+def test_other_errors_stay_what_they_are(run):
+    with pytest.raises(PermissionError), runtime.explaining_full_disk(run, 1):
+        raise PermissionError(errno.EACCES, "Permission denied")
