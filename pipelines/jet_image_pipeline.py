@@ -1,8 +1,8 @@
 """JetImagePipeline: calorimeter images of quark and gluon jets from noise, through any diffusers scheduler.
 
-On the Hub this file is `pipeline.py`, with all it imports from beside it in it. The
-representation, the denoiser and the conditioner are components that save themselves, and the pipeline knows them by
-their methods alone.
+On the Hub this file is `pipeline.py`, which also contains what it imports from its folder here. Representation,
+denoiser, conditioner and first stage are components that save themselves. The pipeline knows them by their methods
+alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 
 from .hub_sources import OwnSourcesMixin  # noqa: TID251
-from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, jet_generators, scale_to_sums  # noqa: TID251
+from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, generators_of, scale_to_sums  # noqa: TID251
 from .moment_guidance import MomentGuidance  # noqa: TID251
 from .schedulers import check_scheduler, check_timesteps, set_timesteps  # noqa: TID251
 
@@ -125,7 +125,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
         self.check_scheduler()
         self.check_moment_guidance()
-        generators = self._generators(generator, first_jet, count)
+        generators = generators_of(generator, first_jet, count)
         self._check_guidance(guidance_scale)
         check_timesteps(timesteps, self.denoiser)
         conditions = self._conditions(generators, given, ring_sums)
@@ -197,7 +197,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             raise ValueError(f"timestep must be 0 to {total - 1}, got {timestep}")
         self.check_scheduler()
         num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        generators = self._generators(generator, 0, len(energies))
+        generators = generators_of(generator, 0, len(energies))
         conditions = self._conditions(generators, (labels, pt, m0), self._ring_sums_of(energies))
         clean, noisy = [], []
         for start in range(0, len(energies), batch_size):
@@ -280,17 +280,6 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             )
         if not math.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
-
-    def _generators(
-        self, generator: torch.Generator | list[torch.Generator] | None, first_jet: int, count: int
-    ) -> list[torch.Generator]:
-        if isinstance(generator, list):
-            if len(generator) != count:
-                raise ValueError(f"{len(generator)} generators were given for {count} jets")
-            return generator
-        device = "cpu" if generator is None else generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
-        return jet_generators(seed, first_jet, count)
 
     def _conditions(
         self,

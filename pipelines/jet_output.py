@@ -27,6 +27,23 @@ def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1) for key in keys]
 
 
+def generators_of(
+    generator: torch.Generator | list[torch.Generator] | None, first: int, count: int
+) -> list[torch.Generator]:
+    """The generators given for the jets, or those of a seed that is drawn from the one given, else at random.
+
+    Raises:
+        ValueError: If generators are given for another number of jets.
+    """
+    if isinstance(generator, list):
+        if len(generator) != count:
+            raise ValueError(f"{len(generator)} generators were given for {count} jets")
+        return generator
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    return jet_generators(seed, first, count)
+
+
 @dataclass
 class JetImagePipelineOutput(BaseOutput):
     """Generated jets.

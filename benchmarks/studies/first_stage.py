@@ -23,7 +23,7 @@ from jet_diffusion.metrics.distances import Whitening, central_width, wasserstei
 from jet_diffusion.metrics.neighbours import nearest_neighbours
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.first_stage import Conditions
-from jet_diffusion.pipelines.jet_image_pipeline import jet_generators
+from jet_diffusion.pipelines.jet_output import jet_generators
 from jet_diffusion.pipelines.tower_representations import TowerPatches
 from jet_diffusion.training.build import energy_batches
 from jet_diffusion.training.first_stage import fit_first_stage

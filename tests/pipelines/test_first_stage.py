@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jet_diffusion.pipelines.first_stage import Conditions, FirstStage
-from jet_diffusion.pipelines.jet_image_pipeline import jet_generators
+from jet_diffusion.pipelines.jet_output import jet_generators
 from jet_diffusion.training.first_stage import fit_first_stage
 
 RINGS = 2
