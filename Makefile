@@ -2,6 +2,7 @@
 #   make demo   the whole line on the bundled sample, ending with where the picture is
 #   make dev    the package as links to this tree, and all that its tests and checks need
 #   make test   lint, types and tests
+#   make docs   the documentation site, in site/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo dev test lint types unit suite slow test-lowest clean
+.PHONY: demo dev test lint types unit suite slow test-lowest docs clean
 
 demo: dev
 	$(BIN)/jet-diffusion demo --out outputs/demo --reference reference/model
@@ -58,5 +59,10 @@ $(LOWEST)/.ready: constraints.txt pyproject.toml .ci/lowest.py
 test-lowest: $(LOWEST)/.ready
 	$(LOWEST)/bin/python -m pytest -W default -m "not integration and not slow" -n 2
 
+# Strict: a broken link or reference fails.
+docs: dev
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[docs]"
+	$(BIN)/zensical build --strict --clean
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info outputs
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info outputs site

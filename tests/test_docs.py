@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -44,6 +45,26 @@ def test_links_lead_somewhere(page):
             target = page.parent / path if path else page
             assert target.exists(), f"{link}: there is no such file"
             assert not anchor or anchor in anchors(target), f"{link}: {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.is_relative_to(ROOT / "docs")], ids=str)
+def test_links_of_the_site_stay_in_it(page):
+    for link in re.findall(r"\]\(([^)#\s]+)", without_code(page)):
+        inside = (page.parent / link).resolve().is_relative_to(ROOT / "docs")
+        assert inside or link.startswith(("http:", "https:")), f"{link} is no page of the site; name the file instead"
+
+
+def test_the_sites_navigation_has_every_page_once():
+    def pages(entry):
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for part in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages(part)
+
+    navigation = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    there = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs")]
+    assert sorted(navigation) == sorted(there)
 
 
 def anchors(page):

@@ -32,7 +32,7 @@ from jet_diffusion.training.settings import TrainSettings
 from jet_diffusion.training.signals import Interruption
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from jet_diffusion.training.loop import Clock
 

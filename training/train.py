@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError, run_command

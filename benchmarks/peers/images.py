@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.writer import JetWriter

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from huggingface_hub import HfApi
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion import __version__
 from jet_diffusion.data.checks import JetCheck, refuse

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.checks import Finding, JetCheck, repeated
 from jet_diffusion.data.encoding import content_hashes

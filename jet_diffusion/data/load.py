@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.checks import JetCheck, refuse
 from jet_diffusion.data.dataset import JetDataset, content_hashes
@@ -26,8 +26,8 @@ def is_jet_file(source: str | Path) -> bool:
 
 def load_jets(
     source: str | Path,
-    num_jets: int | None,
-    rng: np.random.Generator,
+    num_jets: int | None = None,
+    rng: np.random.Generator | None = None,
     *,
     split: str = "test",
     generated: bool = False,
@@ -39,7 +39,7 @@ def load_jets(
     Args:
         source: a file of jets, HDF5 or Parquet; or the folder or Hub name of a converted dataset.
         num_jets: how many; all when None or when there are fewer.
-        rng: draws the jets.
+        rng: draws the jets; the same ones every time if None.
         split: split of a dataset; a file has none.
         generated: whether the jets are a generator's: negative and non-finite energies of a file are then
             read as they are, to be counted, instead of refused. Real jets get content hashes.
@@ -53,6 +53,7 @@ def load_jets(
         FileNotFoundError: there is no such file, folder or dataset.
         ValueError: what is there breaks the schema, or holds real jets that no model should be judged on.
     """
+    rng = np.random.default_rng(0) if rng is None else rng
     if is_jet_file(source):
         with QuarkGluonFile(Path(source).expanduser(), check=generated, **reading) as file:
             return _load_file(file, num_jets, rng, generated, progress)

@@ -7,12 +7,11 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from jet_diffusion.metrics.pairs import PAIR_SCORES
 from jet_diffusion.observables.hits import Array
-from jet_diffusion.plotting.style import GENERATED, LINE_COLOURS, REAL, styled
+from jet_diffusion.plotting.style import GENERATED, LINE_COLOURS, REAL, Figure, styled
 
 CANDIDATE_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#999999")
 

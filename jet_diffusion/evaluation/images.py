@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.observables.hits import CRYSTAL_CENTRES, TOWER_PITCH, Array
-from jet_diffusion.plotting.style import GENERATED, RATIO_LIMITS, REAL, styled
+from jet_diffusion.plotting.style import GENERATED, RATIO_LIMITS, REAL, Figure, styled
 from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, GEV_PER_UNIT, NUM_TOWERS
 
 REAL_ERROR = 0.2

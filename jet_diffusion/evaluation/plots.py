@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.evaluation.two_sample import TwoSampleOutcome
@@ -16,7 +15,16 @@ from jet_diffusion.metrics.bands import WassersteinBands
 from jet_diffusion.metrics.closure import ClosureBin
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.observables.table import OBSERVABLES, Observable
-from jet_diffusion.plotting.style import CLASS_COLOURS, FAINT, GENERATED, LINE_COLOURS, RATIO_LIMITS, REAL, styled
+from jet_diffusion.plotting.style import (
+    CLASS_COLOURS,
+    FAINT,
+    GENERATED,
+    LINE_COLOURS,
+    RATIO_LIMITS,
+    REAL,
+    Figure,
+    styled,
+)
 from jet_diffusion.schema import CLASS_NAMES
 
 BINS = 40

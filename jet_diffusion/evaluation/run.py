@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError
 from jet_diffusion.evaluation import sections
-from jet_diffusion.evaluation.result import Evaluation, describe
+from jet_diffusion.evaluation.result import describe
+from jet_diffusion.evaluation.show import JetEvaluation
 from jet_diffusion.evaluation.tagger import add_tagger
 from jet_diffusion.evaluation.two_sample import add_two_sample_tests
 from jet_diffusion.metrics.integrity import check_units
 from jet_diffusion.report.model import Report
+
+if TYPE_CHECKING:
+    from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
 
 SIZE = 5_000
 LEAST_JETS = 100
@@ -23,7 +27,7 @@ LEAST_JETS = 100
 
 def evaluate_jets(
     real: JetSample,
-    generated: JetSample,
+    generated: JetSample | JetImagePipelineOutput,
     *,
     training: JetSample | None = None,
     size: int = SIZE,
@@ -33,12 +37,12 @@ def evaluate_jets(
     tagger: bool = False,
     heading: dict[str, Any] | None = None,
     progress: bool = False,
-) -> Evaluation:
+) -> JetEvaluation:
     """Compare generated jets with real ones by all metrics; what cannot be computed is left out with its reason.
 
     Args:
         real: held-out real jets, twice `size` of them for baselines at full size.
-        generated: generated jets.
+        generated: generated jets, or what a pipeline returned.
         training: jets the generator was trained on, for memorisation; without them it is left out.
         size: jets a side; lowered to what there is.
         seed: of all draws.
@@ -48,16 +52,21 @@ def evaluate_jets(
         heading: further entries of the report's heading.
         progress: whether to show bars.
 
+    Returns:
+        The results, with `.table()`, `.plot()` and `.to_html()`; a notebook shows their table.
+
     Raises:
         UserError: if there are fewer than 100 jets a side, or jets are in another unit.
     """
     rng = np.random.default_rng(seed)
+    if not isinstance(generated, JetSample):
+        generated = JetSample.from_output(generated)
     size = _size(real, generated, size)
     check_units(real, generated)
     reference, second = real.split([size, size], rng)
     (generated,) = generated.split([size], rng)
     report = Report({"size": size, "seed": seed, **(heading or {})})
-    result = Evaluation(report, reference, second, generated)
+    result = JetEvaluation(report, reference, second, generated)
     for name, sample in (("real", real), ("generated", generated), ("training", training)):
         if sample is not None:
             report.heading[name] = describe(sample)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation import curves, images, plots
@@ -25,34 +25,42 @@ FORMATS = ("png", "pdf")
 PICTURES = "pictures"
 
 
-def write_report(evaluation: Evaluation, folder: Path, *, pictures: bool = True, progress: bool = False) -> None:
+def write_report(
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    pictures: bool = True,
+    formats: Sequence[str] = FORMATS,
+    progress: bool = False,
+) -> None:
     """Draw the pictures and write the report's files.
 
     Args:
         evaluation: what was found.
         folder: where to; made if it does not exist.
         pictures: whether to draw; it takes as long as the distances of a few thousand jets.
+        formats: of the pictures; the page needs "png".
         progress: whether to show a bar.
     """
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-    drawings = _drawings(evaluation) if pictures else iter(())
-    for name, caption, section, drawing in tqdm(drawings, desc="pictures", unit="picture", disable=not progress):
-        save_drawing(drawing, folder, name)
+    drawn = drawings(evaluation) if pictures else iter(())
+    for name, caption, section, drawing in tqdm(drawn, desc="pictures", unit="picture", disable=not progress):
+        save_drawing(drawing, folder, name, formats)
         evaluation.report.pictures.append({"file": f"{PICTURES}/{name}", "caption": caption, "section": section})
     write_texts(evaluation.report, folder)
 
 
-def save_drawing(drawing: Figure, folder: Path, name: str) -> None:
-    """Save one picture in all formats, in the reports' style."""
+def save_drawing(drawing: Figure, folder: Path, name: str, formats: Sequence[str] = FORMATS) -> None:
+    """Save one picture in each format, in the reports' style."""
     with rc_context(RC):
         if drawing.get_layout_engine() is not None:
             drawing.draw_without_rendering()
             drawing.set_layout_engine("none")  # what was laid out once need not be for each format
-        for suffix in FORMATS:
+        for suffix in formats:
             save_figure(drawing, folder / PICTURES / f"{name}.{suffix}")
 
 
-def _drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figure]]:
+def drawings(evaluation: Evaluation) -> Iterator[tuple[str, str, str, Figure]]:
     """(file name, caption, section, figure) of every picture the evaluation allows."""
     finite = bool(np.isfinite(evaluation.generated.observables).all())
     yield from _jet_drawings(evaluation)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import PIXELS, Array, Hits, divide

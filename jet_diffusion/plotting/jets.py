@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap, LogNorm
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_atomically
+from jet_diffusion.plotting.style import Figure
 from jet_diffusion.schema import CHANNEL_LABELS, CLASS_NAMES, CRYSTAL_PITCH, GEV_PER_UNIT, NUM_CRYSTALS, check_energies
 
 ENERGY_RANGE_GEV = (1e-2, 1e2)
@@ -123,7 +124,7 @@ def plot_side_by_side(
     return sheet.draw([_panels(real), _panels(generated)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: matplotlib.figure.Figure, path: str | Path) -> None:
     """Write a figure atomically, in the format of the path's suffix (png, pdf, svg).
 
     Raises:

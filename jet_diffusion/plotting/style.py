@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
+import matplotlib.figure
 from matplotlib import rc_context
 
 REAL, GENERATED, FAINT = "#333333", "#d55e00", "#b8b8b8"
@@ -25,6 +27,15 @@ RC: dict[Any, Any] = {
     "figure.dpi": 150,
 }
 """Settings of matplotlib."""
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that draws itself in a notebook, also where pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png", dpi=self.dpi)
+        return picture.getvalue()
 
 
 def styled() -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.quantum.channels import scramble, scramble_angles

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.errors import UserError, checking

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion import __version__
 from jet_diffusion.data.hdf5 import JetWriter

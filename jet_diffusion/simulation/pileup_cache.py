@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from functools import lru_cache
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.simulation import libraries

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.inspect import EnergyTally

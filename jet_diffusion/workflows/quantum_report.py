@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError

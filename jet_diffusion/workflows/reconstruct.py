@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.arguments import command_line
 from jet_diffusion.data.jet_set import JetSample

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.observables.hits import Array
