@@ -31,7 +31,7 @@ def train_arguments(folder, run, *more):
     return [f"--data={folder}", f"--run_dir={run}", *SMALL_UNET, *fixed, *more]
 
 
-def wait_for(condition, process, seconds=300):
+def wait_for(condition, process, seconds=900):
     """Wait until something is there; the process must live on."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -68,7 +68,7 @@ def test_a_learning_rate_that_is_too_high_is_named(converted_folder, tmp_path):
 def test_all_processes_stop(converted_folder, tmp_path, start):
     arguments = train_arguments(converted_folder, tmp_path / "run", "--learning_rate=1e36", "--max_steps=9")
     process = start(*arguments, launcher=TWO_PROCESSES)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode != 0
     assert "for 8 of 8 jets" in output
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

@@ -97,7 +97,7 @@ def test_training_saves_a_checkpoint_and_goes_on(converted_folder, tmp_path, sta
     if number == signal.SIGINT:
         command = re.search(r"to go on: jet-diffusion (.*)", output)[1].split()
         again = start(*command, f"--max_steps={step + 1}")
-        output, _ = again.communicate(timeout=300)
+        output, _ = again.communicate(timeout=900)
         assert again.returncode == 0, output
         assert f"going on from step {step} of {step + 1}" in output
         assert [line["step"] for line in run.read_metrics("train")] == list(range(1, step + 2))
