@@ -218,6 +218,7 @@ class TrainSettings:
         log_every: Steps between log lines.
         trackers: accelerate's trackers by name (tensorboard, wandb, trackio).
         expect_processes: Refuse to run with any other number of processes.
+        process_timeout: Seconds a process waits for the others before it ends with an error.
         init_from: A run or published model whose weights to start from.
         cpu: Stay on the CPU even if there is a GPU.
         dry_run: Say what would run, and stop.
@@ -246,6 +247,7 @@ class TrainSettings:
     log_every: int = 20
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     expect_processes: int | None = None
+    process_timeout: float = 600.0
     init_from: str | None = None
     cpu: bool = False
     dry_run: bool = False
@@ -259,14 +261,14 @@ class TrainSettings:
 
 
 RESUMABLE = ("max_steps", "checkpoint_every", "keep_checkpoints", "validate_every", "sample_every", "sample_jets",
-             "log_every", "trackers", "num_workers", "cpu", "dry_run", "expect_processes", "compile", "precision",
-             "memory_format", "init_from", "accumulation", "run_dir", "data")  # fmt: skip
+             "log_every", "trackers", "num_workers", "cpu", "dry_run", "expect_processes", "process_timeout", "compile",
+             "precision", "memory_format", "init_from", "accumulation", "run_dir", "data")  # fmt: skip
 """Options that may differ when a run goes on; any other change would make it another run."""
 
 
 LEAST = {"max_steps": 1, "accumulation": 1, "checkpoint_every": 1, "keep_checkpoints": 1, "log_every": 1,
          "validation_jets": 1, "sample_jets": 1, "max_jets": 1, "validate_every": 0, "sample_every": 0,
-         "num_workers": 0, "warmup_steps": 0, "seed": 0}  # fmt: skip
+         "num_workers": 0, "warmup_steps": 0, "seed": 0, "process_timeout": 1}  # fmt: skip
 """Smallest accepted value of an option."""
 
 

@@ -28,6 +28,7 @@ from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, s
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.muon import MuonAdamW, parameter_groups
+from jet_diffusion.training.processes import check_same_folder, explain_lost_processes
 from jet_diffusion.training.runtime import keep_freed_memory, make_accelerator
 from jet_diffusion.training.settings import TrainSettings, changed_settings, check_settings, parse_settings
 from jet_diffusion.training.warm_start import start_from
@@ -71,7 +72,8 @@ def train(settings: TrainSettings) -> RunFolder:
             precision=accelerator.mixed_precision,
         )
     accelerator.wait_for_everyone()
-    run_steps(settings, accelerator, run, pipeline, state, jets, validation)
+    with explain_lost_processes(accelerator, run, settings.process_timeout):
+        run_steps(settings, accelerator, run, pipeline, state, jets, validation)
     accelerator.end_training()
     return run
 
@@ -111,6 +113,7 @@ def begin_or_resume(
     broadcast_object_list(failure)
     if failure[0] is not None:
         raise failure[0]
+    check_same_folder(accelerator, run)
     return load_folder(run.initial)
 
 

@@ -8,7 +8,6 @@ import yaml
 
 from jet_diffusion.hub import training_scheduler
 from jet_diffusion.training.build import build_unet, check_signal_at_end, noise_schedule
-from jet_diffusion.training.runtime import check_processes
 from jet_diffusion.training.settings import (
     PRESETS,
     NoiseSettings,
@@ -138,18 +137,3 @@ def test_grids_and_groups_that_do_not_fit_are_refused():
         build_unet(UNetSettings(), (3, 3), (25, 25))
     with pytest.raises(ValueError, match="norm_num_groups 12"):
         build_unet(UNetSettings(norm_num_groups=12), (3, 3), (28, 28))
-
-
-def test_lost_processes_are_refused():
-    check_processes(1, None, {})
-    check_processes(2, 2, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
-    check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "1"})
-    with pytest.raises(ValueError, match="ACCELERATE_USE_CPU"):
-        check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
-    with pytest.raises(ValueError, match="SLURM started 4 tasks"):
-        check_processes(1, None, {"SLURM_NTASKS": "4"})
-    with pytest.raises(ValueError, match="expect_processes is 4, but 2 take part"):
-        check_processes(2, 4, {})
-    lost = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}
-    with pytest.raises(ValueError, match=r"asked for several processes but started one; .*torchrun"):
-        check_processes(1, None, lost)
