@@ -43,7 +43,7 @@ FLOORS = (
     ("metrics", "simulation"),
     ("data",),
     ("report", "runs", "observables", "plotting"),
-    ("schema", "io", "precision", "errors"),
+    ("schema", "io", "precision", "errors", "parallel"),
     ("__init__", "model_cards", "pipelines"),
 )
 """Parts of the package from the top floor to the ground; a part imports its own and those below."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jet_diffusion import __version__
+from jet_diffusion.data.dask_blocks import write_blocks_on_dask
 from jet_diffusion.data.dataset import METADATA_FILE
 from jet_diffusion.data.dataset_card import make_dataset_card
 from jet_diffusion.data.encoding import encode_jets
@@ -46,6 +47,7 @@ def convert(
     max_jets: int | None = None,
     workers: int = 2,
     license_name: str = "unknown",
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Convert an HDF5 file to a dataset folder that `datasets.load_dataset` and `JetDataset.load` read.
 
@@ -57,11 +59,13 @@ def convert(
         max_jets: Convert only the file's first jets.
         workers: Threads that encode, beside the one that reads.
         license_name: Licence for the dataset card, as the Hub names it.
+        dask: Address of a Dask cluster whose workers to use instead: a scheduler's, or `local:N`.
 
     Returns:
         The metadata: settings, source, jets and classes of each split, duplicates, the simulated marker.
 
     Raises:
+        ConnectionError: No Dask scheduler answers, or it went away.
         FileExistsError: `out` exists.
         FileNotFoundError: There is no source.
         ValueError: The source breaks the schema, an argument is out of range, or an interrupted conversion
@@ -73,7 +77,7 @@ def convert(
         settings = _settings(file, seed, fractions, max_jets, license_name)
         splits = assign_splits(file.labels[: settings["num_jets"]], fractions, seed)
         dataset = PartialDataset(Path(out), settings)
-        _write_blocks(file, splits, dataset, workers)
+        _write_blocks(file, splits, dataset, workers, dask)
     return dataset.complete()
 
 
@@ -140,10 +144,15 @@ def _settings(
     }
 
 
-def _write_blocks(file: QuarkGluonFile, splits: NDArray[np.int64], dataset: PartialDataset, workers: int) -> None:
+def _write_blocks(
+    file: QuarkGluonFile, splits: NDArray[np.int64], dataset: PartialDataset, workers: int, dask: str | None
+) -> None:
     """Read, encode and write every block that an earlier run has not finished."""
     blocks = enumerate(file.slices(BLOCK_JETS, stop=len(splits)))
     todo = [(block, start, stop) for block, (start, stop) in blocks if not dataset.has(block)]
+    if dask is not None:
+        write_blocks_on_dask(file.path, splits, todo, dataset, dask)
+        return
     done = len(splits) - sum(stop - start for _, start, stop in todo)
     writing: Future[None] | None = None
     with (

@@ -94,6 +94,8 @@ class PartialDataset:
         """
         metadata = self.settings | self._summary()
         dataset = self._folder / "dataset"
+        for half_written in self._data.glob(".*.partial.parquet"):  # of processes that were killed
+            half_written.unlink()
         write_text_atomically(dataset / METADATA_FILE, json.dumps(metadata, indent=2) + "\n")
         write_text_atomically(dataset / "README.md", str(make_dataset_card(metadata, self.out.name)))
         os.rename(dataset, self.out)

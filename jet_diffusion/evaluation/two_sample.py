@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation.result import Evaluation, TwoSampleOutcome
@@ -19,6 +18,7 @@ from jet_diffusion.metrics.two_sample import (
     has_power,
     two_sample_test,
 )
+from jet_diffusion.parallel import Workers
 from jet_diffusion.report.model import Figure, Goal
 
 REAL_HALVES = "real halves"
@@ -35,14 +35,14 @@ GOALS = {
 """AUC a very good generator reaches."""
 
 
-def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: int, jobs: int) -> None:
+def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: int, pool: Workers) -> None:
     """Train each classifier on generated against real jets and on every rung of the ladder.
 
     Args:
         result: evaluation to add to.
         classifiers: names from `CLASSIFIERS`.
         seed: first seed.
-        jobs: processes.
+        pool: trains them, each seed by itself.
 
     Raises:
         ValueError: for a name that is not in the table.
@@ -62,14 +62,14 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
     if "observables" in classifiers:
         for sample in changed.values():
             _ = sample.observables
-    tasks = [(name, other) for name in classifiers for other in others]
-    tests = Parallel(n_jobs=jobs)(
-        delayed(_test)(
-            name, result.reference, others[other], SEEDS if other == "generated" else LADDER_SEEDS[name], seed
-        )
-        for name, other in tasks
-    )
-    outcomes = dict(zip(tasks, tests, strict=True))
+    seeds = {(name, other): SEEDS if other == "generated" else LADDER_SEEDS[name]
+             for name in classifiers for other in others}  # fmt: skip
+    tasks = [(name, other, number) for (name, other), count in seeds.items() for number in range(seed, seed + count)]
+    tests = pool.run(_test, ((name, result.reference, others[other], number) for name, other, number in tasks))
+    outcomes = {
+        key: TwoSampleTest.join([test for task, test in zip(tasks, tests, strict=True) if task[:2] == key])
+        for key in seeds
+    }
     for name in classifiers:
         ladder = {rung: outcomes[name, rung] for rung in (REAL_HALVES, *LADDER)}
         _add(result, name, TwoSampleOutcome(CLASSIFIERS[name]().description, outcomes[name, "generated"], ladder))
@@ -83,10 +83,10 @@ def _reason_against(result: Evaluation) -> str | None:
     return f"needs {LEAST_JETS} jets a side, got {size}" if size < LEAST_JETS else None
 
 
-def _test(name: str, real: JetSample, other: JetSample, seeds: int, seed: int) -> TwoSampleTest:
+def _test(name: str, real: JetSample, other: JetSample, seed: int) -> TwoSampleTest:
     from jet_diffusion.metrics.classifiers import CLASSIFIERS
 
-    return two_sample_test(CLASSIFIERS[name](), real, other, seeds=seeds, seed=seed)
+    return two_sample_test(CLASSIFIERS[name](), real, other, seeds=1, seed=seed)
 
 
 def _add(result: Evaluation, name: str, outcome: TwoSampleOutcome) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from jet_diffusion import __version__
 from jet_diffusion.data.hdf5 import JetWriter
+from jet_diffusion.parallel import dask_client, run_alone, run_in_order
 from jet_diffusion.simulation import libraries
 from jet_diffusion.simulation.block import BLOCKS_PER_POOL, JETS_PER_BLOCK, PackedBlock, make_block
 from jet_diffusion.simulation.compiled import source_digest
@@ -22,36 +23,85 @@ from jet_diffusion.simulation.pileup import PileupPool, empty_pool, load_pool, m
 from jet_diffusion.simulation.settings import SimulationSettings
 
 
-def simulate(settings: SimulationSettings, path: str | Path, workers: int = 1, progress: bool = False) -> None:
-    """Write `settings.num_jets` simulated jets to an HDF5 file of the real one's schema.
+def simulate(
+    settings: SimulationSettings,
+    path: str | Path,
+    workers: int = 1,
+    progress: bool = False,
+    *,
+    dask: str | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> int:
+    """Write `settings.num_jets` simulated jets, or a shard of them, to an HDF5 file of the real one's schema.
 
-    The jets depend on the settings alone: not on `workers`, nor on how often the run was stopped. A run that was
-    stopped goes on where it was when it is started again with the same settings.
+    The jets depend on the settings alone: not on `workers`, `dask` and `shard`, nor on how often the run was stopped.
+    A run that was stopped goes on where it was when it is started again with the same settings.
 
     Args:
         settings: What to simulate.
         path: The file to write; it gets its name when it is complete.
         workers: Processes to use.
         progress: Whether to show a bar with jets/s and the time left.
+        dask: Address of a Dask cluster whose workers to use instead: a scheduler's, or `local:N`.
+        shard: (i, n) for the i-th of n files, i from 1 on, that hold all jets one after another.
+
+    Returns:
+        The file's jets.
 
     Raises:
+        ConnectionError: No Dask scheduler answers, or it went away.
         FileExistsError: `path` exists.
         FileNotFoundError: The folder of `path` does not exist.
-        ValueError: A library is missing, `workers` is not positive, or an interrupted run had other settings.
+        ValueError: A library is missing, `workers` is not positive, there is no such shard, or an interrupted run had
+            other settings.
     """
     libraries.require()
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    blocks = shard_blocks(settings.num_jets, *shard)
+    first_jet, end_jet = blocks.start * JETS_PER_BLOCK, min(blocks.stop * JETS_PER_BLOCK, settings.num_jets)
+    attrs = attributes(settings) | ({} if shard == (1, 1) else {"simulation_shard": f"{shard[0]}/{shard[1]}"})
     with (
-        JetWriter.resume(path, settings.num_jets, attributes(settings)) as writer,
-        tqdm(total=settings.num_jets, unit="jet", disable=not progress, initial=writer.num_written) as bar,
+        JetWriter.resume(path, end_jet - first_jet, attrs) as writer,
+        tqdm(total=writer.num_jets, unit="jet", disable=not progress, initial=writer.num_written) as bar,
     ):
-        for packed in _packed_blocks(settings, writer.num_written // JETS_PER_BLOCK, workers):
+        todo = blocks[writer.num_written // JETS_PER_BLOCK :]
+        made = _packed_blocks(settings, todo, workers) if dask is None else _blocks_on_dask(settings, todo, dask)
+        for packed in made:
             block = packed.unpack()
-            count = min(len(block.labels), settings.num_jets - writer.num_written)
+            count = min(len(block.labels), writer.num_jets - writer.num_written)
             writer.append(*(column[:count] for column in block))
             writer.flush()
             bar.update(count)
+    return writer.num_jets
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`i/n` as numbers.
+
+    Raises:
+        ValueError: It is written otherwise.
+    """
+    number, slash, shards = text.partition("/")
+    if not (slash and number.isdecimal() and shards.isdecimal()):
+        raise ValueError(f"shard {text}: write i/n with i from 1 to n")
+    return int(number), int(shards)
+
+
+def shard_blocks(num_jets: int, number: int, shards: int) -> range:
+    """Blocks of shard `number` of `shards`, counted from 1; sizes differ by one block at most.
+
+    Raises:
+        ValueError: There is no such shard, or there are fewer blocks than shards.
+    """
+    if not 1 <= number <= shards:
+        raise ValueError(f"shard {number}/{shards}: write i/n with i from 1 to n")
+    blocks = -(-num_jets // JETS_PER_BLOCK)
+    if shards > blocks:
+        raise ValueError(
+            f"{num_jets} jets are {blocks} blocks of {JETS_PER_BLOCK}, which make {blocks} shards at most, not {shards}"
+        )
+    return range((number - 1) * blocks // shards, number * blocks // shards)
 
 
 def attributes(settings: SimulationSettings) -> dict[str, Any]:
@@ -66,13 +116,13 @@ def attributes(settings: SimulationSettings) -> dict[str, Any]:
     }
 
 
-def _packed_blocks(settings: SimulationSettings, first: int, workers: int) -> Iterator[PackedBlock]:
-    """The blocks from number `first` on, in order; a few are under way at a time."""
-    last = -(-settings.num_jets // JETS_PER_BLOCK)
+def _packed_blocks(settings: SimulationSettings, blocks: range, workers: int) -> Iterator[PackedBlock]:
+    """Blocks in order; a few are under way at a time."""
+    last = blocks.stop
     pools: dict[int, Future[None]] = {}
     under_way: deque[Future[PackedBlock]] = deque()
     with TemporaryDirectory(prefix="jet-diffusion-pileup-") as folder, _executor(workers) as executor:
-        for number in range(first, last):
+        for number in blocks:
             if settings.pileup > 0:
                 newest = min(number // BLOCKS_PER_POOL + (workers > 1), (last - 1) // BLOCKS_PER_POOL)
                 for pool in range(number // BLOCKS_PER_POOL, newest + 1):  # the next one is made ahead
@@ -84,6 +134,25 @@ def _packed_blocks(settings: SimulationSettings, first: int, workers: int) -> It
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def _blocks_on_dask(settings: SimulationSettings, blocks: range, address: str) -> Iterator[PackedBlock]:
+    """Blocks in order, made by Dask's workers, which pass the pools of pile-up on among themselves."""
+    with dask_client(address) as client:
+
+        def calls() -> Iterator[tuple[SimulationSettings, int, Any]]:
+            pools: dict[int, Any] = {}
+            for number in blocks:
+                pool = number // BLOCKS_PER_POOL
+                if settings.pileup > 0 and pool not in pools:
+                    pools = {pool: client.submit(run_alone, make_pool, settings.seed, pool, pure=False)}
+                yield settings, number, pools.get(pool)
+
+        yield from run_in_order(client, _make_packed_with, calls())
+
+
+def _make_packed_with(settings: SimulationSettings, number: int, pool: PileupPool | None) -> PackedBlock:
+    return PackedBlock.pack(make_block(settings, number, empty_pool() if pool is None else pool))
 
 
 def _pool_path(folder: str, number: int) -> Path:
