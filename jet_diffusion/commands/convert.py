@@ -20,6 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", type=float, default=FRACTIONS[1], help="share of validation (default 0.1)")
     parser.add_argument("--test", type=float, default=FRACTIONS[2], help="share of test (default 0.1)")
     parser.add_argument("--workers", type=int, default=2, help="encoding threads beside the reading one")
+    parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers convert, or local:N")
     parser.add_argument("--license", default="unknown", help="licence on the card, as the Hub names it")
     parser.add_argument("--push-to", metavar="USER/NAME", help="also upload to this dataset repository")
     parser.add_argument("--private", action="store_true", help="a repository that --push-to makes is private")
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> None:
             max_jets=options.max_jets,
             workers=options.workers,
             license_name=options.license,
+            dask=options.dask,
         )
     sys.stdout.write(_describe(metadata, options.out))
     if options.push_to:

@@ -74,7 +74,7 @@ def evaluate(arguments: argparse.Namespace) -> Evaluation:
         size=arguments.size,
         seed=arguments.seed,
         classifiers=arguments.classifiers,
-        jobs=arguments.jobs,
+        jobs=arguments.dask or arguments.jobs,
         tagger=arguments.tagger,
         heading=_heading(arguments, sampled),
         progress=True,
@@ -209,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_count, default=SIZE, help=f"jets a side (default {SIZE})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=_count, default=1, help="processes for the classifiers (default 1)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers train them, or local:N")
     parser.add_argument(
         "--classifiers",
         nargs="*",

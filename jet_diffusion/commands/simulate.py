@@ -18,6 +18,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--num-jets", type=int, default=2048, help="jets to make (default: %(default)s)")
     result.add_argument("--seed", type=int, default=default.seed, help="same seed, same jets (default: %(default)s)")
     result.add_argument("--workers", type=int, default=1, help="processes; the jets do not depend on it")
+    result.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler whose workers simulate, or local:N")
+    result.add_argument(
+        "--shard", metavar="I/N", default="1/1", help="make only the I-th of N files that hold all jets"
+    )
     result.add_argument(
         "--pileup",
         type=float,
@@ -61,12 +65,13 @@ def _simulate(arguments: argparse.Namespace) -> None:
     from jet_diffusion.simulation import libraries
 
     libraries.require()  # before numba is imported
-    from jet_diffusion.simulation.generate import simulate
+    from jet_diffusion.simulation.generate import parse_shard, simulate
 
     start = time.monotonic()
-    simulate(settings, arguments.output, arguments.workers, progress=True)
+    shard = parse_shard(arguments.shard)
+    num_jets = simulate(settings, arguments.output, arguments.workers, progress=True, dask=arguments.dask, shard=shard)
     seconds, size = time.monotonic() - start, arguments.output.stat().st_size
+    where, size_of_jet = arguments.dask or f"{arguments.workers} processes", size / num_jets / 1e3
     sys.stdout.write(
-        f"{arguments.output}: {settings.num_jets} jets, {size / settings.num_jets / 1e3:.2f} kB a jet, "
-        f"made in {seconds:.0f} s on {arguments.workers} processes\n"
+        f"{arguments.output}: {num_jets} jets, {size_of_jet:.2f} kB a jet, made in {seconds:.0f} s on {where}\n"
     )
