@@ -65,7 +65,7 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
     seeds = {(name, other): SEEDS if other == "generated" else LADDER_SEEDS[name]
              for name in classifiers for other in others}  # fmt: skip
     tasks = [(name, other, number) for (name, other), count in seeds.items() for number in range(seed, seed + count)]
-    tests = pool.run(_test, ((name, result.reference, others[other], number) for name, other, number in tasks))
+    tests = pool.run(train_and_test, ((name, result.reference, others[other], number) for name, other, number in tasks))
     outcomes = {
         key: TwoSampleTest.join([test for task, test in zip(tasks, tests, strict=True) if task[:2] == key])
         for key in seeds
@@ -83,7 +83,8 @@ def _reason_against(result: Evaluation) -> str | None:
     return f"needs {LEAST_JETS} jets a side, got {size}" if size < LEAST_JETS else None
 
 
-def _test(name: str, real: JetSample, other: JetSample, seed: int) -> TwoSampleTest:
+def train_and_test(name: str, real: JetSample, other: JetSample, seed: int) -> TwoSampleTest:
+    """One classifier's test with one seed."""
     from jet_diffusion.metrics.classifiers import CLASSIFIERS
 
     return two_sample_test(CLASSIFIERS[name](), real, other, seeds=1, seed=seed)

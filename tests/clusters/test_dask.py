@@ -17,12 +17,14 @@ from tasks import number_and_process, raise_for
 pytest.importorskip("distributed")
 
 import dask
+from distributed import LocalCluster
 
 from jet_diffusion.data import convert as convert_module
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert
 from jet_diffusion.evaluation.run import evaluate_jets
-from jet_diffusion.parallel import dask_client, run_in_order, workers
+from jet_diffusion.evaluation.two_sample import train_and_test
+from jet_diffusion.parallel import Workers, dask_client, run_in_order, workers
 
 pytestmark = pytest.mark.integration
 PORT = 18786
@@ -152,13 +154,26 @@ def test_simulated_jets_are_the_same_when_a_worker_dies(tmp_path, monkeypatch):
 def test_evaluation_is_the_same(stand_in):
     real, generated = stand_in.split([620, 320], np.random.default_rng(0))
     one, other = (
-        evaluate_jets(real, generated, size=310, classifiers=["observables", "voxels"], jobs=jobs).report
+        evaluate_jets(real, generated, size=310, classifiers=["observables"], jobs=jobs).report
         for jobs in (1, "local:2")
     )
-    names = [figure.name for figure in one.figures]
-    assert {"auc_observables", "auc_voxels"} <= set(names)
+    assert "auc_observables" in [figure.name for figure in one.figures]
     np.testing.assert_equal([vars(figure) for figure in other.figures], [vars(figure) for figure in one.figures])
     np.testing.assert_equal(other.tables, one.tables)
+
+
+def test_networks_train_the_same_on_threads_of_one_worker(stand_in):
+    """torch's random state belongs to all threads of a process."""
+    real, other = stand_in.split([300, 300], np.random.default_rng(0))
+    calls = [("voxels", real, other, seed) for seed in (0, 1)]
+    here = Workers().run(train_and_test, calls)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
+        workers(cluster.scheduler_address) as pool,
+    ):
+        there = pool.run(train_and_test, calls)
+    assert [test.auc for test in there] == [test.auc for test in here]
+    assert here[0].auc != here[1].auc
 
 
 def test_wrong_addresses_are_refused(monkeypatch):
