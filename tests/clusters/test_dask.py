@@ -162,6 +162,7 @@ def test_evaluation_is_the_same(stand_in):
     np.testing.assert_equal(other.tables, one.tables)
 
 
+@pytest.mark.slow
 def test_networks_train_the_same_on_threads_of_one_worker(stand_in):
     """torch's random state belongs to all threads of a process."""
     real, other = stand_in.split([300, 300], np.random.default_rng(0))
