@@ -16,6 +16,7 @@ from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.training.batches import TIMESTEP_POWER, GlobalBatches, NoisyJets, batch_loader
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss
+from jet_diffusion.training.processes import average_in_order
 from jet_diffusion.training.settings import NOTEBOOK_NETWORKS, TrainSettings
 
 CLIP_NORM = 1.0
@@ -81,6 +82,7 @@ class TrainingLoop:
         state.averaged.to(self.device)
         self.parameters = list(state.model.parameters())
         self.model, state.optimizer = accelerator.prepare(state.model, state.optimizer)
+        average_in_order(self.model)
         if settings.compile:
             pipeline.unet.compile()
         self.clock, self.sums = Clock(), torch.zeros(3, device=self.device)

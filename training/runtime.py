@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
 from jet_diffusion import precision
-from jet_diffusion.errors import UserError
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.processes import check_processes, join_processes
 from jet_diffusion.training.settings import TrainSettings
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -26,8 +25,10 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     """The accelerator of these settings; loads nothing and refuses a launch that lost processes.
 
     Raises:
+        ConnectionError: If the processes do not meet.
         UserError: If fewer processes run than were asked for.
     """
+    join_processes(cpu=settings.cpu)
     accelerator = precision.make_accelerator(
         settings.precision,
         cpu=settings.cpu,
@@ -38,34 +39,6 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     )
     check_processes(accelerator.num_processes, settings.expect_processes, os.environ)
     return accelerator
-
-
-def check_processes(running: int, expected: int | None, environment: Mapping[str, str]) -> None:
-    """Refuse to run with another number of processes than was asked for.
-
-    `accelerate launch --cpu --num_processes 2` starts one process and says nothing; it leaves MASTER_ADDR without
-    WORLD_SIZE in the environment, which no launcher that starts several processes does.
-
-    Raises:
-        UserError: With the command that does start them.
-    """
-    hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N ...`"
-    if expected is not None and running != expected:
-        raise UserError(f"expect_processes is {expected}, but {running} take part; {hint}")
-    if running == 1 and int(environment.get("SLURM_NTASKS", "1")) > 1 and "WORLD_SIZE" not in environment:
-        raise UserError(
-            f"SLURM started {environment['SLURM_NTASKS']} tasks that do not know of each other; start one task a "
-            "node and in it `accelerate launch` or torchrun"
-        )
-    launched = int(environment.get("WORLD_SIZE", running))
-    if running == 1 and launched > 1:
-        raise UserError(
-            f"{launched} processes were launched but each believes to be the only one, and would write the same "
-            "files; without GPUs set ACCELERATE_USE_CPU=true"
-        )
-    asked_for_more = "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
-    if running == 1 and asked_for_more and "ACCELERATE_MIXED_PRECISION" in environment:
-        raise UserError(f"the launcher was asked for several processes but started one; {hint}")
 
 
 def keep_freed_memory() -> bool:

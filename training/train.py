@@ -27,6 +27,7 @@ from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marg
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
+from jet_diffusion.training.processes import check_same_folder, explain_lost_processes
 from jet_diffusion.training.runtime import keep_freed_memory, make_accelerator
 from jet_diffusion.training.settings import (
     NOTEBOOK_NETWORKS,
@@ -52,6 +53,7 @@ def train(settings: TrainSettings) -> RunFolder:
     Raises:
         UserError: If the settings contradict each other, the run's, or the processes that take part.
         FileNotFoundError: If the dataset or the weights to start from do not exist.
+        ConnectionError: If the processes do not meet, or lose each other.
     """
     run = RunFolder(settings.run_dir)
     accelerator = make_accelerator(settings, run)
@@ -80,7 +82,8 @@ def train(settings: TrainSettings) -> RunFolder:
             precision=accelerator.mixed_precision,
         )
     accelerator.wait_for_everyone()
-    run_steps(settings, accelerator, run, pipeline, state, jets, validation)
+    with explain_lost_processes(accelerator, run):
+        run_steps(settings, accelerator, run, pipeline, state, jets, validation)
     accelerator.end_training()
     return run
 
@@ -91,7 +94,7 @@ def begin_or_resume(
     """The run's initial pipeline, made by the main process if there is none yet and read by all.
 
     Raises:
-        UserError: If the run was begun with other settings or other jets.
+        UserError: If the run was begun with other settings or other jets, or the processes see different folders.
     """
     failure: list[Any] = [None]
     if accelerator.is_main_process:
@@ -120,6 +123,7 @@ def begin_or_resume(
     broadcast_object_list(failure)
     if failure[0] is not None:
         raise failure[0]
+    check_same_folder(accelerator, run)
     return load_folder(run.initial)
 
 
