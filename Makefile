@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo dev test lint types unit suite slow test-lowest docs clean
+.PHONY: demo dev test lint types unit suite slow clusters test-lowest docs clean
 
 demo: dev
 	$(BIN)/jet-diffusion demo --out outputs/demo --reference reference/model
@@ -45,6 +45,11 @@ suite: dev
 
 slow: dev
 	$(PYTEST) -m slow
+
+# SLURM's launches, Dask's workers, and two machines on one. The latter take root and the command ip; else they are skipped.
+clusters: dev
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[dask]"
+	$(PYTEST) tests/clusters
 
 # The lowest releases that pyproject.toml admits, torch aside: that is the pinned one. Old libraries warn of what the
 # newest of their own dependencies deprecate, so that warnings are no errors there.

@@ -49,7 +49,7 @@ FLOORS = (
     ("quantum",),
     ("metrics", "simulation"),
     ("data",),
-    ("arguments", "report", "runs", "observables", "plotting"),
+    ("arguments", "report", "runs", "observables", "plotting", "parallel"),
     ("schema", "io", "precision", "extras", "renames", "locks", "choices"),
     ("__init__", "errors", "model_cards", "pipelines"),
     ("signals",),

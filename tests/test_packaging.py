@@ -70,7 +70,7 @@ def imported():
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     extras = PROJECT["optional-dependencies"]
     needed = {MODULES.get(name, name) for name in declared(PROJECT["dependencies"])}
-    optional = {name for extra in ("metrics", "simulation", "tagger") for name in declared(extras[extra])}
+    optional = {name for extra in ("dask", "metrics", "simulation", "tagger") for name in declared(extras[extra])}
     found = imported()
     assert needed - UNSEEN <= found
     assert found <= needed | optional
@@ -85,7 +85,18 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it():
 @pytest.mark.integration
 def test_the_default_installation_needs_no_extra():
     """Everything but the parts named after an extra imports without any of them."""
-    extras = ["evaluate", "transformers", "tensorboard", "pennylane", "qiskit", "numba", "awkward", "fastjet"]
+    extras = [
+        "evaluate",
+        "dask",
+        "distributed",
+        "transformers",
+        "tensorboard",
+        "pennylane",
+        "qiskit",
+        "numba",
+        "awkward",
+        "fastjet",
+    ]
     commands = ["convert", "evaluate", "generate", "publish", "demo", "train_tagger", "simulate"]
     code = f"import sys; sys.modules |= dict.fromkeys({extras})\n" + "\n".join(
         f"import jet_diffusion.commands.{name}" for name in commands

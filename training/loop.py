@@ -20,6 +20,7 @@ from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.batches import TIMESTEP_POWER, GlobalBatches, NoisyJets, Position, batch_loader
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss, describe_jets
+from jet_diffusion.training.processes import average_in_order
 from jet_diffusion.training.runtime import check_memory
 from jet_diffusion.training.settings import NOTEBOOK_NETWORKS, TrainSettings
 
@@ -89,6 +90,7 @@ class TrainingLoop:
         self.parameters = list(state.model.parameters())
         self._check_memory()
         self.model, state.optimizer = accelerator.prepare(state.model, state.optimizer)
+        average_in_order(self.model)
         if settings.compile:
             pipeline.unet.compile()
         self.clock, self.sums = Clock(), torch.zeros(3, device=self.device)

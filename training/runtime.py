@@ -7,7 +7,7 @@ import errno
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from jet_diffusion import precision
 from jet_diffusion.errors import UserError
 from jet_diffusion.runs import RunFolder
+from jet_diffusion.training.processes import check_processes, join_processes
 from jet_diffusion.training.settings import TrainSettings
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -32,9 +33,11 @@ def make_accelerator(settings: TrainSettings, run: RunFolder) -> Accelerator:
     """The accelerator of these settings; loads nothing and refuses a launch that lost processes.
 
     Raises:
+        ConnectionError: If the processes do not meet.
         UserError: If fewer processes run than were asked for, or a tracker is not installed.
     """
     check_trackers(settings.trackers)
+    join_processes(cpu=settings.cpu)
     accelerator = precision.make_accelerator(
         settings.precision,
         cpu=settings.cpu,
@@ -167,34 +170,6 @@ def explaining_full_disk(run: RunFolder, checkpoint_bytes: int) -> Iterator[None
 def megabytes(size: int) -> str:
     """A size as text."""
     return f"{size / 1e6:.3g} MB"
-
-
-def check_processes(running: int, expected: int | None, environment: Mapping[str, str]) -> None:
-    """Refuse to run with another number of processes than was asked for.
-
-    `accelerate launch --cpu --num_processes 2` starts one process and says nothing; it leaves MASTER_ADDR without
-    WORLD_SIZE in the environment, which no launcher that starts several processes does.
-
-    Raises:
-        UserError: With the command that does start them.
-    """
-    hint = "on CPUs start several with `torchrun --standalone --nproc_per_node N ...`"
-    if expected is not None and running != expected:
-        raise UserError(f"expect_processes is {expected}, but {running} take part; {hint}")
-    if running == 1 and int(environment.get("SLURM_NTASKS", "1")) > 1 and "WORLD_SIZE" not in environment:
-        raise UserError(
-            f"SLURM started {environment['SLURM_NTASKS']} tasks that do not know of each other; start one task a "
-            "node and in it `accelerate launch` or torchrun"
-        )
-    launched = int(environment.get("WORLD_SIZE", running))
-    if running == 1 and launched > 1:
-        raise UserError(
-            f"{launched} processes were launched but each believes to be the only one, and would write the same "
-            "files; without GPUs set ACCELERATE_USE_CPU=true"
-        )
-    asked_for_more = "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
-    if running == 1 and asked_for_more and "ACCELERATE_MIXED_PRECISION" in environment:
-        raise UserError(f"the launcher was asked for several processes but started one; {hint}")
 
 
 def keep_freed_memory() -> bool:

@@ -29,6 +29,7 @@ from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marg
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
+from jet_diffusion.training.processes import check_same_folder, explain_lost_processes
 from jet_diffusion.training.runtime import (
     check_disk,
     explaining_full_disk,
@@ -66,6 +67,7 @@ def train(settings: TrainSettings) -> RunFolder:
             a loss is not finite.
         FileNotFoundError: If the dataset or the weights to start from do not exist.
         BlockingIOError: If another process trains in the folder.
+        ConnectionError: If the processes do not meet, or lose each other.
         OSError: If the disk is full.
         Interrupted: By a signal.
     """
@@ -120,7 +122,11 @@ def begin_and_train(settings: TrainSettings, accelerator: Accelerator, run: RunF
             precision=accelerator.mixed_precision,
         )
     accelerator.wait_for_everyone()
-    with explaining_full_disk(run, state.checkpoint_bytes()), Interruption(accelerator) as interruption:
+    with (
+        explain_lost_processes(accelerator, run),
+        explaining_full_disk(run, state.checkpoint_bytes()),
+        Interruption(accelerator) as interruption,
+    ):
         run_steps(settings, accelerator, run, pipeline, state, jets, validation, interruption)
         stopped = interruption.agreed()
     accelerator.end_training()
@@ -135,7 +141,7 @@ def begin_or_resume(
     """The run's initial pipeline, made by the main process if there is none yet and read by all.
 
     Raises:
-        UserError: If the run was begun with other settings or other jets.
+        UserError: If the run was begun with other settings or other jets, or the processes see different folders.
     """
 
     def prepare_folder() -> None:
@@ -148,6 +154,7 @@ def begin_or_resume(
             begin(settings, run, jets)
 
     in_main_process(accelerator, prepare_folder)
+    check_same_folder(accelerator, run)
     return load_folder(run.initial)
 
 

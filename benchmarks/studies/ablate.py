@@ -17,8 +17,9 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import yaml
 
 from benchmarks.studies.judged import read_judged
 from jet_diffusion.io import file_stem, write_text_atomically
+from jet_diffusion.parallel import dask_client
 from jet_diffusion.precision import PRECISIONS
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.schema import CHANNELS
@@ -43,6 +45,9 @@ METRICS = {
     "validation": "validation loss",
 }
 """Columns with an error over the base's seeds; of all of them less is better."""
+
+DIES_WITH_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+"""Runs a command that Linux kills when its parent dies: whoever does the row next must be the only one."""
 
 LAST_WORDS = 500
 """Characters of a failed command's log that are repeated."""
@@ -157,9 +162,21 @@ def logged(command: Sequence[str], log: Path) -> None:
     """
     with open(log, "a") as file:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, check=False, stdout=file, stderr=file, env=environment).returncode
+        tied = [sys.executable, "-c", DIES_WITH_US, *command]
+        code = subprocess.run(tied, check=False, stdout=file, stderr=file, env=environment).returncode
     if code:
         raise RuntimeError(f"exit status {code}; {log} ends with: {log.read_text()[-LAST_WORDS:]}")
+
+
+@contextmanager
+def rows_at_a_time(options: argparse.Namespace) -> Iterator[Executor]:
+    """Threads that wait for a row each, or Dask's workers, which see the same files under the same names."""
+    if options.dask is None:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            yield pool
+    else:
+        with dask_client(options.dask) as client:
+            yield client.get_executor(pure=False)
 
 
 def table(rows: Sequence[Row], made: dict[str, dict[str, Any]]) -> str:
@@ -219,6 +236,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of sampling (default auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the jets drawn and sampled (default 0)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time, each a process of one core (default 1)")
+    parser.add_argument("--dask", help="a Dask cluster whose workers make the rows: a scheduler's address, or local:N")
     options = parser.parse_args()
     ablation = Ablation.read(options.rows)
     names = [row.name for row in ablation.rows]
@@ -226,7 +244,7 @@ def main() -> None:
         parser.error(f"--only names {sorted(unknown)}; there are {names}")
     workshop = Workshop(ablation, options)
     failed = False
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with rows_at_a_time(options) as pool:
         running = {pool.submit(workshop.make, row): row for row in ablation.rows if row.name in (options.only or names)}
         for number, future in enumerate(as_completed(running), 1):
             error = future.exception()

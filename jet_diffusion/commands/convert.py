@@ -26,6 +26,7 @@ class Options:
         val: Share of validation jets.
         test: Share of test jets.
         workers: Threads that encode, beside the one that reads.
+        dask: Let the workers of a Dask cluster convert: the address of its scheduler, or local:N for N processes.
         license: Licence on the dataset's card, as the Hub names it.
         push_to: Also upload to this dataset repository (user/name).
         columns: The file's column names if they are not X_jets, y, pt and m0, for example "pt=jetPt,m0=jetM".
@@ -43,6 +44,7 @@ class Options:
     val: float = 0.1
     test: float = 0.1
     workers: int = 2
+    dask: str | None = None
     license: str = "unknown"
     push_to: str | None = None
     columns: str | None = None
@@ -79,7 +81,7 @@ def main(options: Options) -> None:
     if options.push_to is not None and options.out.exists():
         metadata = converted_before(options.files, options.out, **settings)
     else:
-        metadata = convert(options.files, options.out, workers=options.workers, **settings)
+        metadata = convert(options.files, options.out, workers=options.workers, dask=options.dask, **settings)
     sys.stdout.write(describe(metadata, options.out))
     if options.push_to is not None:
         sys.stdout.write(f"pushed to {push(options.out, options.push_to, options.private)}\n")

@@ -28,6 +28,8 @@ class Options:
         size: Jets on each side of a comparison.
         seed: Seed of the sampling and of the choice of jets.
         jobs: Processes for the classifiers.
+        dask: Let the workers of a Dask cluster train the classifiers: the address of its scheduler, or local:N for N
+            processes.
         classifiers: Classifiers that try to tell generated from real jets; none if you name none. image comes along
             with observables.
         tagger: Train quark/gluon taggers on real and on generated jets, and compare them.
@@ -53,6 +55,7 @@ class Options:
     size: int = 5_000
     seed: int = 0
     jobs: int = 1
+    dask: str | None = None
     classifiers: list[Literal["observables", "image", "voxels", "resnet", "convnextv2"]] = field(
         default_factory=lambda: ["observables", "voxels"]
     )

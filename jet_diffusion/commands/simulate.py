@@ -23,6 +23,8 @@ class Options:
         num_jets: Jets to make.
         seed: Seed of all random numbers; the same seed gives the same jets.
         workers: Processes; the jets do not depend on their number.
+        dask: Let the workers of a Dask cluster make the jets: the address of its scheduler, or local:N for N processes.
+        shard: For example 3/16: make only the third of 16 files, which together hold all jets.
         pileup: Mean number of other collisions in the same bunch crossing.
         pt_min: Lowest transverse momentum of a jet, GeV.
         process: qg makes pairs of gluons or of light quarks, half of the jets each; dijet makes every QCD scatter, and
@@ -34,6 +36,8 @@ class Options:
     num_jets: int = 2048
     seed: int = 1
     workers: int = 1
+    dask: str | None = None
+    shard: str = "1/1"
     pileup: float = 22.5
     pt_min: float = 70.0
     process: Literal["qg", "dijet"] = "qg"
@@ -66,12 +70,13 @@ def main(options: Options) -> None:
             process=options.process,
         )
     libraries.require()  # before numba is imported
-    from jet_diffusion.simulation.generate import simulate
+    from jet_diffusion.simulation.generate import parse_shard, simulate
 
     start = time.monotonic()
-    simulate(settings, output, options.workers, progress=True)
+    shard = parse_shard(options.shard)
+    num_jets = simulate(settings, output, options.workers, progress=True, dask=options.dask, shard=shard)
     seconds, size = time.monotonic() - start, output.stat().st_size
     sys.stdout.write(
-        f"{output}: {settings.num_jets} jets, {size / settings.num_jets / 1e3:.2f} kB a jet, "
-        f"made in {seconds:.0f} s on {options.workers} processes\n"
+        f"{output}: {num_jets} jets, {size / num_jets / 1e3:.2f} kB a jet, "
+        f"made in {seconds:.0f} s on {options.dask or f'{options.workers} processes'}\n"
     )

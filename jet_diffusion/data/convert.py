@@ -33,6 +33,7 @@ from jet_diffusion.data.splits import SPLITS, assign_splits
 from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.locks import hold
+from jet_diffusion.parallel import dask_client, run_in_order
 
 BLOCK_JETS = 12_800
 """Jets of the source, about, that make one shard of each split: 18 MB of Parquet."""
@@ -54,6 +55,7 @@ def convert(
     workers: int = 2,
     license_name: str = "unknown",
     drop_bad: bool = False,
+    dask: str | None = None,
     **reading: Any,
 ) -> dict[str, Any]:
     """Convert files of jets to a dataset folder that `datasets.load_dataset` and `JetDataset.load` read.
@@ -68,12 +70,15 @@ def convert(
         license_name: Licence for the dataset card, as the Hub names it.
         drop_bad: Leave out faulty, empty and repeated jets, and count them on the card. Without it faulty jets are
             refused, once all of them are counted.
+        dask: Address of a Dask cluster whose workers convert instead: a scheduler's, or `local:N`. They see the files
+            and `out` under the same names, and cannot drop jets.
         **reading: How to read the files: `columns`, `channels_first`, `unit` and `follow_links` of `QuarkGluonFile`.
 
     Returns:
         The metadata: settings, sources, jets and classes of each split, shards, findings, the simulated marker.
 
     Raises:
+        ConnectionError: No Dask scheduler answers, or it went away.
         FileExistsError: `out` exists.
         FileNotFoundError: There is no source.
         BlockingIOError: Another process converts to `out`.
@@ -82,6 +87,10 @@ def convert(
     """
     if workers < 1:
         raise UserError(f"workers must be positive, not {workers}")
+    if dask is not None and drop_bad:
+        raise UserError(
+            "drop_bad finds repeated jets in one process, which Dask's workers cannot do; leave out one of the two"
+        )
     with ExitStack() as stack:
         files = _open(source, reading, stack)
         settings, sources = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
@@ -90,7 +99,10 @@ def convert(
         with hold(out, "convert"):
             dataset = PartialDataset(Path(out), settings)
             try:
-                doomed = _write_blocks(files, splits, dataset, workers)
+                if dask is None:
+                    doomed = _write_blocks(files, splits, dataset, workers)
+                else:
+                    doomed = _write_blocks_on_dask(files, reading, splits, dataset, dask)
                 check = summed([*dataset.notes(), *doomed])
                 findings = check.findings(_unit_is_stated(files), drop_bad)
                 refuse(_names(files), findings)
@@ -260,8 +272,7 @@ def _write_blocks(
     Returns:
         The notes of blocks that were not written for that reason.
     """
-    blocks = enumerate(files.slices(BLOCK_JETS, stop=len(splits)))
-    todo = [(block, start, stop) for block, (start, stop) in blocks if not dataset.has(block)]
+    todo = _todo(files, len(splits), dataset)
     done = len(splits) - sum(stop - start for _, start, stop in todo)
     drop_bad = dataset.settings["drop_bad"]
     seen = dataset.hashes() if drop_bad else None
@@ -292,6 +303,56 @@ def _write_blocks(
         if writing is not None:
             writing.result()
     return doomed
+
+
+def _todo(files: JetFiles, num_jets: int, dataset: PartialDataset) -> list[tuple[int, int, int]]:
+    """Number, first jet and end of each block that is left to do."""
+    blocks = enumerate(files.slices(BLOCK_JETS, stop=num_jets))
+    return [(block, start, stop) for block, (start, stop) in blocks if not dataset.has(block)]
+
+
+def _write_blocks_on_dask(
+    files: JetFiles, reading: dict[str, Any], splits: NDArray[np.int64], dataset: PartialDataset, address: str
+) -> list[dict[str, Any]]:
+    """What `_write_blocks` does, on the workers of a Dask cluster; each reads the sources and writes its shards."""
+    todo = _todo(files, len(splits), dataset)
+    paths = [file.path.absolute() for file in files.files]
+    done = len(splits) - sum(stop - start for _, start, stop in todo)
+    doomed = []
+    with (
+        tqdm(total=len(splits), initial=done, unit=" jets", desc="convert") as progress,
+        dask_client(address) as client,
+    ):
+        calls = ((paths, reading, splits[block[1] : block[2]], dataset, *block) for block in todo)
+        for (_, start, stop), note in zip(todo, run_in_order(client, _write_block, calls), strict=True):
+            doomed += [] if note is None else [note]
+            progress.update(stop - start)
+    return doomed
+
+
+def _write_block(
+    paths: list[Path],
+    reading: dict[str, Any],
+    splits: NDArray[np.int64],
+    dataset: PartialDataset,
+    block: int,
+    start: int,
+    stop: int,
+) -> dict[str, Any] | None:
+    """Read, encode and write one block.
+
+    Returns:
+        Its note, if it has refused jets and was not written.
+    """
+    with ExitStack() as stack:
+        files, pool = _open(paths, reading, stack), stack.enter_context(ThreadPoolExecutor(1))
+        slices = list(_encoded_slices(files, start, stop, pool, ahead=1, drop_bad=False))
+    note = _note(slices)
+    tables = [part.table for part in slices if part.table is not None]
+    if len(tables) < len(slices):
+        return note
+    dataset.write(block, pa.concat_tables(tables), splits, note)
+    return None
 
 
 def _encoded_slices(

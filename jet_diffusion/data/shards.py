@@ -48,9 +48,9 @@ class PartialDataset:
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         if out.exists():
             raise FileExistsError(f"{out} exists; delete it or choose another name")
-        self.out = out
+        self.out = out.absolute()  # Dask's workers have working directories of their own
         self.settings = settings
-        self._folder = partial_folder(out)
+        self._folder = partial_folder(self.out)
         self._data = self._folder / "dataset" / "data"
         claim_partial_folder(self._folder, "convert", settings)
         self._data.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from jet_diffusion.evaluation.show import JetEvaluation
 from jet_diffusion.evaluation.tagger import add_tagger
 from jet_diffusion.evaluation.two_sample import add_two_sample_tests
 from jet_diffusion.metrics.integrity import check_units
+from jet_diffusion.parallel import workers
 from jet_diffusion.report.model import Report
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def evaluate_jets(
     size: int = SIZE,
     seed: int = 0,
     classifiers: Sequence[str] = ("observables", "voxels"),
-    jobs: int = 1,
+    jobs: int | str = 1,
     tagger: bool = False,
     heading: dict[str, Any] | None = None,
     progress: bool = False,
@@ -47,7 +48,8 @@ def evaluate_jets(
         size: jets a side; lowered to what there is.
         seed: of all draws.
         classifiers: names from `jet_diffusion.metrics.classifiers.CLASSIFIERS`.
-        jobs: processes for the classifiers.
+        jobs: processes for the classifiers, or the address of a Dask cluster whose workers train them: a
+            scheduler's, or `local:N`.
         tagger: whether to train quark/gluon taggers on real and on generated jets.
         heading: further entries of the report's heading.
         progress: whether to show bars.
@@ -56,6 +58,7 @@ def evaluate_jets(
         The results, with `.table()`, `.plot()` and `.to_html()`; a notebook shows their table.
 
     Raises:
+        ConnectionError: if no Dask scheduler answers, or it goes away.
         UserError: if there are fewer than 100 jets a side, or jets are in another unit.
     """
     rng = np.random.default_rng(seed)
@@ -70,23 +73,24 @@ def evaluate_jets(
     for name, sample in (("real", real), ("generated", generated), ("training", training)):
         if sample is not None:
             report.heading[name] = describe(sample)
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("integrity", lambda: sections.add_integrity(result)),
-        ("observables", lambda: _compute_observables(reference, second, generated)),
-        ("headline metrics", lambda: sections.add_headline(result, rng)),
-        ("classes", lambda: sections.add_classes(result, rng)),
-        ("W1", lambda: sections.add_wasserstein(result, rng)),
-        ("neighbours", lambda: sections.add_neighbours(result)),
-        ("JetNet's variants", lambda: sections.add_jetnet(result)),
-        ("closure", lambda: sections.add_closure(result, rng)),
-        ("memorisation", lambda: sections.add_memorisation(result, training, rng)),
-        ("classifiers", lambda: add_two_sample_tests(result, classifiers, seed, jobs)),
-    ]
-    if tagger:
-        steps.append(("taggers", lambda: add_tagger(result, seed, jobs)))
-    for name, step in (bar := tqdm(steps, disable=not progress, unit="step")):
-        bar.set_description(name)
-        step()
+    with workers(jobs) as pool:
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("integrity", lambda: sections.add_integrity(result)),
+            ("observables", lambda: _compute_observables(reference, second, generated)),
+            ("headline metrics", lambda: sections.add_headline(result, rng)),
+            ("classes", lambda: sections.add_classes(result, rng)),
+            ("W1", lambda: sections.add_wasserstein(result, rng)),
+            ("neighbours", lambda: sections.add_neighbours(result)),
+            ("JetNet's variants", lambda: sections.add_jetnet(result)),
+            ("closure", lambda: sections.add_closure(result, rng)),
+            ("memorisation", lambda: sections.add_memorisation(result, training, rng)),
+            ("classifiers", lambda: add_two_sample_tests(result, classifiers, seed, pool)),
+        ]
+        if tagger:
+            steps.append(("taggers", lambda: add_tagger(result, seed, pool)))
+        for name, step in (bar := tqdm(steps, disable=not progress, unit="step")):
+            bar.set_description(name)
+            step()
     return result
 
 

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation.goals import GOALS
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.metrics.tagger import LEAST_JETS, TaggerScores, score_tagger, train_tagger
+from jet_diffusion.parallel import Workers
 from jet_diffusion.report.model import MetricResult
 
 SEEDS = 3
@@ -22,15 +22,15 @@ LEAST_AUC = 0.55
 """A tagger that barely beats chance on real jets says nothing about generated ones."""
 
 
-def add_tagger(result: Evaluation, seed: int, jobs: int) -> None:
+def add_tagger(result: Evaluation, seed: int, pool: Workers) -> None:
     """Train taggers on the reference and on the generated jets, test both on the second real sample."""
     if (reason := _reason_against(result.generated)) is not None:
         result.report.omit("tagger_fraction", reason)
         return
     sources = {"real": result.reference, "generated": result.generated}
     tasks = [(name, number) for name in sources for number in range(seed, seed + SEEDS)]
-    scores: list[TaggerScores] = Parallel(n_jobs=jobs)(
-        delayed(_train_and_score)(sources[name], result.second, number) for name, number in tasks
+    scores: list[TaggerScores] = pool.run(
+        _train_and_score, ((sources[name], result.second, number) for name, number in tasks)
     )
     found = {name: [s for (n, _), s in zip(tasks, scores, strict=True) if n == name] for name in sources}
     rows = [_row(name, found[name], len(sources[name])) for name in sources]

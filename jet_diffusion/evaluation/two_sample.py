@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError
@@ -20,6 +19,7 @@ from jet_diffusion.metrics.two_sample import (
     has_power,
     two_sample_test,
 )
+from jet_diffusion.parallel import Workers
 from jet_diffusion.report.model import MetricResult
 
 REAL_HALVES = "real halves"
@@ -31,7 +31,7 @@ INPUTS = {"image": "observables, image only"}
 """What a classifier sees, where its name does not say it."""
 
 
-def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: int, jobs: int) -> None:
+def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: int, pool: Workers) -> None:
     """Train each classifier to tell generated from real jets, and perturbed real jets from real ones.
 
     The classifier `image` comes along with `observables`.
@@ -40,7 +40,7 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
         result: evaluation to add to.
         classifiers: names from `CLASSIFIERS`.
         seed: first seed.
-        jobs: processes.
+        pool: trains them, each seed by itself.
 
     Raises:
         UserError: for a name that is not in the table.
@@ -62,14 +62,17 @@ def add_two_sample_tests(result: Evaluation, classifiers: Sequence[str], seed: i
     if "image" in classifiers:
         for sample in changed.values():
             _ = sample.observables
-    tasks = [(name, other) for name in classifiers for other in others]
-    tests = Parallel(n_jobs=jobs)(
-        delayed(_test)(
-            name, result.reference, others[other], SEEDS if other == "generated" else PERTURBATION_SEEDS[name], seed
-        )
-        for name, other in tasks
-    )
-    outcomes = dict(zip(tasks, tests, strict=True))
+    seeds = {
+        (name, other): SEEDS if other == "generated" else PERTURBATION_SEEDS[name]
+        for name in classifiers
+        for other in others
+    }
+    tasks = [(name, other, number) for (name, other), count in seeds.items() for number in range(seed, seed + count)]
+    tests = pool.run(train_and_test, ((name, result.reference, others[other], number) for name, other, number in tasks))
+    outcomes = {
+        key: TwoSampleTest.join([test for task, test in zip(tasks, tests, strict=True) if task[:2] == key])
+        for key in seeds
+    }
     for name in classifiers:
         known = {other: outcomes[name, other] for other in (REAL_HALVES, *PERTURBATIONS)}
         _add(result, name, TwoSampleOutcome(CLASSIFIERS[name]().description, outcomes[name, "generated"], known))
@@ -83,10 +86,11 @@ def _reason_against(result: Evaluation) -> str | None:
     return f"needs {LEAST_JETS} jets a side, got {size}" if size < LEAST_JETS else None
 
 
-def _test(name: str, real: JetSample, other: JetSample, seeds: int, seed: int) -> TwoSampleTest:
+def train_and_test(name: str, real: JetSample, other: JetSample, seed: int) -> TwoSampleTest:
+    """Train and test one classifier with one seed."""
     from jet_diffusion.metrics.classifiers import CLASSIFIERS
 
-    return two_sample_test(CLASSIFIERS[name](), real, other, seeds=seeds, seed=seed)
+    return two_sample_test(CLASSIFIERS[name](), real, other, seeds=1, seed=seed)
 
 
 def _add(result: Evaluation, name: str, outcome: TwoSampleOutcome) -> None:

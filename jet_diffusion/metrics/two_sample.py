@@ -6,7 +6,7 @@ classifier, trained for as long, has to find real jets with a known fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -70,6 +70,17 @@ class TwoSampleTest:
     size: int
     false_positive_rate: Array
     true_positive_rate: Array
+
+    @classmethod
+    def join(cls, tests: Sequence[TwoSampleTest]) -> TwoSampleTest:
+        """The outcome of one test with the seeds of several, which were done one by one."""
+        first = tests[0]
+        return cls(
+            np.concatenate([test.aucs for test in tests]),
+            first.size,
+            first.false_positive_rate,
+            np.mean([test.true_positive_rate for test in tests], axis=0),
+        )
 
     @property
     def auc(self) -> float:

@@ -65,7 +65,7 @@ def evaluate(options: Options) -> Evaluation:
         size=options.size,
         seed=options.seed,
         classifiers=options.classifiers,
-        jobs=options.jobs,
+        jobs=options.dask or options.jobs,
         tagger=options.tagger,
         heading=_heading(options, sampled),
         progress=True,

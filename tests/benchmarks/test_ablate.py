@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from models import SMALL_UNET
@@ -80,8 +82,29 @@ def test_rows_are_told_in_deviations_of_the_seeds(ablate, tmp_path):
     assert "no totals" not in ablate.table(rows, {name: made[name] for name in list(made)[:2]})
 
 
+@pytest.mark.integration
+def test_a_command_ends_with_who_runs_it(tmp_path):
+    """A row that Dask gives to another worker must not be trained by an orphan of the first."""
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    run = "from pathlib import Path; from benchmarks.studies.ablate import logged; import sys; "
+    run += f"logged([sys.executable, '-c', {code!r}], Path({str(tmp_path / 'log')!r}))"
+    parent = subprocess.Popen([sys.executable, "-c", run], cwd=ROOT)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text().endswith("\n"):
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    child = psutil.Process(int((tmp_path / "log").read_text()))
+    parent.kill()
+    parent.wait()
+    assert not psutil.wait_procs([child], timeout=60)[1]
+
+
 @pytest.mark.slow
-def test_ablations_are_made_once(converted_folder, tmp_path):
+@pytest.mark.parametrize("share", ["--jobs=2", "--dask=local:2"])
+def test_ablations_are_made_once(converted_folder, tmp_path, share):
+    if "dask" in share:
+        pytest.importorskip("distributed")
     options = [
         *SMALL_UNET,
         "--batch_size=4",
@@ -93,7 +116,7 @@ def test_ablations_are_made_once(converted_folder, tmp_path):
     options += ["--num_workers=0", "--validate_every=1", "--sampling.steps=2", "--cpu=true"]
     rows = rows_file(tmp_path, options=options)
     command = [sys.executable, "-m", "benchmarks.studies.ablate", str(converted_folder), str(converted_folder)]
-    command += [str(tmp_path / "out"), f"--rows={rows}", "--size=10", "--jobs=2"]
+    command += [str(tmp_path / "out"), f"--rows={rows}", "--size=10", share]
     logs = []
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)

@@ -17,7 +17,7 @@ from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.simulation import block as block_module
 from jet_diffusion.simulation import generate
 from jet_diffusion.simulation.block import Block, PackedBlock, make_block
-from jet_diffusion.simulation.generate import simulate
+from jet_diffusion.simulation.generate import parse_shard, shard_blocks, simulate
 from jet_diffusion.simulation.pileup import empty_pool, load_pool, make_shard
 from jet_diffusion.simulation.pileup_cache import prepare_pool
 from jet_diffusion.simulation.settings import SimulationSettings
@@ -103,6 +103,30 @@ def test_a_stopped_run_goes_on_where_it_was(file, tmp_path, monkeypatch):
     simulate(settings(), tmp_path / "stopped.hdf5")
     assert made == [0, "stopped", 1]
     assert (tmp_path / "stopped.hdf5").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.integration
+def test_shards_hold_the_jets_of_the_whole(file, small_blocks, tmp_path):
+    parts = []
+    for number in (1, 2):
+        simulate(settings(), tmp_path / f"{number}.hdf5", shard=(number, 2))
+        parts.append(read(tmp_path / f"{number}.hdf5"))
+        assert parts[-1][4]["simulation_shard"] == f"{number}/2"
+    for whole, first, second in zip(read(file)[:4], *(part[:4] for part in parts), strict=True):
+        assert same_bits(whole.astype(np.float32), np.concatenate([first, second]).astype(np.float32))
+
+
+def test_shards_that_cannot_be_are_refused(monkeypatch):
+    monkeypatch.setattr(generate, "JETS_PER_BLOCK", 500)
+    assert [len(shard_blocks(5001, number, 3)) for number in (1, 2, 3)] == [3, 4, 4]
+    with pytest.raises(ValueError, match="i from 1 to n"):
+        shard_blocks(5000, 0, 4)
+    with pytest.raises(ValueError, match="600 jets are 2 blocks of 500, which make 2 shards at most, not 4"):
+        shard_blocks(600, 1, 4)
+    assert parse_shard("3/16") == (3, 16)
+    for wrong in ("3", "3/", "a/b", "-1/2"):
+        with pytest.raises(ValueError, match="write i/n"):
+            parse_shard(wrong)
 
 
 @pytest.mark.integration

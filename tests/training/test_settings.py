@@ -11,7 +11,6 @@ from jet_diffusion.errors import UserError
 from jet_diffusion.hub import training_scheduler
 from jet_diffusion.renames import flatten
 from jet_diffusion.training.build import build_unet, check_signal_at_end, noise_schedule, norm_groups
-from jet_diffusion.training.runtime import check_processes
 from jet_diffusion.training.settings import (
     PRESETS,
     NoiseSettings,
@@ -166,18 +165,3 @@ def test_options_of_earlier_versions_are_converted(tmp_path, caplog):
     assert parse_settings([*MINIMAL, "--unet.conditional=false"]).unet.conditioning == "none"
     with pytest.raises(ValueError, match=r"optimizer\.name is no option any more, and 'muon' cannot be had"):
         parse_settings([*MINIMAL, "--optimizer.name=muon"])
-
-
-def test_lost_processes_are_refused():
-    check_processes(1, None, {})
-    check_processes(2, 2, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
-    check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "1"})
-    with pytest.raises(ValueError, match="ACCELERATE_USE_CPU"):
-        check_processes(1, None, {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"})
-    with pytest.raises(ValueError, match="SLURM started 4 tasks"):
-        check_processes(1, None, {"SLURM_NTASKS": "4"})
-    with pytest.raises(ValueError, match="expect_processes is 4, but 2 take part"):
-        check_processes(2, 4, {})
-    lost = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}
-    with pytest.raises(ValueError, match=r"asked for several processes but started one; .*torchrun"):
-        check_processes(1, None, lost)
