@@ -26,7 +26,7 @@ from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.signals import Interrupted
 from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
-from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint, start_from
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.processes import check_same_folder, explain_lost_processes
@@ -46,7 +46,6 @@ from jet_diffusion.training.settings import (
     parse_settings,
 )
 from jet_diffusion.training.signals import Interruption
-from jet_diffusion.training.warm_start import start_from
 
 BETAS, NOTEBOOK_BETAS = (0.9, 0.99), (0.9, 0.999)
 """AdamW's averages of gradients and of their squares."""
