@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jet_diffusion.data.hdf5 import QuarkGluonFile
     from jet_diffusion.data.jet_set import JetSample
     from jet_diffusion.data.load import load_jets
-    from jet_diffusion.data.show import show_jets
+    from jet_diffusion.data.views.show import show_jets
     from jet_diffusion.evaluation.run import evaluate_jets
     from jet_diffusion.hub import load_pipeline
 
@@ -37,7 +37,7 @@ _HOMES = {
     "evaluate_jets": "jet_diffusion.evaluation.run",
     "load_jets": "jet_diffusion.data.load",
     "load_pipeline": "jet_diffusion.hub",
-    "show_jets": "jet_diffusion.data.show",
+    "show_jets": "jet_diffusion.data.views.show",
 }
 
 

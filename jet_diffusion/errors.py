@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 from jet_diffusion.signals import Interrupted, interrupt, on_signals
 
@@ -71,3 +73,22 @@ def run_command(name: str, command: Callable[[list[str]], object], argv: list[st
     except (UserError, OSError) as error:  # OSError: a file that is missing, exists, is not allowed, does not fit
         sys.stderr.write(f"jet-diffusion {name}: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from error
+
+
+def require(module: str, extra: str, what: str) -> ModuleType:
+    """Import a module that an extra of this package brings.
+
+    Args:
+        module: its name.
+        extra: the extra in pyproject.toml.
+        what: what needs it, as the error's first words.
+
+    Raises:
+        UserError: the module is not installed; the message holds the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{what} needs {error.name}, which is not installed: run `pip install 'jet-diffusion[{extra}]'`"
+        ) from error

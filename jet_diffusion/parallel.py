@@ -15,8 +15,7 @@ from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from jet_diffusion.errors import UserError
-from jet_diffusion.extras import require
+from jet_diffusion.errors import UserError, require
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

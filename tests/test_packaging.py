@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import jet_diffusion
-from jet_diffusion.extras import require
+from jet_diffusion.errors import require
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]

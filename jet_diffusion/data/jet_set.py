@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from jet_diffusion.data import exports, show
+from jet_diffusion.data.views import exports, show
 from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import PIXELS, TOWERS, Array
 from jet_diffusion.observables.table import BATCH_SIZE, OBSERVABLES, compute_observables

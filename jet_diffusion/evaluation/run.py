@@ -74,24 +74,35 @@ def evaluate_jets(
         if sample is not None:
             report.heading[name] = describe(sample)
     with workers(jobs) as pool:
-        steps: list[tuple[str, Callable[[], None]]] = [
-            ("integrity", lambda: sections.add_integrity(result)),
-            ("observables", lambda: _compute_observables(reference, second, generated)),
-            ("headline metrics", lambda: sections.add_headline(result, rng)),
-            ("classes", lambda: sections.add_classes(result, rng)),
-            ("W1", lambda: sections.add_wasserstein(result, rng)),
-            ("neighbours", lambda: sections.add_neighbours(result)),
-            ("JetNet's variants", lambda: sections.add_jetnet(result)),
-            ("closure", lambda: sections.add_closure(result, rng)),
-            ("memorisation", lambda: sections.add_memorisation(result, training, rng)),
-            ("classifiers", lambda: add_two_sample_tests(result, classifiers, seed, pool)),
-        ]
-        if tagger:
-            steps.append(("taggers", lambda: add_tagger(result, seed, pool)))
-        for name, step in (bar := tqdm(steps, disable=not progress, unit="step")):
+        steps = _steps(result, training, classifiers, rng, seed, pool)
+        for name, step in (bar := tqdm(steps if tagger else steps[:-1], disable=not progress, unit="step")):
             bar.set_description(name)
             step()
     return result
+
+
+def _steps(
+    result: JetEvaluation,
+    training: JetSample | None,
+    classifiers: Sequence[str],
+    rng: np.random.Generator,
+    seed: int,
+    pool: Any,
+) -> list[tuple[str, Callable[[], None]]]:
+    """The sections in order, taggers last: names and what computes them."""
+    return [
+        ("integrity", lambda: sections.add_integrity(result)),
+        ("observables", lambda: _compute_observables(result.reference, result.second, result.generated)),
+        ("headline metrics", lambda: sections.add_headline(result, rng)),
+        ("classes", lambda: sections.add_classes(result, rng)),
+        ("W1", lambda: sections.add_wasserstein(result, rng)),
+        ("neighbours", lambda: sections.add_neighbours(result)),
+        ("JetNet's variants", lambda: sections.add_jetnet(result)),
+        ("closure", lambda: sections.add_closure(result, rng)),
+        ("memorisation", lambda: sections.add_memorisation(result, training, rng)),
+        ("classifiers", lambda: add_two_sample_tests(result, classifiers, seed, pool)),
+        ("taggers", lambda: add_tagger(result, seed, pool)),
+    ]
 
 
 def _size(real: JetSample, generated: JetSample, size: int) -> int:

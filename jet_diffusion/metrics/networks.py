@@ -12,8 +12,7 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from jet_diffusion.data.jet_set import JetSample
-from jet_diffusion.errors import UserError
-from jet_diffusion.extras import require
+from jet_diffusion.errors import UserError, require
 from jet_diffusion.observables.hits import TOWERS, Array
 from jet_diffusion.schema import CHANNELS, CRYSTALS_PER_TOWER, IMAGE_SHAPE, NUM_TOWERS
 

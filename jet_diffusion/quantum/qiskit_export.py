@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from jet_diffusion.errors import UserError
-from jet_diffusion.extras import require
+from jet_diffusion.errors import UserError, require
 from jet_diffusion.quantum.simulator import ring_pairs
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from jet_diffusion.errors import UserError
-from jet_diffusion.extras import require
+from jet_diffusion.errors import UserError, require
 from jet_diffusion.io import write_atomically
 from jet_diffusion.observables.hits import CRYSTAL_CENTRES, PIXELS, TOWERS, Array
 from jet_diffusion.observables.table import OBSERVABLES

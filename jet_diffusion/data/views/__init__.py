@@ -1,0 +1,1 @@
+"""Jets as other tools take them, and as notebooks show them."""
