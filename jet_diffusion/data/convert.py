@@ -85,12 +85,7 @@ def convert(
         UserError: The source breaks the schema or holds what no model should be trained on, an argument is out of
             range, or an interrupted conversion to `out` had other settings.
     """
-    if workers < 1:
-        raise UserError(f"workers must be positive, not {workers}")
-    if dask is not None and drop_bad:
-        raise UserError(
-            "drop_bad finds repeated jets in one process, which Dask's workers cannot do; leave out one of the two"
-        )
+    _check_work(workers, dask, drop_bad)
     with ExitStack() as stack:
         files = _open(source, reading, stack)
         settings, sources = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
@@ -110,6 +105,16 @@ def convert(
             except ValueError:
                 dataset.discard()
                 raise
+
+
+def _check_work(workers: int, dask: str | None, drop_bad: bool) -> None:
+    """Refuse ways of sharing the work that cannot be had."""
+    if workers < 1:
+        raise UserError(f"workers must be positive, not {workers}")
+    if dask is not None and drop_bad:
+        raise UserError(
+            "drop_bad finds repeated jets in one process, which Dask's workers cannot do; leave out one of the two"
+        )
 
 
 def converted_before(
