@@ -169,4 +169,4 @@ def _cluster(address: str) -> AbstractContextManager[Any]:
         raise UserError(f"--dask {address}: write a scheduler's address or local:N, N processes of this machine")
     from distributed import LocalCluster
 
-    return LocalCluster(n_workers=int(number), threads_per_worker=1, processes=True, dashboard_address=None)
+    return LocalCluster(n_workers=int(number), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0")

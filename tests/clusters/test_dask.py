@@ -172,7 +172,7 @@ def test_networks_train_the_same_on_threads_of_one_worker(stand_in):
     calls = [("voxels", real, other, seed) for seed in (0, 1)]
     here = Workers().run(train_and_test, calls)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
         workers(cluster.scheduler_address) as pool,
     ):
         there = pool.run(train_and_test, calls)
