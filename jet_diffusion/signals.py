@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 import threading
@@ -73,3 +75,13 @@ def ignore_signals(*_: object) -> None:
     """Leave signals to the main process: what helper processes do when they start."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_helpers_at_exit() -> None:
+    """Kill helper processes when this one ends: it would ask them by SIGTERM, which they leave to it, and wait."""
+    atexit.register(_kill_children)
+
+
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()

@@ -18,7 +18,7 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.representation import Representation
-from jet_diffusion.signals import ignore_signals
+from jet_diffusion.signals import end_helpers_at_exit, ignore_signals
 
 MEMORY_BYTES = 2**26
 """Splits whose encoded jets take no more than this are kept."""
@@ -210,6 +210,7 @@ class GlobalBatches(Sampler[list[Position]]):
 
 def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers: int, pin: bool) -> DataLoader:
     """A DataLoader over the batches; its generator keeps it off the global random state."""
+    end_helpers_at_exit()
     return DataLoader(
         jets,
         batch_sampler=batches,
