@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from types import ModuleType
 
-from jet_diffusion import extras
+from jet_diffusion import errors
 
 NEEDED = ("awkward", "fastjet", "numba", "pythia8mc")
 """Modules of the extra, named like their distributions."""
 
 
 def _load(module: str) -> ModuleType:
-    return extras.require(module, "simulation", "the simulation")
+    return errors.require(module, "simulation", "the simulation")
 
 
 def load_pythia() -> ModuleType:
