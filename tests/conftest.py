@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import NamedTuple
 
 _HOME = tempfile.mkdtemp(prefix="jet-diffusion-tests-")
 os.environ.update(  # the libraries read these when they are imported
@@ -22,6 +21,7 @@ import h5py  # noqa: E402
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from sample_jets import Jets  # noqa: E402
 
 from jet_diffusion.data.bundled import sample_path  # noqa: E402
 from jet_diffusion.data.convert import convert  # noqa: E402
@@ -30,15 +30,6 @@ from jet_diffusion.data.load import load_jets  # noqa: E402
 
 hypothesis.settings.register_profile("jets", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("jets")
-
-
-class Jets(NamedTuple):
-    """Some jets of the bundled sample."""
-
-    energies: np.ndarray
-    labels: np.ndarray
-    pt: np.ndarray
-    m0: np.ndarray
 
 
 def pytest_unconfigure():
@@ -99,9 +90,3 @@ def small_pool(tmp_path_factory):
         patch.setattr(pileup_cache, "POOL_SHARDS", 2)
         patch.setattr(pileup_cache, "SHARD_EVENTS", 20)
         yield
-
-
-def same_bits(left, right):
-    """Whether two float32 arrays are the same bit for bit, signs of zeros included."""
-    left, right = (np.ascontiguousarray(array).view(np.uint32) for array in (left, right))
-    return np.array_equal(left, right)

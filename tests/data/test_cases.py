@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Jets, same_bits
+from sample_jets import Jets, same_bits
 
 from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import Jets, same_bits
 from datasets import load_dataset
 from fakehub import FakeHub
+from sample_jets import Jets, same_bits
 
 from jet_diffusion import cli
 from jet_diffusion.data import convert as conversion

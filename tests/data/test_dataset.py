@@ -5,10 +5,10 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import same_bits
 from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_jets import same_bits
 
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.dataset import JetDataset, content_hashes, decode_energies, encode_jets

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_jets import same_bits
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.observables.table import compute_observables
 from jet_diffusion.schema import CHANNELS, GEV_PER_UNIT, HCAL, NUM_CRYSTALS, NUM_TOWERS
-from tests.conftest import same_bits
 
 ENERGIES = st.floats(2.0**-30, 2.0**10, width=32)
 

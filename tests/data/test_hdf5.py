@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_jets import same_bits
 
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.hdf5 import QuarkGluonFile, hcal_is_constant_in_towers

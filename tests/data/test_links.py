@@ -5,7 +5,7 @@ import fcntl
 import h5py
 import numpy as np
 import pytest
-from conftest import same_bits
+from sample_jets import same_bits
 
 from jet_diffusion.data.convert import convert
 from jet_diffusion.data.files import hdf5, stored

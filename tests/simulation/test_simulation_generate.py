@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_jets import same_bits
 
 pytest.importorskip("numba")
 pytest.importorskip("pythia8mc")

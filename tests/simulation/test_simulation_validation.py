@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import Jets
+from sample_jets import Jets
 
 from jet_diffusion.cli import main
 from jet_diffusion.data.bundled import sample_path
