@@ -114,6 +114,8 @@ def convert_component(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: If a setting that is gone had another value than the one that is left.
     """
+    if name == "SpikeAndSlabDenoiser" and "previous" in settings.get("inputs", ()):
+        raise UserError("this version has no self-conditioning (input previous); the model was trained with it")
     if name == "SpikeAndSlabDenoiser" and "hold_hits" in settings and not settings.get("weights_by_position"):
         raise UserError(
             "this version has no prior with a mean and width for each position; the model was saved with one"

@@ -109,11 +109,6 @@ class Denoiser(ExactBuffers, ModelMixin, ConfigMixin):
         timesteps: list[int] = falling.round().long().unique().flip(0).tolist()
         return timesteps if len(timesteps) == steps else torch.linspace(last, 0, steps).round().long().tolist()
 
-    @property
-    def sees_previous(self) -> bool:
-        """Whether the UNet is shown the estimate of an earlier call (self-conditioning)."""
-        return False
-
     def unet_channels(self) -> tuple[int, int]:
         """Input and output channels the UNet must have."""
         raise NotImplementedError
@@ -125,7 +120,6 @@ class Denoiser(ExactBuffers, ModelMixin, ConfigMixin):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         ring_sums: torch.Tensor | None = None,
-        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Estimate x_0.
 
@@ -136,8 +130,6 @@ class Denoiser(ExactBuffers, ModelMixin, ConfigMixin):
             class_labels: (N, E) embedding of the conditions, or None.
             ring_sums: (N, 2 rings) hit counts of the jet's rings (`Representation.rings`), then their energies in GeV;
                 NaN where not known.
-            previous_x0: (N, C, H, W) estimate of x_0 of an earlier call; NaN where there was none. Of use only to
-                denoisers with `sees_previous`.
         """
         raise NotImplementedError
 
@@ -197,7 +189,6 @@ class PlainDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         ring_sums: torch.Tensor | None = None,
-        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The UNet's prediction, and the x_0 it stands for."""
         prediction = call_unet(unet, x_t, timesteps, class_labels)

@@ -358,21 +358,19 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
         noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
         timesteps = timesteps[noisy.to(timesteps.device)]
-        x0 = None
         guidance = None if self.config.moment_guidance is None else self._make_guidance()
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
             batch_timesteps = timestep.expand(len(x)).to(x.device)
-            denoiser_args = (self.unet, x_t, batch_timesteps, embedding, ring_sums, x0)
+            denoiser_args = (self.unet, x_t, batch_timesteps, embedding, ring_sums)
             shift: torch.Tensor | float = 0.0
             if guidance is None:
                 output = self.denoiser(*denoiser_args)
             else:
                 output, shift = guidance(self.denoiser, *denoiser_args)
-            previous_x0, x0 = x0, output.x0 + shift
             if guidance_scale != 1:
                 dropped = self.conditioner.dropped.expand_as(embedding)
-                unconditional = self.denoiser(self.unet, x_t, batch_timesteps, dropped, previous_x0=previous_x0)
+                unconditional = self.denoiser(self.unet, x_t, batch_timesteps, dropped)
                 output = self.denoiser.guided(output, unconditional, guidance_scale)
             x0_for_step = output.x0 + shift
             if clip_sample:

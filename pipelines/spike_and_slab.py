@@ -18,7 +18,7 @@ from .denoiser import Denoiser, DenoiserOutput, Network, call_unet  # noqa: TID2
 from .pixel_prior import PixelPrior  # noqa: TID251
 from .sum_constraints import HitEnergy, Rings, energy_inputs, match_counts, match_energies  # noqa: TID251
 
-INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "previous", "energy", "missing_energy")
+INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "energy", "missing_energy")
 
 MIN_VARIANCE = 0.05
 """The squared error of x_0 is weighted by 1 / max(sigma^2, MIN_VARIANCE)."""
@@ -58,8 +58,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         noise_schedule: Configuration of the training DDPMScheduler.
         energy_line: Offset, then slope in x, of the logarithm of a hit's energy / GeV, each per group.
         inputs: What the UNet sees: x_t; estimate, hit_probability and hit_value (in units of the slab's width) by the
-            pixel alone; previous, its own estimate of x_0 one call earlier, at first the pixel's (self-conditioning,
-            arXiv:2208.04202); energy, the expected energy of the pixel over the energy of the group's mean hit, and
+            pixel alone; energy, the expected energy of the pixel over the energy of the group's mean hit, and
             missing_energy, the logarithm of the ring's known over its expected energy (0 where it is not known).
         min_ratio: Noise level sigma/alpha below which the network was not trained and its output is not used.
         match_ratio: Noise level sigma/alpha up to which energies are matched: above, a pixel's own variance is so much
@@ -103,11 +102,6 @@ class SpikeAndSlabDenoiser(Denoiser):
             window = window or (0, grid[0], 0, grid[1])
             self.crystal_network = CrystalNetwork(channel_group, (seen + given, given), crystal_channels, window)
 
-    @property
-    def sees_previous(self) -> bool:
-        """Whether previous is among the inputs."""
-        return "previous" in self.config.inputs
-
     def unet_channels(self) -> tuple[int, int]:
         """In: one block of channels for each input; out: delta and eta."""
         channels = len(self.config.channel_group)
@@ -120,7 +114,6 @@ class SpikeAndSlabDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         ring_sums: torch.Tensor | None = None,
-        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """Posterior mean given the pixel and, through the UNet, its context."""
         prior, rings = self.prior, self.rings
@@ -131,7 +124,7 @@ class SpikeAndSlabDenoiser(Denoiser):
         slab = prior.slab_posterior(x_t, alpha, sigma)
         probability = prior.hit_probability(log_odds + slab.log_bayes_factor)
         marginal = prior.estimate(probability, slab.value)
-        inputs = self._inputs(x_t, probability, slab.value, marginal, energies, previous_x0)
+        inputs = self._inputs(x_t, probability, slab.value, marginal, energies)
         delta, eta = self._context(unet, inputs, timesteps, class_labels, sigma >= self.config.min_ratio * alpha)
 
         slab = prior.slab_posterior(x_t, alpha, sigma, eta)
@@ -221,7 +214,6 @@ class SpikeAndSlabDenoiser(Denoiser):
         value: torch.Tensor,
         marginal: torch.Tensor,
         energies: torch.Tensor | None,
-        previous_x0: torch.Tensor | None,
     ) -> torch.Tensor:
         """(N, inputs * C, H, W) what the UNet sees."""
         mean, std = self.prior.hit_moments
@@ -230,7 +222,6 @@ class SpikeAndSlabDenoiser(Denoiser):
             "estimate": marginal,
             "hit_probability": probability,
             "hit_value": (value - mean) / std,
-            "previous": marginal if previous_x0 is None else torch.where(previous_x0.isnan(), marginal, previous_x0),
         }
         if {"energy", "missing_energy"} & set(self.config.inputs):
             energy = probability * self.hit_energy.at(value)

@@ -44,8 +44,6 @@ class NoisyBatch(NamedTuple):
         labels, pt, m0: (N,) conditions, GeV.
         ring_sums: (N, 2 rings) hit counts and energies (GeV) of rings, or (N, 0).
         dropped: (N,) bool, whose conditions are hidden.
-        self_cond_mask: (N,) bool, every other one: those that a self-conditioned denoiser is trained with its previous
-            estimate of.
     """
 
     x_0: torch.Tensor
@@ -56,7 +54,6 @@ class NoisyBatch(NamedTuple):
     m0: torch.Tensor
     ring_sums: torch.Tensor
     dropped: torch.Tensor
-    self_cond_mask: torch.Tensor
 
     def to(self, device: torch.device) -> NoisyBatch:
         """The batch on another device."""
@@ -142,10 +139,7 @@ class NoisyJets(Dataset[NoisyBatch]):
             noise[i].normal_(generator=generator)
             dropped[i] = torch.rand((), generator=generator) < self.condition_drop
         labels, pt, m0 = (torch.from_numpy(column[rows]) for column in (self.jets.labels, self.jets.pt, self.jets.m0))
-        # Timesteps rise with the slot: every other slot has all noise levels.
-        self_cond_mask = torch.tensor([(position.step + position.slot) % 2 == 1 for position in positions])
-        timesteps = self._timesteps(positions)
-        return NoisyBatch(x_0, noise, timesteps, labels, pt, m0, ring_sums, dropped, self_cond_mask)
+        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, ring_sums, dropped)
 
     def _timesteps(self, positions: Sequence[Position]) -> torch.Tensor:
         """Evenly spread over the global batch with one random offset a step, then the power: of little variance."""

@@ -66,22 +66,11 @@ class TrainedModule(nn.Module):
         m0: torch.Tensor,
         ring_sums: torch.Tensor,
         dropped: torch.Tensor,
-        self_cond_mask: torch.Tensor,
     ) -> DenoiserOutput:
-        """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions.
-
-        A denoiser that sees its previous estimate is called twice for the jets of `self_cond_mask`.
-        """
+        """The denoiser's output for noisy jets x_t (N, C, H, W) and their conditions."""
         embedding = None if self.conditioner is None else self.conditioner(labels, pt, m0, ring_sums, dropped)
         known = ring_sums.masked_fill(dropped[:, None], torch.nan) if ring_sums.shape[1] else None
-        previous_x0 = None
-        if self.denoiser.sees_previous and self_cond_mask.any():
-            previous_x0 = torch.full_like(x_t, torch.nan)
-            denoiser_args = (x_t, timesteps, embedding, known)
-            with torch.no_grad():
-                masked = (None if given is None else given[self_cond_mask] for given in denoiser_args)
-                previous_x0[self_cond_mask] = self.denoiser(self.unet, *masked).x0
-        return self.denoiser(self.unet, x_t, timesteps, embedding, known, previous_x0)
+        return self.denoiser(self.unet, x_t, timesteps, embedding, known)
 
 
 def build_pipeline(

@@ -42,7 +42,6 @@ class StateDenoiser(Denoiser):
         timesteps: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         ring_sums: torch.Tensor | None = None,
-        previous_x0: torch.Tensor | None = None,
     ) -> DenoiserOutput:
         """The network's state for the noisy one, which is encoded (unit norm) first."""
         x_0 = unit_norm(call_unet(unet, unit_norm(x_t), timesteps, class_labels))

@@ -437,27 +437,6 @@ def test_the_likelihood_is_best_where_the_squared_error_is(timestep):
         assert all(found > least for found, least in zip(losses(*moved), best, strict=True))
 
 
-def test_the_network_sees_its_previous_estimate_or_the_pixels_own(representation, jets):
-    denoiser = fit(representation, jets, inputs=("x_t", "previous"))
-    channels = len(representation.channel_group)
-    assert denoiser.sees_previous
-    assert denoiser.unet_channels() == (2 * channels, 2 * channels)
-    seen = []
-
-    def unet(inputs, timesteps, class_labels=None):
-        seen.append(inputs[:, channels:])
-        return SimpleNamespace(sample=torch.zeros_like(inputs))
-
-    x_t, _, timesteps = noisy(denoiser, representation.encode(torch.from_numpy(jets.energies[:2])), 700)
-    marginal = denoiser.marginal(x_t, timesteps)
-    previous = torch.stack([torch.full_like(marginal[0], 3.0), torch.full_like(marginal[0], torch.nan)])
-    denoiser(unet, x_t, timesteps)
-    denoiser(unet, x_t, timesteps, previous_x0=previous)
-    assert torch.equal(seen[0], marginal)
-    assert torch.equal(seen[1][0], previous[0])
-    assert torch.equal(seen[1][1], marginal[1])
-
-
 def test_the_crystal_network_starts_at_nothing_and_keeps_to_its_neighbourhood(representation, jets):
     denoiser = fit(representation, jets, crystal_channels=(8,))
     plain = fit(representation, jets)

@@ -353,24 +353,3 @@ def test_lightly_noised_jets_come_back_from_a_model_with_totals(totals_pipeline,
     energies = torch.from_numpy(jets.energies[:4])
     clean, _ = totals_pipeline.reconstruct(energies, 20, num_inference_steps=50, generator=seeded())
     torch.testing.assert_close(clean.sum((2, 3)), energies.sum((2, 3)), rtol=0.3, atol=0.02)
-
-
-def test_a_self_conditioned_model_sees_the_estimate_of_the_step_before(converted_folder, monkeypatch):
-    pipeline = small_pipeline(converted_folder, "--denoiser.inputs=[x_t,estimate,previous]")
-    channels = len(pipeline.representation.channel_group)
-    seen, estimates = [], []
-    run = pipeline.unet.forward
-
-    def watched(inputs, *args, **kwargs):
-        seen.append(inputs.clone())
-        return run(inputs, *args, **kwargs)
-
-    def keep(pipe, step, timestep, tensors):
-        estimates.append(tensors["x0"])
-        return {}
-
-    monkeypatch.setattr(pipeline.unet, "forward", watched)
-    pipeline(2, num_inference_steps=4, generator=seeded(), clip_sample=False, callback_on_step_end=keep)
-    assert torch.equal(seen[0][:, 2 * channels :], seen[0][:, channels : 2 * channels])  # the pixel's own, at first
-    for inputs, estimate in zip(seen[1:], estimates, strict=False):
-        assert torch.equal(inputs[:, 2 * channels :], estimate)

@@ -95,7 +95,7 @@ def test_the_shift_is_the_gradient_of_the_exponent(pipeline):
     timesteps = torch.tensor([600, 600])
     alpha, sigma = denoiser.noise_level(timesteps)
     drawn = pipeline.first_stage.draw([seeded(1), seeded(2)])
-    inputs = (conditioner(*drawn), drawn[3], None)
+    inputs = (conditioner(*drawn), drawn[3])
     x_t = torch.randn(2, *pipeline.representation.shape, generator=seeded())
     output, shift = guide(denoiser, pipeline.unet, x_t, timesteps, *inputs)
     torch.testing.assert_close(output.x0, denoiser(pipeline.unet, x_t, timesteps, *inputs).x0)

@@ -17,10 +17,7 @@ from safetensors.torch import load_file
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline
-from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.runs import RunFolder
-from jet_diffusion.training.batches import NoisyJets, Position
-from jet_diffusion.training.build import TrainedModule
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.train import train
 from jet_diffusion.workflows.card import model_facts
@@ -84,7 +81,7 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     if processes == 1:
         more += ["--accumulation=2"]
     else:
-        more += ["--denoiser.inputs=[x_t,estimate,previous]", "--denoiser.crystal_channels=[4]"]
+        more += ["--denoiser.crystal_channels=[4]"]
     whole = launch(processes, options(converted_folder, tmp_path / "whole", *more))
     assert f"{processes} process(es) take part" in finish(whole)
     broken = launch(processes, options(converted_folder, tmp_path / "broken", *more))
@@ -337,28 +334,3 @@ def test_a_crystal_network_is_trained_and_loaded(converted_folder, tmp_path):
     for name, parameter in trained.named_parameters():
         assert torch.equal(parameter, averaged[f"denoiser.crystal_network.{name}"])
     assert not torch.equal(trained.layers[-1].weight, begun.layers[-1].weight)
-
-
-def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_folder, tmp_path):
-    pipeline = small_pipeline(converted_folder, "--denoiser.inputs=[x_t,estimate,previous]")
-    settings = small_settings(converted_folder, tmp_path)
-    jets = JetDataset.load(converted_folder, "train")
-    noisy_jets = NoisyJets(jets, pipeline.representation, pipeline.denoiser, batch_size=8, seed=0)
-    batch = noisy_jets.__getitems__([Position(0, place, place) for place in range(8)])
-    loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
-    model, x_t = TrainedModule(pipeline), loss_of.noisy(batch)
-    assert batch.self_cond_mask.tolist() == [False, True] * 4
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model(x_t, *batch[2:])
-        embedding = model.conditioner(batch.labels, batch.pt, batch.m0, batch.ring_sums, batch.dropped)
-        first = model.denoiser(model.unet, x_t, batch.timesteps, embedding).x0
-        previous = torch.where(batch.self_cond_mask[:, None, None, None], first, torch.nan).detach()
-        expected = model.denoiser(model.unet, x_t, batch.timesteps, embedding, None, previous).x0
-    torch.testing.assert_close(output.x0, expected, rtol=1e-3, atol=1e-3)
-    loss_of(output, batch).loss.backward()
-    found = {name: parameter.grad for name, parameter in model.unet.named_parameters()}
-    model.zero_grad()
-    loss_of(DenoiserOutput(expected, expected, output.marginal), batch).loss.backward()
-    for name, parameter in model.unet.named_parameters():
-        assert parameter.grad.abs().sum() > 0
-        torch.testing.assert_close(found[name], parameter.grad, rtol=0.05, atol=1e-4, msg=name)
