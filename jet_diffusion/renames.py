@@ -39,6 +39,7 @@ COMPONENTS: dict[str, dict[str, str | Gone]] = {
         "num_regions": "num_rings",
         "energy_map": Gone("log"),
         "min_variance": Gone(0.05),
+        "weights_by_position": Gone(True),
     },
     "PlainDenoiser": {"snr_gamma": Gone(0.0)},
     "TowerPatches": {"value_map": Gone("log"), "knots": Gone([])},
@@ -77,6 +78,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "representation.pool": (1,),
     "representation.value_map": ("log",),
     "representation.fit_jets": (ANY,),
+    "denoiser.prior": ("mixture",),
     "denoiser.hold_hits": (True,),
     "denoiser.hold_energies": (True,),
     "denoiser.hold_ratio": (0.3, 0.5),
@@ -116,9 +118,9 @@ def convert_component(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
     if name == "SpikeAndSlabDenoiser" and "previous" in settings.get("inputs", ()):
         raise UserError("this version has no self-conditioning (input previous); the model was trained with it")
-    if name == "SpikeAndSlabDenoiser" and "hold_hits" in settings and not settings.get("weights_by_position"):
+    if name == "SpikeAndSlabDenoiser" and settings.get("weights_by_position") is False:
         raise UserError(
-            "this version has no prior with a mean and width for each position; the model was saved with one"
+            "this version's prior is a mixture with weights of its own at each position; this model has another"
         )
     return renamed(settings, COMPONENTS.get(name, {}))
 

@@ -56,12 +56,11 @@ class PixelPrior(nn.Module):
         grid: Height and width of x.
         zero: Value of x without energy, per channel.
         weights, means, stds: Mixture of the hits in x, per group a list of K numbers.
-        by_position: Each position has its own weights of the group's mixture.
 
     Attributes:
         logit: (C, H, W) prior log-odds of a hit.
         hit_moments: (2, C, H, W) mean and standard deviation of the hits at each position.
-        weights: (K, C, H or 1, W or 1) weights of the mixture.
+        weights: (K, C, H, W) weights of the mixture at each position.
         means, stds: (K, C, 1, 1) of its components.
         zero: (C, 1, 1).
         inside: (H, W) int32, which pixels lie inside the image.
@@ -83,18 +82,15 @@ class PixelPrior(nn.Module):
         weights: Sequence[Sequence[float]],
         means: Sequence[Sequence[float]],
         stds: Sequence[Sequence[float]],
-        by_position: bool,
     ) -> None:
         super().__init__()
         shape = (len(group), *grid)
         slab = torch.tensor([weights, means, stds], dtype=torch.float32)[:, group]  # (3, C, K)
         weight, mean, std = slab.transpose(1, 2)[..., None, None].contiguous()
-        if by_position:
-            weight = weight.expand(-1, -1, *grid).contiguous()
         moments = torch.stack([torch.zeros(shape, dtype=torch.float32), torch.ones(shape, dtype=torch.float32)])
         self.register_buffer("logit", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("hit_moments", moments)
-        self.register_buffer("weights", weight, persistent=by_position)
+        self.register_buffer("weights", weight.expand(-1, -1, *grid).contiguous())
         self.register_buffer("means", mean, persistent=False)
         self.register_buffer("stds", std, persistent=False)
         self.register_buffer("zero", torch.tensor(zero, dtype=torch.float32).view(-1, 1, 1), persistent=False)

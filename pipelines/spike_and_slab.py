@@ -64,7 +64,6 @@ class SpikeAndSlabDenoiser(Denoiser):
         match_ratio: Noise level sigma/alpha up to which energies are matched: above, a pixel's own variance is so much
             wider than what the network knows of its value that energies expected with it add up to too much.
         crystal_channels: Hidden channels of each layer of a `CrystalNetwork` after the UNet; none without.
-        weights_by_position: Each position has its own weights of the group's mixture.
         window: First and last + 1 row, first and last + 1 column of x that hold the image; by default all.
         num_rings: Rings of all groups, equally many in each; by default each group is one.
     """
@@ -84,7 +83,6 @@ class SpikeAndSlabDenoiser(Denoiser):
         min_ratio: float = 0.0,
         match_ratio: float = 0.3,
         crystal_channels: tuple[int, ...] = (),
-        weights_by_position: bool = False,
         window: tuple[int, int, int, int] | None = None,
         num_rings: int | None = None,
     ) -> None:
@@ -93,7 +91,7 @@ class SpikeAndSlabDenoiser(Denoiser):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
         self.set_noise_schedule(noise_schedule)
         group = torch.tensor(channel_group)
-        self.prior = PixelPrior(group, grid, zero, slab_weights, slab_means, slab_stds, weights_by_position)
+        self.prior = PixelPrior(group, grid, zero, slab_weights, slab_means, slab_stds)
         self.rings = Rings(group, grid, num_rings)
         self.hit_energy = HitEnergy(*torch.tensor(energy_line, dtype=torch.float64)[:, group, None, None])
         self.crystal_network: CrystalNetwork | None = None

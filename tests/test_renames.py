@@ -68,7 +68,7 @@ def test_what_is_gone_is_refused_by_name(saved):
     with pytest.raises(ValueError, match="hold_hits False is of an earlier version; this one has True alone"):
         load_pipeline(saved)
     rewrite(saved / "denoiser" / "config.json", {}, hold_hits=True, weights_by_position=False)
-    with pytest.raises(ValueError, match="mean and width for each position"):
+    with pytest.raises(ValueError, match="weights of its own at each position"):
         load_pipeline(saved)
 
 

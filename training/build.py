@@ -201,7 +201,6 @@ def build_spike_and_slab(
         (representation.encode(energies) for energies in batches),
         representation,
         noise,
-        prior=chosen.prior,
         inputs=tuple(chosen.inputs),
         crystal_channels=tuple(chosen.crystal_channels),
         min_ratio=MIN_RATIO,

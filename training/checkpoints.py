@@ -172,7 +172,7 @@ def load_tensors(tensors: dict[str, torch.Tensor], weights: dict[str, torch.Tens
             tensor.copy_(weights[name])
 
 
-CHOSEN = ("gap", "ring_edges", "noise_schedule", "inputs", "crystal_channels", "weights_by_position", "prediction")
+CHOSEN = ("gap", "ring_edges", "noise_schedule", "inputs", "crystal_channels", "prediction")
 """Settings of representation and denoiser that are chosen, not fitted to the jets."""
 
 

@@ -17,9 +17,6 @@ from jet_diffusion.pipelines.representation import GROUPS, Representation
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import HitValueMap
 
-PRIORS = ("mixture", "group")
-"""What differs from position to position: the probability of a hit and the mixture's weights, or nothing."""
-
 SHRINKAGE, NEIGHBOUR_SHRINKAGE = 20, 200
 """Hits' worth of the whole group that those of a neighbourhood are mixed with, and of it that a pixel's are."""
 
@@ -145,7 +142,6 @@ def fit_spike_and_slab(
     noise_schedule: dict[str, Any],
     *,
     components: int = 5,
-    prior: str = "mixture",
     **settings: Any,
 ) -> SpikeAndSlabDenoiser:
     """Fit the one-pixel prior to training jets.
@@ -155,17 +151,13 @@ def fit_spike_and_slab(
         representation: Of x.
         noise_schedule: Configuration of the training DDPMScheduler.
         components: Gaussians of each group's slab.
-        prior: One of PRIORS.
         settings: Further arguments of the denoiser.
 
     Raises:
-        UserError: If the prior is none, or has fewer components than it needs.
+        UserError: If there is but one component, of which nothing could differ from position to position.
     """
-    if prior not in PRIORS:
-        raise UserError(f"prior must be mixture or group, got {prior!r}")
-    by_position = prior == "mixture"
-    if by_position and components < 2:
-        raise UserError(f"prior mixture needs two components or more, got {components}")
+    if components < 2:
+        raise UserError(f"the slab needs two components or more, got {components}")
     mask = representation.mask()
     hits, jets = collect_hits(batches, representation)
     slab = [fit_mixture(hits.values[hits.groups == g], components) for g in range(int(hits.group.max()) + 1)]
@@ -179,17 +171,14 @@ def fit_spike_and_slab(
         slab_stds=stds,
         noise_schedule=noise_schedule,
         energy_line=tuple(map(tuple, representation.energy_line().tolist())),
-        weights_by_position=by_position,
         window=tuple(edge for axis in (1, 0) for edge in _extent(mask.any(axis))),
         num_rings=representation.num_rings if representation.config.ring_edges else None,
         **settings,
     )
     own = denoiser.prior
-    if by_position:
-        w, m, s = torch.tensor([weights, means, stds], dtype=torch.float64)
-        own.weights.copy_(hits.mixture_weights(w, m, s))
-    own.logit.copy_(torch.logit(hits.occupancy(jets, mask, by_position), eps=1e-7))
-    own.hit_moments.copy_(hits.moments(by_position))
+    own.weights.copy_(hits.mixture_weights(*torch.tensor([weights, means, stds], dtype=torch.float64)))
+    own.logit.copy_(torch.logit(hits.occupancy(jets, mask), eps=1e-7))
+    own.hit_moments.copy_(hits.moments())
     own.inside.copy_(mask)
     if representation.config.ring_edges:
         denoiser.rings.index.copy_(representation.rings())
@@ -285,8 +274,8 @@ class Hits(NamedTuple):
             by_pixel /= by_pixel.sum(0)
         return by_pixel
 
-    def moments(self, by_position: bool) -> torch.Tensor:
-        """(2, C, H, W) mean and standard deviation of the hits at each pixel, or of its whole group.
+    def moments(self) -> torch.Tensor:
+        """(2, C, H, W) mean and standard deviation of the hits at each pixel.
 
         Each pixel's are shrunk towards its neighbourhood's and the group's as in `mixture_weights`.
         """
@@ -295,15 +284,13 @@ class Hits(NamedTuple):
         mean = self.by_group(self.values) / number
         variance = self.by_group((self.values - mean[self.groups]).square()) / number
         mean, variance = (moment[self.group, None, None].expand(self.shape) for moment in (mean, variance))
-        if not by_position:
-            return torch.stack([mean, variance.sqrt()])
         counts = self.sums(ones)
         hit_mean = self._shrunk(self.sums(self.values), counts, mean)
         squares = self.sums((self.values - hit_mean.flatten()[self.pixel_index]).square())
         return torch.stack([hit_mean, self._shrunk(squares, counts, variance).sqrt()])
 
-    def occupancy(self, jets: int, inside: torch.Tensor, by_position: bool) -> torch.Tensor:
-        """(C, H, W) probability of a hit by the hits of so many jets, at each pixel or on average over its whole group.
+    def occupancy(self, jets: int, inside: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) probability of a hit at each pixel, by the hits of so many jets.
 
         Each pixel's is that of these jets, NEIGHBOUR_JETS more with its neighbourhood's, and that of these jets and
         SHRINKAGE_JETS more with the group's average, which keeps rare positions from a prior of zero.
@@ -311,12 +298,9 @@ class Hits(NamedTuple):
         Args:
             jets: How many jets the hits are of.
             inside: (H, W) bool, which pixels lie inside the image.
-            by_position: Whether each pixel has its own.
         """
         ones = torch.ones_like(self.values)
         average = (self.by_group(ones) / (torch.bincount(self.group) * inside.sum() * jets))[self.group, None, None]
-        if not by_position:
-            return average.expand(self.shape)
         counts = self.sums(ones)
         area = self.around(inside.to(counts.dtype).expand(1, *self.shape))[0].clamp(min=1)
         nearby = self.around(counts[None])[0] / area

@@ -79,15 +79,12 @@ class DenoiserSettings:
     Attributes:
         kind: spike_and_slab; or a plain diffusion model that predicts epsilon, sample or v_prediction and ignores the
             options below.
-        prior: What is known of a pixel before it is noised: a hit probability and a mixture of hit energies at each
-            position ("mixture"), or one of each for a whole channel ("group").
         inputs: What the UNet sees (x_t, estimate, hit_probability, hit_value, energy, missing_energy).
         crystal_channels: Hidden channels of the crystal refiner, small convolutions at the image's own resolution after
             the UNet; [] for none.
     """
 
     kind: Literal["spike_and_slab", "epsilon", "sample", "v_prediction"] = "spike_and_slab"
-    prior: Literal["mixture", "group"] = "mixture"
     inputs: list[Input] = field(default_factory=lambda: ["x_t", "estimate", "energy", "missing_energy"])
     crystal_channels: list[int] = field(default_factory=lambda: [24, 24])
 

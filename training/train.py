@@ -161,7 +161,7 @@ def begin(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
     """Write all that a run begins with; its record comes last."""
     pipeline = build_pipeline(settings, jets, progress=True)
     if settings.init_from:
-        start_from(pipeline, load_pipeline(settings.init_from, checkpoint="last"))
+        start_from(pipeline, load_pipeline(settings.init_from))
     marginal = fit_marginal(settings, jets, pipeline)
     for folder in (run.initial, run.marginal):
         shutil.rmtree(folder, ignore_errors=True)

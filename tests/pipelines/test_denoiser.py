@@ -165,10 +165,10 @@ def test_padding_is_a_zero_for_certain(representation, jets):
 
 
 def test_a_prior_by_position_knows_where_jets_are(representation, jets):
-    flat, mapped = (fit(representation, jets, prior=prior) for prior in ("group", "mixture"))
+    flat, mapped = fit(representation, jets), fit(representation, jets)
     prior = torch.sigmoid(mapped.prior.logit)
+    flat.prior.logit.copy_(torch.logit(prior.mean((1, 2), keepdim=True)).expand_as(prior))
     assert prior[50, 12, 12] > 3 * prior[50, 2, 2]  # HCAL: the centre against a corner
-    assert torch.sigmoid(flat.prior.logit)[50].unique().numel() == 1
     x_0 = representation.encode(torch.from_numpy(jets.energies))
     x_t, _, timesteps = noisy(flat, x_0, 600)
     errors = [(d.marginal(x_t, timesteps) - x_0).square().mean() for d in (flat, mapped)]
@@ -178,9 +178,8 @@ def test_a_prior_by_position_knows_where_jets_are(representation, jets):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"prior": "group", "components": 1},
         {"components": 2, "inputs": ("x_t", "hit_probability", "hit_value")},
-        {"components": 3, "prior": "mixture"},
+        {"components": 3},
     ],
 )
 def test_saving_keeps_it_to_the_bit_in_any_precision(representation, jets, tmp_path, settings):
@@ -259,10 +258,8 @@ def test_bad_settings_are_refused(representation, jets):
         PlainDenoiser(1, {**NOISE, "rescale_betas_zero_snr": True}, "epsilon")
     with pytest.raises(ValueError, match="inputs must be"):
         fit(representation, jets, inputs=("x_t", "guess"))
-    with pytest.raises(ValueError, match="prior must be"):
-        fit(representation, jets, prior="class")
     with pytest.raises(ValueError, match="two components"):
-        fit(representation, jets, prior="mixture", components=1)
+        fit(representation, jets, components=1)
     with pytest.raises(ValueError, match="too few"):
         fit_mixture(torch.arange(15.0), 2)
 
@@ -297,15 +294,16 @@ def test_a_mixture_by_position_describes_hits_better(representation, jets):
     x = representation.encode(torch.from_numpy(jets.energies))
     hit = (x > representation.hit_threshold().view(-1, 1, 1)) & representation.mask()
     likelihoods = []
-    for settings in ({"components": 3, "prior": "group"}, {"components": 3, "prior": "mixture"}):
-        prior = fit(representation, jets, **settings).prior
-        weights, means, variances = prior.weights, prior.means, prior.stds.square()
+    denoiser = fit(representation, jets, components=3)
+    prior, means, variances = denoiser.prior, denoiser.prior.means, denoiser.prior.stds.square()
+    group = torch.tensor(representation.channel_group)
+    of_groups = torch.tensor(denoiser.config.slab_weights)[group].T[..., None, None]
+    for weights in (of_groups, prior.weights):
         density = weights.log() - (x[:, None] - means).square() / variances / 2 - variances.log() / 2
         likelihoods.append(-density.logsumexp(1)[hit].mean())
         assert torch.allclose(weights.sum(0), torch.ones(()))
     assert likelihoods[1] < likelihoods[0]
-    weights = fit(representation, jets, components=3, prior="mixture").prior.weights
-    group = torch.tensor(representation.channel_group)
+    weights = prior.weights
     empty = deserts(representation, hit)
     assert empty.any()
     for g in group.unique():  # where there are no hits near, the group's weights
@@ -356,7 +354,7 @@ def test_the_prior_expects_the_asked_hits_of_each_ring(ringed, jets):
 
 
 def test_energies_are_held_ring_by_ring(ringed, jets):
-    denoiser = fit(ringed, jets, components=3, prior="mixture")
+    denoiser = fit(ringed, jets, components=3)
     energies = torch.from_numpy(jets.energies[:6])
     totals = ringed.ring_sums(energies)
     x_t, _, timesteps = noisy(denoiser, ringed.encode(energies), 100)
@@ -384,7 +382,7 @@ def test_unknown_hits_hold_nothing(representation, jets):
 
 
 def test_what_is_not_asked_for_leaves_gradients_finite(ringed, jets):
-    denoiser = fit(ringed, jets, components=3, prior="mixture")
+    denoiser = fit(ringed, jets, components=3)
     energies = torch.from_numpy(jets.energies[:3])
     totals = ringed.ring_sums(energies)
     totals[0] = torch.nan
@@ -473,7 +471,7 @@ def test_crystals_must_tile_their_towers():
         CrystalNetwork((0, 0, 1), (1, 1), (4,), (0, 4, 0, 4))
 
 
-@pytest.mark.parametrize("settings", [{"prior": "group"}, {"components": 3}])
+@pytest.mark.parametrize("settings", [{"components": 5}, {"components": 3}])
 @pytest.mark.parametrize("timestep", [60, 130])
 def test_held_energies_add_up_and_move_uncertain_hits(representation, jets, timestep, settings):
     denoiser = fit(representation, jets, **settings)
@@ -519,7 +517,7 @@ def test_energies_are_held_at_low_noise_alone(representation, jets):
 
 
 def test_a_common_factor_of_energies_has_no_gradient_where_they_are_held(representation, jets):
-    denoiser = fit(representation, jets, components=3, prior="mixture")
+    denoiser = fit(representation, jets, components=3)
     energies = torch.from_numpy(jets.energies[:4])
     x_0 = representation.encode(energies)
     x_t, _, timesteps = noisy(denoiser, x_0, 300)

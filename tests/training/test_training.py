@@ -242,7 +242,11 @@ def test_warm_start_takes_weights_and_fit(trained, converted_folder, tmp_path):
     assert ("begun with the weights of", trained.path.name) in model_facts(
         run, load_pipeline(run.path), "step-00000001"
     )
-    for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--denoiser.prior=group"):
+    saved = tmp_path / "saved"
+    load_pipeline(trained.path).save_pretrained(saved)
+    of_saved = run_here(converted_folder, tmp_path / "of_saved", "--max_steps=1", f"--init_from={saved}", "--seed=9")
+    assert of_saved.read_metrics("train")[0]["loss"] == run.read_metrics("train")[0]["loss"]
+    for other in ("--noise.beta_end=0.03", "--denoiser.kind=epsilon", "--denoiser.crystal_channels=[4]"):
         with pytest.raises(ValueError, match="trained with another"):
             run_here(converted_folder, tmp_path / "other", f"--init_from={trained.path}", other)
     with pytest.raises(ValueError, match="another model"):
@@ -275,7 +279,7 @@ def test_channel_groups_count_by_their_weights(converted_folder, tmp_path):
         ["--denoiser.kind=epsilon", "--optimizer.loss=l1", "--unet.conditioning=none"],
         ["--representation.name=PixelGrid", "--optimizer.group_weights=[1,2,3]"],
         ["--precision=bf16", "--unet.gradient_checkpointing=true"],
-        ["--denoiser.prior=group", "--denoiser.crystal_channels=[4]"],
+        ["--denoiser.crystal_channels=[4]"],
         ["--optimizer.lr_schedule=constant_with_warmup", "--trackers=[tensorboard]", "--unet.preset=base"],
     ],
 )
