@@ -26,6 +26,12 @@ from jet_diffusion.errors import UserError
 
 Options = TypeVar("Options")
 
+Scheduler = Literal["ddpm", "ddpm-large", "ddim", "dpm++", "sde-dpm++", "unipc", "euler"]
+"""Names of `jet_diffusion.pipelines.schedulers.SCHEDULERS`, which takes long to import; a test compares both."""
+
+Precision = Literal["auto", "no", "bf16"]
+"""`jet_diffusion.precision.PRECISIONS`, likewise."""
+
 
 class HelpFormatter(DefaultHelpFormatter):
     """Help with dashes, choices and defaults, in plain words."""

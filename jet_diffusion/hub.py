@@ -12,15 +12,6 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import ModelMixin, SchedulerMixin
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors.torch import load_file
 from torch import nn
 
@@ -30,6 +21,7 @@ from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
 from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS
 from jet_diffusion.renames import PIPELINE, convert_component, convert_tensors, renamed
+from jet_diffusion.repositories import fetch
 from jet_diffusion.runs import RunFolder, read_state
 
 logger = logging.getLogger(__name__)
@@ -96,9 +88,6 @@ LOADABLE = {
 }
 """What each component of a pipeline may be. The quantum simulator is imported for quantum models alone."""
 
-CONNECTION_ERRORS: Any = (OSError, *HfHubHTTPError.__bases__)
-"""What the Hub's client raises when it cannot connect or the connection is cut: errors of its HTTP library."""
-
 PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]
 """What is downloaded of a published pipeline; no source code is."""
 
@@ -130,7 +119,7 @@ def load_pipeline(
     if revision is not None and not on_hub:
         raise UserError(f"revision {revision} is of a repository on the Hub, and {folder} is a folder")
     if on_hub:
-        folder = _download(str(source), revision)
+        folder = fetch(str(source), "model", PIPELINE_FILES, revision)
     run = RunFolder(folder)
     if run.begun:
         pipeline = load_folder(run.initial)
@@ -286,55 +275,3 @@ def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 def training_scheduler(noise: dict[str, Any]) -> SchedulerMixin:
     """Make the DDPMScheduler of a noise schedule; it takes x_0 from the denoiser and does not clip it."""
     return diffusers.DDPMScheduler(**noise, prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
-
-
-def _download(repo: str, revision: str | None) -> Path:
-    """The folder in the cache of a repository's files, brought up to date if the Hub can be reached.
-
-    Raises:
-        FileNotFoundError: If there is no such repository or revision.
-        PermissionError: If the Hub refuses access.
-        ConnectionError: If the Hub cannot be reached or has an error, and the cache has no copy.
-    """
-    try:
-        HfApi().repo_info(repo, revision=revision)  # unlike the download, it says why it cannot
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=PIPELINE_FILES))
-    except HFValidationError as error:
-        raise FileNotFoundError(
-            f"{repo} is neither a folder nor the name of a repository on the Hub, user/name"
-        ) from error
-    except GatedRepoError as error:
-        raise PermissionError(
-            f"the repository {repo} is gated: ask for access on its page, then log in with `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"the repository {repo} has no revision {revision or 'main'}") from error
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{repo} is neither a folder nor a repository on the Hub; a private one needs `hf auth login`"
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise PermissionError(
-                f"the Hub refuses access to {repo} (HTTP {status}): log in with `hf auth login`, with a token that may "
-                "read it"
-            ) from error
-        too_often = "asks you to wait before you ask again" if status == 429 else "has an error; try again later"
-        return _cached(repo, revision, f"the Hub {too_often} (HTTP {status})", error)
-    except CONNECTION_ERRORS as error:
-        return _cached(repo, revision, f"the Hub cannot be reached ({type(error).__name__})", error)
-
-
-def _cached(repo: str, revision: str | None, reason: str, cause: Exception) -> Path:
-    """The copy of a repository in the cache, with a line that says why it is taken.
-
-    Raises:
-        ConnectionError: If there is none.
-    """
-    try:
-        folder = snapshot_download(repo, revision=revision, allow_patterns=PIPELINE_FILES, local_files_only=True)
-    except LocalEntryNotFoundError:
-        raise ConnectionError(f"{reason}, and the cache has no copy of {repo}") from cause
-    logger.warning("%s; taking the copy of %s in the cache", reason, repo)
-    return Path(folder)

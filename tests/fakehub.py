@@ -84,11 +84,15 @@ class FakeHub:
     """The server.
 
     `repos` maps (kind, name) to a `Repo`; `requests` lists (method, path) of what was asked; `failures` maps names of
-    repositories to the (status, code) that the Hub answers for them.
+    repositories to the (status, code) that the Hub answers for them. `faults` maps (call, name of a repository) to
+    [fault, times]: so many calls get this fault, which is a status, "cut" (the connection ends within the headers),
+    "half" (within a file) or "slow" (no answer in 5 s). A call is named as the function here that answers it. `users`
+    maps tokens to what is said of their owners; for `whoami` the token stands in the place of the repository.
     """
 
     def __init__(self, port=0, verbose=False):
         self.repos, self.large_files, self.requests, self.failures = {}, {}, [], {}
+        self.faults, self.users, self.closed = {}, {}, threading.Event()
         self.lock, self.verbose = threading.RLock(), verbose
         self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -98,6 +102,7 @@ class FakeHub:
         return self
 
     def __exit__(self, *_):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -118,6 +123,7 @@ class Handler(BaseHTTPRequestHandler):
     """Routes are filled in by `route`; each is called with the fields of its path."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms
     hub: FakeHub
     routes: ClassVar[list] = []
 
@@ -126,11 +132,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self):
         url = urlsplit(self.path)
-        self.query, self.raw = parse_qs(url.query), self.read_body()
+        self.query, self.raw, self.half = parse_qs(url.query), self.read_body(), False
+        self.token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         self.hub.requests.append((self.command, self.path))
         try:
-            with self.hub.lock:
-                self.dispatch(unquote(url.path))
+            self.dispatch(unquote(url.path))
         except HubError as error:
             if self.hub.verbose:
                 sys.stderr.write(f"{self.command} {self.path}: {error.status} {error.message}\n")
@@ -141,8 +147,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def dispatch(self, path):
         open_to_all = re.search(r"paths-info|validate-yaml|__lfs", path)
-        signed = self.headers.get("Authorization", "").startswith("Bearer ")
-        if self.command in ("POST", "PUT", "DELETE") and not signed and not open_to_all:
+        if self.command in ("POST", "PUT", "DELETE") and not self.token and not open_to_all:
             raise HubError(401, "Invalid username or password.")
         for methods, pattern, action in self.routes:
             match = re.fullmatch(pattern, path)
@@ -150,8 +155,31 @@ class Handler(BaseHTTPRequestHandler):
                 fields = match.groupdict()
                 if "id" in fields:
                     fields["repo"] = (fields.pop("kind") or "models", fields.pop("id"))
-                return action(self, **fields)
+                name = fields["repo"][1] if "repo" in fields else self.token
+                name = asked_repo(json.loads(self.raw))[1] if action is create else name
+                if self.fails(self.hub.faults.get((action.__name__, name), [None, 0])):
+                    return None
+                with self.hub.lock:
+                    return action(self, **fields)
         raise HubError(404, f"no route {self.command} {path}")
+
+    def fails(self, fault):
+        """Answer with a fault, if one is left to give."""
+        kind, times = fault
+        if times < 1:
+            return False
+        fault[1] -= 1
+        if isinstance(kind, int):
+            self.answer({"error": "as the test asks"}, kind, {"Retry-After": "7"} if kind == 429 else {})
+            return True
+        if kind == "slow":
+            self.hub.closed.wait(5)
+        if kind == "half":
+            self.half = True
+            return False
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+        self.close_connection = True
+        return True
 
     def read_body(self):
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -171,7 +199,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.close_connection |= self.half
+            self.wfile.write(data[: len(data) // 2] if self.half else data)
 
 
 def route(methods, pattern):
@@ -184,10 +213,11 @@ def route(methods, pattern):
 
 @route("GET", "/api/whoami-v2")
 def whoami(request):
-    if not request.headers.get("Authorization"):
+    if not request.token:
         raise HubError(401, "Invalid username or password.")
     token = {"accessToken": {"role": "write", "displayName": "test"}}
-    request.answer({"type": "user", "id": "1", "name": "user", "fullname": "user", "orgs": [], "auth": token})
+    user = {"type": "user", "id": "1", "name": "user", "fullname": "user", "orgs": [], "auth": token}
+    request.answer(user | request.hub.users.get(request.token, {}))
 
 
 def asked_repo(asked):
@@ -239,26 +269,27 @@ def preupload(request, repo, revision):
 @route("POST", rf"/{PREFIXED}\.git/info/lfs/objects/batch")
 def lfs_batch(request, repo):
     request.hub.repo(*repo)
-    upload = {"verify": {"href": f"{request.hub.url}/__lfs_verify"}}
+    here = f"{request.hub.url}/__lfs/{'/'.join(repo)}"
+    upload = {"verify": {"href": f"{here}/verify"}}
     objects = []
     for item in json.loads(request.raw)["objects"]:
-        target = {"upload": {"href": f"{request.hub.url}/__lfs/{item['oid']}"}}
+        target = {"upload": {"href": f"{here}/{item['oid']}"}}
         actions = {} if item["oid"] in request.hub.large_files else {"actions": target | upload}
         objects.append({"oid": item["oid"], "size": item["size"], "authenticated": True} | actions)
     kind = {"Content-Type": "application/vnd.git-lfs+json"}
     request.answer({"transfer": "basic", "objects": objects}, headers=kind)
 
 
-@route("PUT", r"/__lfs/(?P<oid>\w+)")
-def lfs_put(request, oid):
+@route("PUT", rf"/__lfs/{KIND}/(?P<oid>\w+)")
+def lfs_put(request, repo, oid):
     if hashlib.sha256(request.raw).hexdigest() != oid:
         raise HubError(400, "sha256 mismatch")
     request.hub.large_files[oid] = request.raw
     request.answer({})
 
 
-@route("POST", "/__lfs_verify")
-def lfs_verify(request):
+@route("POST", f"/__lfs/{KIND}/verify")
+def lfs_verify(request, repo):
     if json.loads(request.raw)["oid"] not in request.hub.large_files:
         raise HubError(404, "no such object")
     request.answer({})

@@ -16,8 +16,7 @@ import yaml
 
 import jet_diffusion
 from jet_diffusion import cli
-from jet_diffusion.arguments import command_line, make_parser, parse_options
-from jet_diffusion.choices import Precision, Scheduler
+from jet_diffusion.arguments import Precision, Scheduler, command_line, make_parser, parse_options
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.evaluation.run import LEAST_JETS, SIZE

@@ -50,7 +50,7 @@ FLOORS = (
     ("metrics", "simulation"),
     ("data",),
     ("arguments", "report", "runs", "observables", "plotting", "parallel"),
-    ("schema", "io", "precision", "renames", "locks", "choices"),
+    ("schema", "io", "precision", "renames", "locks", "repositories"),
     ("__init__", "errors", "model_cards", "pipelines"),
     ("signals",),
 )

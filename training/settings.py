@@ -7,8 +7,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from jet_diffusion.arguments import parse_options
-from jet_diffusion.choices import Precision, Scheduler
+from jet_diffusion.arguments import Precision, Scheduler, parse_options
 from jet_diffusion.errors import UserError
 from jet_diffusion.renames import convert_arguments, convert_options, flatten
 from jet_diffusion.schema import CHANNELS

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jet_diffusion.commands import require_repo
 from jet_diffusion.errors import UserError, require_least
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -57,6 +58,7 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         require_least(self, max_jets=1, seed=0, workers=1, val=0, test=0)
+        require_repo("--push-to", self.push_to)
         if not self.val + self.test < 1:
             raise UserError(f"--val and --test must leave jets to train on, got {self.val} and {self.test}")
         if self.private and self.push_to is None:
@@ -66,6 +68,7 @@ class Options:
 def main(options: Options) -> None:
     """Convert, print a summary, and push if asked to."""
     from jet_diffusion.data.convert import convert, converted_before, push
+    from jet_diffusion.repositories import require_writable
 
     settings: dict[str, Any] = {
         "seed": options.seed,
@@ -81,6 +84,8 @@ def main(options: Options) -> None:
     if options.push_to is not None and options.out.exists():
         metadata = converted_before(options.files, options.out, **settings)
     else:
+        if options.push_to is not None:
+            require_writable(options.push_to, "dataset", "leave out --push-to to convert now, and push later")
         metadata = convert(options.files, options.out, workers=options.workers, dask=options.dask, **settings)
     sys.stdout.write(describe(metadata, options.out))
     if options.push_to is not None:

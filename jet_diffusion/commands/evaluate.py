@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jet_diffusion.choices import Scheduler
+from jet_diffusion.arguments import Scheduler
 from jet_diffusion.errors import UserError, require_least
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jet_diffusion.choices import Precision, Scheduler
+from jet_diffusion.arguments import Precision, Scheduler
 from jet_diffusion.errors import require_least
 
 

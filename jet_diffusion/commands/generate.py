@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jet_diffusion.choices import Precision, Scheduler
+from jet_diffusion.arguments import Precision, Scheduler
 from jet_diffusion.errors import UserError, require_least
 
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jet_diffusion.choices import Scheduler
+from jet_diffusion.arguments import Scheduler
 from jet_diffusion.errors import UserError, require_least
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jet_diffusion.choices import Scheduler
+from jet_diffusion.arguments import Scheduler
 from jet_diffusion.commands import require_repo
 from jet_diffusion.errors import UserError, require_least
 
@@ -57,7 +57,11 @@ def main(options: Options) -> None:
     from jet_diffusion.runs import RunFolder
 
     run = RunFolder.open(options.run)
-    from jet_diffusion.workflows.stage import push, stage
+    from jet_diffusion.repositories import push_folder, require_writable
+    from jet_diffusion.workflows.stage import stage
+
+    if not options.dry_run:
+        require_writable(options.repo, "model", "--dry-run writes the folder alone")
 
     folder = stage(
         run,
@@ -70,4 +74,5 @@ def main(options: Options) -> None:
     )
     sys.stdout.write(f"staged in {folder}\n")
     if not options.dry_run:
-        sys.stdout.write(f"published at {push(folder, options.repo, private=options.private)}\n")
+        address = push_folder(folder, options.repo, "model", "Publish jet diffusion pipeline", private=options.private)
+        sys.stdout.write(f"published at {address}\n")

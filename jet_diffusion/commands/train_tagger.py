@@ -55,11 +55,15 @@ class Options:
 
 def main(options: Options) -> None:
     """Train, print the scores, and push if asked to."""
-    from jet_diffusion.workflows.tagger import make_tagger, push_tagger
+    from jet_diffusion.repositories import push_folder, require_writable
+    from jet_diffusion.workflows.tagger import make_tagger
 
+    if options.repo is not None:
+        require_writable(options.repo, "model", "leave out --repo to train now")
     scores = make_tagger(options)
     by_class = ", ".join(f"{100 * value:.1f} % of {name} jets" for name, value in scores.by_class.items())
     sys.stdout.write(f"AUC {scores.auc:.4f}, right on {by_class}, {scores.jets} test jets\n")
     if options.repo is not None:
-        sys.stdout.write(f"pushed to {push_tagger(options.out, options.repo, private=options.private)}\n")
+        address = push_folder(options.out, options.repo, "model", "Publish jet tagger", private=options.private)
+        sys.stdout.write(f"pushed to {address}\n")
     sys.stdout.write(f"tagger: {options.out.absolute()}\n")

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from huggingface_hub import HfApi
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -34,6 +33,7 @@ from jet_diffusion.errors import UserError
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.locks import hold
 from jet_diffusion.parallel import dask_client, run_in_order
+from jet_diffusion.repositories import push_folder
 
 BLOCK_JETS = 12_800
 """Jets of the source, about, that make one shard of each split: 18 MB of Parquet."""
@@ -162,21 +162,20 @@ def push(out: str | Path, repo: str, private: bool = False) -> str:
     Raises:
         FileNotFoundError: `out` is no converted folder, or shards are missing.
         UserError: A shard is foreign, changed or damaged.
+        OSError: The Hub refuses, or cannot be reached.
     """
     out = Path(out)
     metadata = check_whole(out, verify=True)
     write_text_atomically(out / "README.md", str(make_dataset_card(metadata, repo)))
-    api = HfApi()
-    address = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=address.repo_id,
-        folder_path=out,
-        repo_type="dataset",
-        commit_message=f"Convert {metadata['source']}",
+    return push_folder(
+        out,
+        repo,
+        "dataset",
+        f"Convert {metadata['source']}",
+        private=private,
         allow_patterns=[METADATA_FILE, "README.md", *metadata.get("shards", ["data/[!.]*.parquet"])],
         delete_patterns="data/*.parquet",
     )
-    return str(address)
 
 
 def _describe_source(

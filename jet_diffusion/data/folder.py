@@ -16,16 +16,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from jet_diffusion.data.files.kinds import kind_of, printable
 from jet_diffusion.errors import UserError
+from jet_diffusion.repositories import fetch
 
 logger = logging.getLogger(__name__)
 
 METADATA_FILE = "jet_diffusion.json"
 """Lies beside the data: sources, split, seed, shards with their digests, findings, simulated marker."""
+
+DATASET_FILES = [METADATA_FILE, "README.md", "data/*.parquet"]
+"""What is downloaded of a dataset."""
 
 HUB_PREFIX = "hf://"
 
@@ -43,13 +45,14 @@ def locate(path_or_repo: str | Path) -> Path:
             never looked up on the Hub.
 
     Raises:
-        FileNotFoundError: There is neither such a folder nor such a dataset, or the Hub cannot be asked.
-        PermissionError: The dataset on the Hub is gated.
+        FileNotFoundError: There is neither such a folder nor such a dataset.
+        PermissionError: The Hub refuses access, and the cache has no copy.
+        ConnectionError: The Hub cannot be asked, and the cache has no copy.
         UserError: It is a file: a file of jets has to be converted first.
     """
     name = str(path_or_repo)
     if name.startswith(HUB_PREFIX):
-        return _download(name.removeprefix(HUB_PREFIX).removeprefix("datasets/"))
+        return fetch(name.removeprefix(HUB_PREFIX).removeprefix("datasets/"), "dataset", DATASET_FILES)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -57,39 +60,10 @@ def locate(path_or_repo: str | Path) -> Path:
         kind = {"hdf5": "an HDF5 file", "parquet": "a Parquet file"}[kind_of(path)]
         raise UserError(f"{path} is {kind}: convert it first: jet-diffusion convert {path} FOLDER")
     if isinstance(path_or_repo, str) and _HUB_NAME.fullmatch(name) and not name.startswith("."):
-        return _download(name)
+        return fetch(name, "dataset", DATASET_FILES)
     raise FileNotFoundError(
         f"there is no folder {name}; a dataset on the Hub is named user/name or {HUB_PREFIX}user/name"
     )
-
-
-def _download(repo: str) -> Path:
-    """The snapshot of a dataset on the Hub; the cached one, with a line that says so, if the Hub cannot be reached."""
-    unreachable: Exception | None = None
-    try:
-        HfApi().dataset_info(repo)
-    except GatedRepoError as error:
-        raise PermissionError(f"{repo} is gated: ask for access on its page, then `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        wanted = "a private one needs `hf auth login`"
-        raise FileNotFoundError(
-            f"there is neither a folder {repo} nor a dataset of that name on the Hub ({wanted})"
-        ) from error
-    except Exception as error:  # the class of a lost connection differs between versions of the Hub's client
-        unreachable = error
-    wanted_files = [METADATA_FILE, "README.md", "data/*.parquet"]
-    try:
-        folder = snapshot_download(
-            repo, repo_type="dataset", allow_patterns=wanted_files, local_files_only=unreachable is not None
-        )
-    except LocalEntryNotFoundError as error:
-        seen = printable(unreachable or error, 200)
-        raise FileNotFoundError(
-            f"there is no folder {repo}, the Hub cannot be asked for it ({seen}), and the cache holds no copy"
-        ) from error
-    if unreachable is not None:
-        logger.warning("the Hub cannot be reached: taking %s from the cache, commit %s", repo, Path(folder).name[:12])
-    return Path(folder)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

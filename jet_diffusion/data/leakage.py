@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError
 from jet_diffusion.observables.hits import Array
+from jet_diffusion.repositories import fetch
 from jet_diffusion.runs import TRAINING_JETS
 
 
@@ -21,13 +20,13 @@ def find_training_hashes(model: str | Path) -> Array | None:
         UserError: if the file is no list of hashes.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        file = folder / TRAINING_JETS
-        return read_hashes(file) if file.is_file() else None
-    try:
-        return read_hashes(Path(hf_hub_download(str(model), TRAINING_JETS)))
-    except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError):
-        return None
+    if not folder.is_dir():
+        try:
+            folder = fetch(str(model), "model", [TRAINING_JETS])
+        except OSError:  # the report says that they are not known
+            return None
+    file = folder / TRAINING_JETS
+    return read_hashes(file) if file.is_file() else None
 
 
 def read_hashes(path: Path) -> Array:

@@ -8,8 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
-
 from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import partial_folder, read_json_object, replace_folder, restore_folder
@@ -112,18 +110,6 @@ def _write_files(run: RunFolder, pipeline: JetImagePipeline, figures: Figures, w
 def without_folders(text: str) -> str:
     """Cut absolute paths in a text to their last part, so that it tells nothing of the machine."""
     return re.sub(r"(?<![\w.:/~-])/(?:[^\s\"'/]+/)+([^\s\"'/]+)", r"\1", text)
-
-
-def push(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload a staged folder; the token is the environment's or the one `hf auth login` stored.
-
-    Returns:
-        The repository's address.
-    """
-    hub = HfApi()
-    address = hub.create_repo(repo, private=private, exist_ok=True)
-    hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Publish jet diffusion pipeline")
-    return str(address)
 
 
 def read_moment_guidance(file: Path, pipeline: JetImagePipeline, training_jets: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.load import is_jet_file, load_jets
@@ -119,20 +119,3 @@ def make_tagger(options: Options) -> TaggerScores:
     }
     save_tagger(model, scores, options.out, options.repo or options.out.name)
     return found
-
-
-def push_tagger(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload a saved tagger.
-
-    Args:
-        folder: Made by `make_tagger`.
-        repo: user/name; made if it does not exist.
-        private: Whether a repository made now is private.
-
-    Returns:
-        The repository's address.
-    """
-    hub = HfApi()
-    address = hub.create_repo(repo, private=private, exist_ok=True)
-    hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Publish jet tagger")
-    return str(address)
