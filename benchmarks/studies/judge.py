@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--scheduler", choices=list(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--step-power", type=float, help="where steps lie (default: the model's own)")
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of the networks (default no)")
-    parser.add_argument("--checkpoint", default="last", help="of a run: last, best or a step (default last)")
+    parser.add_argument("--checkpoint", help="of a run: last, best or a step (default last)")
     parser.add_argument("--out", type=Path, help="write the results there too, with all digits")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -66,11 +66,11 @@ def main() -> None:
         write_text_atomically(options.out, json.dumps(row, indent=2) + "\n")
 
 
-def jets_seen(run: RunFolder, checkpoint: str) -> int | None:
+def jets_seen(run: RunFolder, checkpoint: str | None) -> int | None:
     """Training jets that a run's checkpoint has seen; None of what is no run, or began with another's weights."""
     if not run.begun or run.read_config().get("init_from"):
         return None
-    step = int(run.checkpoint(checkpoint).name.removeprefix("step-"))
+    step = int(run.checkpoint(checkpoint or "last").name.removeprefix("step-"))
     return step * int(run.read_config()["batch_size"])
 
 
