@@ -256,3 +256,15 @@ def _as_text(value: Any) -> str:
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`i/n` as numbers.
+
+    Raises:
+        UserError: It is written otherwise.
+    """
+    number, slash, shards = text.partition("/")
+    if not (slash and number.isdecimal() and shards.isdecimal()):
+        raise UserError(f"shard {text}: write i/n with i from 1 to n")
+    return int(number), int(shards)

@@ -25,13 +25,18 @@ STALE_AFTER = 600.0
 """Seconds without a sign of life after which a lock of another machine counts as left behind."""
 
 
+POLL = 0.2
+"""Seconds between two looks at a lock that is waited for."""
+
+
 @contextmanager
-def hold(path: str | Path, purpose: str) -> Iterator[None]:
+def hold(path: str | Path, purpose: str, *, patience: float = 0.0) -> Iterator[None]:
     """Lock `path` for this process while the block runs.
 
     Args:
         path: What is locked; it need not exist, but its folder must.
         purpose: What the holder does, for the message that the second process gets ("convert", "train").
+        patience: Seconds to wait for another holder to be done.
 
     Raises:
         BlockingIOError: Another process holds it; the message names process, machine and time.
@@ -42,7 +47,15 @@ def hold(path: str | Path, purpose: str) -> Iterator[None]:
         raise FileNotFoundError(f"there is no folder {path.parent}")
     file = lock_file(path)
     claim = {"token": uuid.uuid4().hex, "purpose": purpose, "since": time.time(), **_who()}
-    _take(file, claim, path)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            _take(file, claim, path)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(file, claim["token"], stop), daemon=True)
     beat.start()

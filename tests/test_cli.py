@@ -16,7 +16,7 @@ import yaml
 
 import jet_diffusion
 from jet_diffusion import cli
-from jet_diffusion.arguments import Precision, Scheduler, command_line, make_parser, parse_options
+from jet_diffusion.arguments import Precision, Scheduler, command_line, make_parser, parse_options, parse_shard
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.evaluation.run import LEAST_JETS, SIZE
@@ -113,6 +113,13 @@ def test_help_says_what_the_docstring_says():
     assert "--sugar X Grams; none if you omit it. --icing" in text
     assert "--icing {red,blue} ... Colours. (default: red)" in text
     assert "--in-oven Bake it too." in text
+
+
+def test_shards_are_written_as_one_of_many():
+    assert parse_shard("3/16") == (3, 16)
+    for wrong in ("3", "3/", "a/b", "-1/2"):
+        with pytest.raises(UserError, match="write i/n"):
+            parse_shard(wrong)
 
 
 def test_a_command_line_can_be_given_again():

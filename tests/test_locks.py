@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -35,6 +36,27 @@ def test_the_second_is_told_who_holds_it(tmp_path):
         pass
     with pytest.raises(FileNotFoundError, match="no folder"), hold(tmp_path / "missing" / "run", "train"):
         pass
+
+
+def test_a_short_hold_can_be_waited_for(tmp_path):
+    with hold(tmp_path / "run", "train"):
+        begun = time.monotonic()
+        with pytest.raises(BlockingIOError), hold(tmp_path / "run", "train", patience=0.5):
+            pass
+        assert time.monotonic() - begun > 0.5
+    freed = threading.Event()
+
+    def short():
+        with hold(tmp_path / "run", "generate"):
+            freed.wait(5)
+
+    other = threading.Thread(target=short)
+    other.start()
+    while not lock_file(tmp_path / "run").exists():
+        time.sleep(0.01)
+    threading.Timer(0.3, freed.set).start()
+    with hold(tmp_path / "run", "train", patience=60):
+        other.join()
 
 
 def test_an_error_frees_it(tmp_path):

@@ -17,7 +17,8 @@ class Options:
     """Sample jets into an HDF5 file of the original schema.
 
     Jet number i of a seed is always the same. The same command continues an interrupted run. Several processes share
-    the work: accelerate launch -m jet_diffusion generate ...
+    the work: accelerate launch -m jet_diffusion generate ... Several jobs do with --shard; the last of them puts the
+    file together.
 
     Attributes:
         model: A training run, a pipeline folder, or user/name on the Hub.
@@ -32,6 +33,8 @@ class Options:
         pt: Transverse momentum of all jets, GeV.
         m0: Mass of all jets, GeV.
         like: Take class, pT and mass of each jet from this HDF5 file.
+        shard: For example 3/16: make only the third of 16 shares of the jets. Without it the command makes what jobs
+            of shards have left.
         checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
     """
 
@@ -47,6 +50,7 @@ class Options:
     pt: float | None = None
     m0: float | None = None
     like: Path | None = None
+    shard: str = "1/1"
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +64,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Load the model and sample."""
+    from jet_diffusion.arguments import parse_shard
     from jet_diffusion.data.hdf5 import QuarkGluonFile
     from jet_diffusion.errors import checking
     from jet_diffusion.hub import load_pipeline
@@ -67,13 +72,16 @@ def main(options: Options) -> None:
     from jet_diffusion.runs import RunFolder
     from jet_diffusion.sampling.generate import generate
     from jet_diffusion.sampling.sample import set_sampler
-    from jet_diffusion.training.runtime import check_processes
+    from jet_diffusion.training.processes import check_processes, join_processes
 
+    shard = parse_shard(options.shard)
     pipeline = load_pipeline(options.model, checkpoint=options.checkpoint)
     set_sampler(pipeline, options.scheduler)
+    join_processes(cpu=False)
     accelerator = make_accelerator(options.precision)
-    with checking():
-        check_processes(accelerator.num_processes, None, os.environ)
+    running = accelerator.num_processes
+    with checking():  # srun's tasks may be separate jobs on purpose, one a shard
+        check_processes(running, None if shard == (1, 1) else running, os.environ)
     attrs = {"model": options.model}
     if RunFolder(options.model).begun:
         attrs["checkpoint"] = options.checkpoint or "last"
@@ -90,5 +98,6 @@ def main(options: Options) -> None:
             conditions={name: value for name, value in given.items() if value is not None},
             like=like,
             attrs=attrs,
+            shard=shard,
             accelerator=accelerator,
         )

@@ -58,6 +58,7 @@ def main(options: Options) -> None:
 
         sys.stdout.write(validate(options.validate or Path(), progress=True))
         return
+    from jet_diffusion.arguments import parse_shard
     from jet_diffusion.simulation import libraries
     from jet_diffusion.simulation.settings import SimulationSettings
 
@@ -70,7 +71,7 @@ def main(options: Options) -> None:
             process=options.process,
         )
     libraries.require()  # before numba is imported
-    from jet_diffusion.simulation.generate import parse_shard, simulate
+    from jet_diffusion.simulation.generate import simulate
 
     start = time.monotonic()
     shard = parse_shard(options.shard)

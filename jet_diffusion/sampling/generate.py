@@ -1,34 +1,40 @@
-"""Sample jets into an HDF5 file of the original schema, in one process or several.
+"""Sample jets into an HDF5 file of the original schema, in one process, several, or many jobs.
 
-Jet i of a seed is the same whatever the number of processes. An interrupted run goes on where it stopped.
+Jet i of a seed is the same whatever the number of processes and jobs. Each process writes its own jets as parts of the
+file, so none gathers those of others. An interrupted run goes on where it stopped, with any number of processes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
-from jet_diffusion.data.hdf5 import JetWriter
+from jet_diffusion.data.files.parts import PartialFile
+from jet_diffusion.data.writer import PartWriter
 from jet_diffusion.errors import UserError, checking
-from jet_diffusion.locks import hold
+from jet_diffusion.locks import hold, lock_file
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.runs import versions
-from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
+from jet_diffusion.sampling.batches import Conditioned, sample_batches
 from jet_diffusion.sampling.sample import describe_sampler
 
 MAX_SEED = 2**63 - 1
 """Largest seed: what a file's attribute and the generators take."""
 
+PATIENCE = 60.0
+"""Seconds a job waits for others that begin or end at the same time."""
 
-def generate(
+
+def generate(  # noqa: PLR0913
     pipeline: JetImagePipeline,
     out: str | Path,
     num_jets: int,
@@ -39,6 +45,7 @@ def generate(
     conditions: dict[str, Any] | None = None,
     like: Conditioned | None = None,
     attrs: dict[str, Any] | None = None,
+    shard: tuple[int, int] = (1, 1),
     accelerator: Accelerator | None = None,
 ) -> None:
     """Fill a file with generated jets, in as many processes as there are.
@@ -54,12 +61,15 @@ def generate(
         conditions: Labels, pt, m0 for all jets; what is left out is drawn.
         like: Take the conditions of jet i from jet i of these: an HDF5 file or a dataset.
         attrs: Further root attributes.
+        shard: (i, n) to make the i-th of n shares of the jets, i from 1 on. Jobs that make the others may run at the
+            same time on a file system that all share; whichever is the last puts the file together.
         accelerator: Of this process; its mixed precision is that of the networks.
 
     Raises:
         UserError: For bad arguments, or an interrupted run with other settings.
         FileExistsError: If the file exists.
-        BlockingIOError: If another process makes it.
+        FileNotFoundError: If its folder does not exist on all machines.
+        BlockingIOError: If another process makes it or this share.
     """
     accelerator = accelerator or Accelerator()
     steps = pipeline.config.default_steps if steps is None else steps
@@ -67,28 +77,69 @@ def generate(
     pipeline.to(accelerator.device)
     made = {**generation_attrs(pipeline, seed, steps, batch_size), "mixed_precision": accelerator.mixed_precision}
     settings = {**made, **condition_attrs(conditions, like), **(attrs or {})}
-    clipped: list[float] = []
+    wanted = shard_jets(num_jets, batch_size, *shard)
     asked = conditions if like is None else like
-    sampler: dict[str, Any] = {"seed": seed, "steps": steps, "batch_size": batch_size, "accelerator": accelerator}
-    with ExitStack() as stack:
-        writer, start = _open_writer(accelerator, stack, out, num_jets, settings)
-        for batch in sample_batches(pipeline, num_jets, asked, first_jet=start, progress=True, **sampler):
-            clipped.append(batch.clipped_fraction)
-            if writer is not None:
-                borrowed = like if pipeline.conditioner is None else None
-                writer.append(batch.energies.cpu().numpy(), *_columns(batch, borrowed, writer.num_written))
-                writer.flush()
+    sampler = {"seed": seed, "steps": steps, "batch_size": batch_size, "progress": accelerator.is_main_process}
+    clipped: list[float] = []
+    with _file_being_made(accelerator, out, num_jets, settings, shard) as file, accelerator.autocast():
+        left = broadcast_object_list([file.missing(wanted)])[0]
+        for jets in _share(left, batch_size, accelerator.process_index, accelerator.num_processes):
+            clipped += _sample_into(file, jets, pipeline, asked, sampler)
+        accelerator.wait_for_everyone()
     if clipped and accelerator.is_main_process:
         tqdm.write(f"{sum(clipped) / len(clipped):.2e} of the values of predicted x_0 were clipped to the fitted range")
-    accelerator.wait_for_everyone()
 
 
-def _columns(batch: JetBatch, borrowed: Conditioned | None, first: int) -> list[np.ndarray]:
-    """Labels, pT and mass of a batch, or those of the jets they are borrowed from, beginning with the first."""
-    if borrowed is None:
-        return [column.cpu().numpy() for column in (batch.labels, batch.pt, batch.m0)]
-    rows = slice(first, first + len(batch))
-    return [borrowed.labels[rows], borrowed.pt[rows], borrowed.m0[rows]]
+def _sample_into(
+    file: PartialFile,
+    jets: range,
+    pipeline: JetImagePipeline,
+    asked: dict[str, Any] | Conditioned | None,
+    sampler: dict[str, Any],
+) -> Iterator[float]:
+    """Sample these jets, write each batch, and yield what share of its values was clipped."""
+    writer = PartWriter(file, jets)
+    for batch in sample_batches(pipeline, jets.stop, asked, first_jet=jets.start, **sampler):
+        columns = [column.cpu().numpy() for column in (batch.labels, batch.pt, batch.m0)]
+        if pipeline.conditioner is None and not (asked is None or isinstance(asked, dict)):  # which borrows its columns
+            rows = slice(writer.num_written, writer.num_written + len(batch))
+            columns = [asked.labels[rows], asked.pt[rows], asked.m0[rows]]
+        writer.append(batch.energies.cpu().numpy(), *columns)
+        writer.flush()
+        yield batch.clipped_fraction
+
+
+def shard_jets(num_jets: int, batch_size: int, number: int, shards: int) -> range:
+    """Jets of shard `number` of `shards`, counted from 1; sizes differ by one batch at most.
+
+    Raises:
+        UserError: There is no such shard, or there are fewer batches than shards.
+    """
+    if not 1 <= number <= shards:
+        raise UserError(f"shard {number}/{shards}: write i/n with i from 1 to n")
+    batches = -(-num_jets // batch_size)
+    if shards > batches:
+        raise UserError(
+            f"{num_jets} jets are {batches} batches of {batch_size}, which make {batches} shards at most, not {shards}"
+        )
+    first, end = ((at * batches // shards) * batch_size for at in (number - 1, number))
+    return range(first, min(end, num_jets))
+
+
+def _share(left: list[range], batch_size: int, process: int, processes: int) -> list[range]:
+    """Runs of the missing jets that a process makes; all processes get equally many batches, or one less."""
+    batches = [
+        range(max(first, jets.start), min(first + batch_size, jets.stop))
+        for jets in left
+        for first in range(jets.start // batch_size * batch_size, jets.stop, batch_size)
+    ]
+    runs: list[range] = []
+    for batch in batches[process * len(batches) // processes : (process + 1) * len(batches) // processes]:
+        if runs and runs[-1].stop == batch.start:
+            runs[-1] = range(runs[-1].start, batch.stop)
+        else:
+            runs.append(batch)
+    return runs
 
 
 def _check(
@@ -146,23 +197,58 @@ def condition_attrs(conditions: dict[str, Any] | None, like: Conditioned | None)
     return {"conditions": f"those of the jets {digest.hexdigest()[:16]}"}
 
 
-def _open_writer(
-    accelerator: Accelerator, stack: ExitStack, out: str | Path, num_jets: int, attrs: dict[str, Any]
-) -> tuple[JetWriter | None, int]:
-    """The main process's writer, and for all the number of jets already written; errors reach every process.
+@contextmanager
+def _file_being_made(
+    accelerator: Accelerator, out: str | Path, num_jets: int, attrs: dict[str, Any], shard: tuple[int, int]
+) -> Iterator[PartialFile]:
+    """The parts of the file, held by the main process; errors of the beginning reach every process.
 
-    Until the stack is left the file is held.
+    When the block is left, the file is put together if all its jets are there.
     """
-    writer: JetWriter | None = None
-    news: list[Any] = [None, 0]
-    if accelerator.is_main_process:
+    with ExitStack() as stack:
+        news: list[Any] = [None]
+        if accelerator.is_main_process:
+            try:
+                news = [_claim(stack, out, num_jets, attrs, shard)]
+            except (ValueError, OSError) as error:
+                news = [error]
+        broadcast_object_list(news)
+        if isinstance(news[0], Exception):
+            raise news[0]
+        file: PartialFile = news[0]
+        if not all(gather_object([file.folder.is_dir()])):
+            raise FileNotFoundError(f"{file.folder} is not on all machines; choose a folder that all of them share")
         try:
-            stack.enter_context(hold(out, "generate"))
-            writer = stack.enter_context(JetWriter.resume(out, num_jets, attrs))
-            news = [None, writer.num_written]
-        except (ValueError, OSError) as error:
-            news = [error, 0]
-    broadcast_object_list(news)
-    if news[0] is not None:
-        raise news[0]
-    return writer, int(news[1])
+            yield file
+        except BaseException:
+            if accelerator.is_main_process and shard == (1, 1):
+                file.discard_if_empty()
+            raise
+        if accelerator.is_main_process and shard == (1, 1):
+            file.complete()
+    if accelerator.is_main_process and shard != (1, 1):
+        _complete_if_last(file)
+
+
+def _claim(
+    stack: ExitStack, out: str | Path, num_jets: int, attrs: dict[str, Any], shard: tuple[int, int]
+) -> PartialFile:
+    """Begin a file or go on with it, and hold it, or this shard of it, until the stack is left."""
+    if shard == (1, 1):
+        stack.enter_context(hold(out, "generate"))
+        file = PartialFile(out, num_jets, attrs, resume=True)
+        for lock in file.folder.glob(lock_file(Path("shard-*")).name):  # those of jobs that were killed are stale
+            name = lock.name.removeprefix(".").removesuffix(".lock")
+            stack.enter_context(hold(file.folder / name, "generate"))
+        return file
+    with hold(out, "generate", patience=PATIENCE):
+        file = PartialFile(out, num_jets, attrs, resume=True)
+        stack.enter_context(hold(file.folder / "shard-{}-of-{}".format(*shard), "generate"))
+        return file
+
+
+def _complete_if_last(file: PartialFile) -> None:
+    """Put the file together, if no other job has jets to make and none does it already."""
+    with suppress(BlockingIOError, FileExistsError), hold(file.path, "generate", patience=PATIENCE / 6):
+        if file.folder.is_dir() and not file.missing():
+            file.complete()

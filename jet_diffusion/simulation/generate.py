@@ -86,18 +86,6 @@ def simulate(
     return num_jets
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """`i/n` as numbers.
-
-    Raises:
-        UserError: It is written otherwise.
-    """
-    number, slash, shards = text.partition("/")
-    if not (slash and number.isdecimal() and shards.isdecimal()):
-        raise UserError(f"shard {text}: write i/n with i from 1 to n")
-    return int(number), int(shards)
-
-
 def shard_blocks(num_jets: int, number: int, shards: int) -> range:
     """Blocks of shard `number` of `shards`, counted from 1; sizes differ by one block at most.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -13,9 +14,11 @@ from models import small_pipeline
 
 from jet_diffusion import cli
 from jet_diffusion.data.bundled import sample_path
-from jet_diffusion.data.hdf5 import JetWriter, QuarkGluonFile
+from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.load import load_jets
-from jet_diffusion.sampling.generate import generate
+from jet_diffusion.data.writer import PartWriter
+from jet_diffusion.locks import hold
+from jet_diffusion.sampling.generate import generate, shard_jets
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def test_the_file_has_the_original_schema_and_says_how_it_was_made(pipeline, tmp
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_file(pipeline, tmp_path, monkeypatch):
     generate(pipeline, tmp_path / "whole.hdf5", 6, steps=2, batch_size=2)
-    append, calls = JetWriter.append, []
+    append, calls = PartWriter.append, []
 
     def fail_third(self, *columns):
         calls.append(1)
@@ -64,11 +67,11 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(pipeline, tmp_path, 
         append(self, *columns)
 
     with monkeypatch.context() as patch:
-        patch.setattr(JetWriter, "append", fail_third)
+        patch.setattr(PartWriter, "append", fail_third)
         with pytest.raises(KeyboardInterrupt):
             generate(pipeline, tmp_path / "parts.hdf5", 6, steps=2, batch_size=2)
     assert not (tmp_path / "parts.hdf5").exists()
-    monkeypatch.setattr(JetWriter, "append", lambda self, *columns: (calls.append(1), append(self, *columns)))
+    monkeypatch.setattr(PartWriter, "append", lambda self, *columns: (calls.append(1), append(self, *columns)))
     calls.clear()
     generate(pipeline, tmp_path / "parts.hdf5", 6, steps=2, batch_size=2)
     assert len(calls) == 1
@@ -77,8 +80,64 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(pipeline, tmp_path, 
         assert np.array_equal(whole.pt, parts.pt)
 
 
+def test_shards_in_any_order_give_the_file_of_one_process(pipeline, tmp_path, monkeypatch):
+    settings = {"steps": 2, "batch_size": 2, "seed": 3}
+    generate(pipeline, tmp_path / "whole.hdf5", 9, **settings)
+    parts, append = tmp_path / "parts.hdf5", PartWriter.append
+
+    def fail_second(self, *columns):
+        if self.num_written == 4:
+            raise KeyboardInterrupt
+        append(self, *columns)
+
+    generate(pipeline, parts, 9, shard=(3, 3), **settings)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PartWriter, "append", fail_second)
+        generate(pipeline, parts, 9, shard=(2, 3), **settings)
+    generate(pipeline, parts, 9, shard=(2, 3), **settings)
+    assert not parts.exists()
+    with pytest.raises(ValueError, match="seed was 3 and is now 4"):
+        generate(pipeline, parts, 9, shard=(1, 3), **settings | {"seed": 4})
+    generate(pipeline, parts, 9, shard=(1, 3), **settings)
+    with QuarkGluonFile(tmp_path / "whole.hdf5") as whole, QuarkGluonFile(parts) as made:
+        assert np.array_equal(whole.energies(0, 9), made.energies(0, 9))
+        assert np.array_equal(whole.m0, made.m0)
+        assert whole.attrs == made.attrs
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.hdf5", "whole.hdf5"]
+
+
+def test_a_command_without_shard_makes_what_is_left_when_no_shard_is_under_way(pipeline, tmp_path):
+    settings, target = {"steps": 2, "batch_size": 2}, tmp_path / "jets.hdf5"
+    generate(pipeline, target, 6, shard=(2, 3), **settings)
+    with hold(tmp_path / ".jets.hdf5.partial" / "shard-3-of-3", "generate"):
+        for shard in ((1, 1), (3, 3)):
+            with pytest.raises(BlockingIOError, match=r"shard-3-of-3 is in use by `generate`"):
+                generate(pipeline, target, 6, shard=shard, **settings)
+    generate(pipeline, target, 6, **settings)
+    with QuarkGluonFile(target) as file:
+        assert file.num_jets == 6
+
+
+@pytest.mark.parametrize(("num_jets", "batch_size", "shards"), [(7, 2, 3), (10**7, 512, 64), (64, 64, 1)])
+def test_shards_are_whole_batches_and_make_all_jets(num_jets, batch_size, shards):
+    made = [shard_jets(num_jets, batch_size, number, shards) for number in range(1, shards + 1)]
+    assert made[0].start == 0
+    assert made[-1].stop == num_jets
+    for before, after in pairwise(made):
+        assert before.stop == after.start
+        assert before.stop % batch_size == 0
+    assert max(map(len, made)) - min(map(len, made[:-1] or made)) <= batch_size
+    with pytest.raises(ValueError, match="i from 1 to n"):
+        shard_jets(num_jets, batch_size, shards + 1, shards)
+
+
+def test_there_are_no_more_shards_than_batches():
+    with pytest.raises(ValueError, match="7 jets are 4 batches of 2, which make 4 shards at most, not 5"):
+        shard_jets(7, 2, 1, 5)
+
+
 def test_what_exists_is_not_overwritten_and_other_settings_are_refused(pipeline, tmp_path, monkeypatch):
-    target, append = tmp_path / "jets.hdf5", JetWriter.append
+    target, append = tmp_path / "jets.hdf5", PartWriter.append
 
     def fail_second(self, *columns):
         if self.num_written:
@@ -86,7 +145,7 @@ def test_what_exists_is_not_overwritten_and_other_settings_are_refused(pipeline,
         append(self, *columns)
 
     with monkeypatch.context() as patch:
-        patch.setattr(JetWriter, "append", fail_second)
+        patch.setattr(PartWriter, "append", fail_second)
         with pytest.raises(KeyboardInterrupt):
             generate(pipeline, target, 4, steps=2, batch_size=2, seed=1)
     for other, message in (
@@ -191,14 +250,17 @@ def test_several_processes_make_the_same_jets(model, tmp_path):
         "one": [sys.executable],
         "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
     }
-    for name, launcher in launchers.items():
-        subprocess.run(
-            [*launcher, "-m", "jet_diffusion", "generate", str(model), str(tmp_path / f"{name}.hdf5"), *arguments],
-            check=True,
-            capture_output=True,
-            timeout=900,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-        )
+
+    def make(launcher, name, *more):
+        command = ["-m", "jet_diffusion", "generate", str(model), str(tmp_path / f"{name}.hdf5"), *arguments, *more]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+        subprocess.run([*launchers[launcher], *command], check=True, capture_output=True, timeout=900, env=environment)
+
+    make("one", "one")
+    make("two", "two", "--shard=1/2")
+    parts = sorted(path.name for path in (tmp_path / ".two.hdf5.partial").glob("part*"))
+    assert parts == ["part-000000000-000000002.hdf5", "part-000000002-000000004.hdf5"], "each process writes its own"
+    make("two", "two")
     with QuarkGluonFile(tmp_path / "one.hdf5") as one, QuarkGluonFile(tmp_path / "two.hdf5") as two:
         assert np.array_equal(one.energies(0, 7), two.energies(0, 7))
         assert np.array_equal(one.labels, two.labels)

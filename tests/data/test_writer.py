@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from sample_jets import same_bits
 
 from jet_diffusion.data.bundled import sample_path
+from jet_diffusion.data.files.parts import PartialFile
 from jet_diffusion.data.hdf5 import JetWriter, QuarkGluonFile
+from jet_diffusion.data.writer import PartWriter
 
 ATTRS = {"simulated": "made up", "seed": 3, "guidance": 1.5, "final": True, "steps": [1, 2]}
 
@@ -76,6 +79,30 @@ def test_any_batches_flushes_and_interruptions_give_the_same_file(num_jets, batc
             assert not path.exists()
         with writer:
             writer.append(*spots(writer.num_written, num_jets))
+        assert os.listdir(folder) == ["jets.hdf5"]
+        number = np.arange(num_jets)
+        for column, wanted in zip(read(path), (number, number % 2, number + 100, number + 10), strict=True):
+            assert np.array_equal(column, wanted)
+
+
+@settings(max_examples=10)
+@given(num_jets=st.integers(1, 330), cuts=st.sets(st.integers(1, 329), max_size=4), data=st.data())
+def test_parts_written_in_any_order_give_the_same_file(num_jets, cuts, data):
+    ends = [0, *sorted(cut for cut in cuts if cut < num_jets), num_jets]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jets.hdf5"
+        file = PartialFile(path, num_jets, ATTRS)
+        runs, made = data.draw(st.permutations([range(*pair) for pair in pairwise(ends)])), set()
+        for run in runs:
+            assert set(file.missing()[0]) <= set(range(num_jets)) - made
+            writer = PartWriter(file, run)
+            middle = data.draw(st.integers(run.start, run.stop))
+            for start, stop in ((run.start, middle), (middle, run.stop)):
+                writer.append(*spots(start, stop))
+                writer.flush()
+                made |= set(range(start, stop))
+                assert [jet for jets in file.missing() for jet in jets] == sorted(set(range(num_jets)) - made)
+        file.complete()
         assert os.listdir(folder) == ["jets.hdf5"]
         number = np.arange(num_jets)
         for column, wanted in zip(read(path), (number, number % 2, number + 100, number + 10), strict=True):

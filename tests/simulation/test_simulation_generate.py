@@ -17,7 +17,7 @@ from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.simulation import block as block_module
 from jet_diffusion.simulation import generate
 from jet_diffusion.simulation.block import Block, PackedBlock, make_block
-from jet_diffusion.simulation.generate import parse_shard, shard_blocks, simulate
+from jet_diffusion.simulation.generate import shard_blocks, simulate
 from jet_diffusion.simulation.pileup import empty_pool, load_pool, make_shard
 from jet_diffusion.simulation.pileup_cache import prepare_pool
 from jet_diffusion.simulation.settings import SimulationSettings
@@ -123,10 +123,6 @@ def test_shards_that_cannot_be_are_refused(monkeypatch):
         shard_blocks(5000, 0, 4)
     with pytest.raises(ValueError, match="600 jets are 2 blocks of 500, which make 2 shards at most, not 4"):
         shard_blocks(600, 1, 4)
-    assert parse_shard("3/16") == (3, 16)
-    for wrong in ("3", "3/", "a/b", "-1/2"):
-        with pytest.raises(ValueError, match="write i/n"):
-            parse_shard(wrong)
 
 
 @pytest.mark.integration
