@@ -146,7 +146,7 @@ def test_scripts_are_sound(script):
     assert directives[-1] < command, "SLURM reads no directive after the first command"
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_one_node_trains(converted_folder, tmp_path):
     script, run = ROOT / "configs" / "slurm" / "one-node.sbatch", tmp_path / "run"
     process = start(

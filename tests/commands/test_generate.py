@@ -243,7 +243,7 @@ def test_steps_are_drawn(model, tmp_path, capsys):
         cli.run("plot-steps", [str(model), f"--out={tmp_path / 'steps'}", "--jet=2048"])
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_several_processes_make_the_same_jets(model, tmp_path):
     arguments = ["--num-jets=7", "--batch-size=2", "--steps=2", "--seed=3"]
     launchers = {

@@ -188,7 +188,7 @@ def test_a_stranger_loads_the_folder_and_what_they_saved(staged, tmp_path):
     assert "stand-in" in str(found["provenance"])
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_stranger_loads_what_was_pushed(run, staged, tmp_path):
     with FakeHub() as hub:
         publisher = {**os.environ, **hub.environment(tmp_path / "publisher"), "HF_HUB_OFFLINE": "0"}
@@ -272,7 +272,7 @@ def test_moment_guidance_of_something_else_is_refused(run, guidance, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_card_says_whose_jets_were_evaluated(run, tmp_path):
     copy = RunFolder.open(shutil.copytree(run.path, tmp_path / "run"))
     sample, options = str(sample_path()), ["--size", "100", "--classifiers", "--no-pictures", "--allow-training-jets"]

@@ -64,7 +64,7 @@ def test_a_learning_rate_that_is_too_high_is_named(converted_folder, tmp_path):
     assert run.checkpoint_steps() == [1]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_all_processes_stop(converted_folder, tmp_path, start):
     arguments = train_arguments(converted_folder, tmp_path / "run", "--learning_rate=1e36", "--max_steps=9")
     process = start(*arguments, launcher=TWO_PROCESSES)

@@ -190,7 +190,7 @@ def test_any_network_goes_with_any_representation(converted_folder):
     assert np.isfinite(sampled(pipeline, num_inference_steps=4)).all()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_stranger_samples_a_baseline(run, tmp_path):
     staged = stage(run, tmp_path / "model", "user/jets")
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}

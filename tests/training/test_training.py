@@ -74,7 +74,7 @@ def kill_at(process, checkpoint):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     # 320 training jets: 40 steps an epoch; start close to the epoch's end by making epochs of 20 jets.
     more = ["--max_steps=7", "--checkpoint_every=1", "--keep_checkpoints=9", "--max_jets=20", "--unet.dropout=0.2"]
