@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo dev test lint types unit suite slow clusters test-lowest docs clean
 
 demo: dev
-	$(BIN)/jet-diffusion demo --out outputs/demo --reference reference/model
+	$(BIN)/jet-diffusion demo --out outputs/demo
 
 # torch comes first and pinned, so that nothing else chooses another build of it.
 $(VENV)/.ready: constraints.txt pyproject.toml

@@ -215,7 +215,8 @@ BAD = [
     (["notebook-artefacts", "run"], "run is not a training run"),
     (["notebook-artefacts", "run", "--num-jets=0"], "--num-jets must be at least 1"),
     (["quantum-report", "data", "--out=q", "--seeds=0"], "--seeds must be at least 1"),
-    (["demo", "--num-jets=64"], "--num-jets must be 100 to 300, got 64"),
+    (["demo", "--num-jets=8"], "--num-jets must be 10 to 300, got 8"),
+    (["demo", "--quick", "--max-steps=9"], "--quick trains nothing"),
     (["demo", "--max-steps=0"], "--max-steps must be at least 1"),
     (["demo", "--out=."], ". exists and is no earlier demo"),
 ]

@@ -197,18 +197,3 @@ def test_every_script_runs_by_its_path(tmp_path):
     for path in paths:
         assert f"{path} ended with 0" in done.stdout
     assert done.stdout.count("usage: jet-diffusion") == len(paths)
-
-
-@pytest.mark.slow
-def test_the_demo_shows_jets(tmp_path):
-    done = subprocess.run(
-        ["jet-diffusion", "demo", f"--out={tmp_path / 'demo'}", "--max-steps=60", "--num-jets=100"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    picture = Path(done.stdout.strip().splitlines()[-1].removeprefix("picture: "))
-    assert picture.is_file()

@@ -1,100 +1,147 @@
-"""Every step on the bundled sample: convert, train for minutes, generate, evaluate, stage for the Hub."""
+"""What `jet-diffusion demo` does: the reference model and a short training of one's own, on the bundled sample."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import jet_diffusion
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.hdf5 import QuarkGluonFile
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.observables.hits import Array
+from jet_diffusion.observables.table import quick_table
 from jet_diffusion.plotting.jets import plot_side_by_side, save_figure
-from jet_diffusion.runs import TRAINING_JETS, RunFolder
+from jet_diffusion.report.tables import number
+from jet_diffusion.runs import RunFolder
 from jet_diffusion.sampling.generate import generate
 from jet_diffusion.training.settings import parse_settings
 from jet_diffusion.training.train import train
 from jet_diffusion.workflows.stage import stage
 
-SHOWN_JETS = 6
+SHOWN_JETS = 3
+
+STEPS = 12
+"""Solver steps: fewer than the models' own number, so that the demo is short."""
 
 FRACTIONS = (0.6, 0.1, 0.3)
-"""Of the bundled sample, for training, validation and test: the report needs enough real jets."""
+"""Of the bundled sample, for training, validation and test."""
+
+NO_REFERENCE = (
+    "there is no reference model here: an installed package has none. It lies in reference/model of the source tree; "
+    "clone that and give --reference path/to/reference/model, or --reference user/name for a model on the Hub"
+)
+
+NEXT = """\
+next, with a file of your own:
+  jet-diffusion inspect FILE.hdf5
+  jet-diffusion convert FILE.hdf5 jets
+  jet-diffusion train --data jets --run-dir runs/first
+"""
+
+Table = list[dict[str, float | str]]
 
 
-def run_demo(
-    out: Path, max_steps: int | None, num_jets: int, reference: str | None, evaluate: Callable[..., None]
-) -> Path:
-    """Run every step into `out` and return the path of the picture.
+def run_demo(out: Path, *, reference: str | None, quick: bool, max_steps: int | None, num_jets: int) -> Path:
+    """Run all stages into `out`, print a table of averages, and return the path of the picture.
 
     Args:
         out: Folder of the demo; what an earlier demo left there is replaced, except the converted dataset.
+        reference: A trained model; that of the source tree if None.
+        quick: Whether to end after the reference model's jets.
         max_steps: Training steps, by default those of the bundled configuration.
-        num_jets: Jets to generate.
-        reference: A trained model to evaluate and draw beside the short training's; its picture is returned then.
-        evaluate: Called with generated and real jets and options of `jet-diffusion evaluate`; writes a report.
+        num_jets: Jets of each model.
 
     Raises:
         FileExistsError: If the folder holds anything but an earlier demo.
+        UserError: If the demo is to be quick and there is no reference model.
     """
+    in_tree = Path(jet_diffusion.__file__).parents[1] / "reference" / "model"
+    if reference is None and in_tree.is_dir():
+        reference = str(in_tree)
+    if quick and reference is None:
+        raise UserError(NO_REFERENCE)
     marker = out / ".jet-diffusion-demo"
     if out.exists() and any(out.iterdir()) and not marker.exists():
         raise FileExistsError(f"{out} exists and is no earlier demo; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     marker.touch()
+    last = (1 if quick else 4) + (reference is not None)
+    stages = (f"[{number}/{last}]" for number in range(1, last + 1))
+
+    _say(f"{next(stages)} converting the bundled sample of 2,048 simulated jets, about 10 s")
     dataset = out / "dataset"
-    _say(f"bundled sample -> {dataset}")
     if not dataset.exists():
         convert(sample_path(), dataset, fractions=FRACTIONS)
-    run = _train(dataset, out / "run", max_steps)
     test = JetDataset.load(dataset, "test")
-
-    def judged(model: str, name: str, **options: Any) -> Path:
-        """A file of a model's jets for the conditions of test jets, with a report beside it."""
-        file = out / f"{name}.hdf5"
-        _say(f"{num_jets} jets of {model} -> {file}")
-        file.unlink(missing_ok=True)
-        generate(load_pipeline(model), file, num_jets, seed=1, like=test, attrs={"model": model})
-        _say(f"report of {file}")
-        evaluate(file, dataset, size=min(num_jets, len(test) // 2), **options)
-        return file
-
-    known: dict[str, Any] = {"training_hashes": run.training_jets, "training": str(dataset)}
-    generated = judged(str(run.path), "generated", out=run.evaluation, **known)
-    picture = _draw(out / "jets.png", generated, test)
-    _say(f"staging for the Hub -> {out / 'published'}")
-    stage(run, out / "published", "user/jet-diffusion-demo")
+    tables: dict[str, Table] = {}
+    picture = out / "jets.png"
     if reference is not None:
-        hashes = Path(reference) / TRAINING_JETS
-        known = {"training_hashes": hashes} if hashes.is_file() else {}  # a model on the Hub is not asked for them
-        generated = judged(reference, "reference", out=out / "reference_report", overwrite=True, **known)
-        picture = _draw(out / "reference.png", generated, test)
+        _say(f"{next(stages)} sampling {num_jets} jets of the reference model, about 40 s")
+        picture = out / "reference.png"
+        tables["reference model"] = _sample(reference, test, num_jets, picture)
+    else:
+        _say(NO_REFERENCE)
+    if not quick:
+        _say(f"{next(stages)} training a small model, about 90 s; the recommended one learns for hours")
+        run = _train(dataset, out / "run", max_steps)
+        _say(f"{next(stages)} sampling {num_jets} jets of it, about 30 s")
+        tables["short training"] = _sample(str(run.path), test, num_jets, out / "jets.png")
+        _say(f"{next(stages)} preparing it for the Hub, about 5 s; nothing is pushed")
+        _say(f"folder: {stage(run, out / 'published', 'user/jet-diffusion-demo')}")
+    _say("\n" + format_tables(tables))
     return picture
+
+
+def _sample(model: str, test: JetDataset, num_jets: int, picture: Path) -> Table:
+    """Write a model's jets for the conditions of test jets, draw them beside those, and compare averages."""
+    file = picture.with_suffix(".hdf5")
+    file.unlink(missing_ok=True)
+    generate(load_pipeline(model), file, num_jets, seed=1, steps=STEPS, like=test, attrs={"model": model})
+    with QuarkGluonFile(file) as made:
+        generated = made.energies(0, num_jets)
+    real = test.energies(np.arange(num_jets))
+    shown: tuple[Array, Array] = (real[:SHOWN_JETS], generated[:SHOWN_JETS])
+    save_figure(plot_side_by_side(*shown, test.labels[:SHOWN_JETS], note=test.simulated), picture)
+    _say(f"picture: {picture.absolute()}")
+    return quick_table(real, generated)
 
 
 def _train(dataset: Path, folder: Path, max_steps: int | None) -> RunFolder:
     """Train anew by the bundled configuration."""
-    _say(f"training -> {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     with as_file(files("jet_diffusion.data.bundled") / "demo.yaml") as config:
         arguments = [f"--config={config}", f"--data={dataset}", f"--run-dir={folder}", "--cpu=true"]
         return train(parse_settings([*arguments, *([f"--max_steps={max_steps}"] if max_steps else [])]))
 
 
-def _draw(picture: Path, file: Path, test: JetDataset) -> Path:
-    """Draw real jets beside those generated for the same conditions."""
-    with QuarkGluonFile(file) as made:
-        generated = made.energies(0, SHOWN_JETS)
-    real, labels = test.energies(range(SHOWN_JETS)), test.labels[:SHOWN_JETS]
-    save_figure(plot_side_by_side(real, generated, labels, note=test.simulated), picture)
-    return picture
+def format_tables(tables: dict[str, Table]) -> str:
+    """Six lines: mean energy and occupancy of each channel, of real jets and of each model.
+
+    Args:
+        tables: Name of a model -> its `quick_table`, all against the same real jets.
+    """
+    names = list(tables)
+    lines = [f"{'average of a jet':<22}{'real':>16}" + "".join(f"{name:>18}" for name in names)]
+    for rows in zip(*tables.values(), strict=True):
+        first: dict[str, Any] = rows[0]
+        line = f"{first['channel']} {first['quantity']} [{first['unit']}]"
+        line = f"{line:<22}{number(first['real'], first['real_error']):>16}"
+        for row in rows:
+            generated: Any = row["generated"], row["generated_error"]
+            line += f"{number(*generated):>18}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"\n== {text}\n")
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
