@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "generate": "sample jets into an HDF5 file of the original schema",
         "evaluate": "compare generated jets with real ones: a report with errors and baselines",
         "reconstruct": "add noise to real jets, denoise them, and compare each with its original",
+        "serve": "open a page in the browser: make jets, look at them, download them",
         "plot-steps": "draw how jets are noised and denoised, step by step",
     },
     "Publish": {"publish": "write a run's model, card and report as a Hub repository, and push it"},

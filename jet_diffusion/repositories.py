@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "space"]
 
 TRIES = 3
 """How often a call is made that may succeed later; the Hub's client makes most requests of it up to six times."""
@@ -161,8 +161,9 @@ def push_folder(
         ConnectionError: The Hub cannot be reached or has an error, also after some tries.
     """
     hub = HfApi()
+    sdk = "gradio" if kind == "space" else None
     try:
-        address = _persist(lambda: hub.create_repo(repo, repo_type=kind, private=private, exist_ok=True))
+        address = _persist(lambda: hub.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk))
         _persist(
             lambda: hub.upload_folder(
                 repo_id=repo,

@@ -202,6 +202,8 @@ BAD = [
     (["evaluate", REFERENCE, SAMPLE, "--size=10"], f"--size must be at least {LEAST_JETS}, got 10"),
     (["reconstruct", REFERENCE, SAMPLE, "--draws=1"], "--draws must be 0, or at least 2"),
     (["reconstruct", REFERENCE, SAMPLE, "--timesteps"], "--timesteps must name one"),
+    (["serve", REFERENCE, "--port=0"], "--port must be 1 to 65535, got 0"),
+    (["serve", REFERENCE, "--most-jets=0"], "--most-jets must be at least 1, got 0"),
     (["plot-steps", REFERENCE, "--columns=1"], "--columns must be at least 2"),
     (["plot-steps", REFERENCE, "--jet=2048"], "--jet must be 0 to 2047"),
     (["publish", "run", "--repo=user/jets", "--steps=-1"], "--steps must be at least 1, got -1"),

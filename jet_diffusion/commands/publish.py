@@ -28,7 +28,8 @@ class Options:
         steps: Publish with this number of solver steps; the run's own number if you omit it.
         step_power: Publish with this spacing of the steps; the run's own if you omit it.
         moment_guidance: Publish with the guidance in this file, made by `jet-diffusion fit-guidance`.
-        private: Make the repository private, if it does not exist yet.
+        space: Also make a Space, user/name: a page in the browser where anybody can make jets of the model.
+        private: Make what does not exist yet private.
         dry_run: Write the folder and push nothing.
     """
 
@@ -41,6 +42,7 @@ class Options:
     steps: int | None = None
     step_power: float | None = None
     moment_guidance: Path | None = None
+    space: str | None = None
     private: bool = False
     dry_run: bool = False
 
@@ -48,6 +50,7 @@ class Options:
         """Refuse what makes no sense."""
         require_least(self, steps=1)
         require_repo("--repo", self.repo)
+        require_repo("--space", self.space)
         if self.private and self.dry_run:
             raise UserError("--private is of what is pushed, and --dry-run pushes nothing; give one of them")
 
@@ -58,11 +61,15 @@ def main(options: Options) -> None:
 
     run = RunFolder.open(options.run)
     from jet_diffusion.repositories import push_folder, require_writable
+    from jet_diffusion.workflows.browser.space import stage_space
     from jet_diffusion.workflows.stage import stage
 
     if not options.dry_run:
         require_writable(options.repo, "model", "--dry-run writes the folder alone")
+        if options.space:
+            require_writable(options.space, "space", "--dry-run writes the folder alone")
 
+    page = options.space and stage_space(run.path / "space", options.space, options.repo, options.licence)
     folder = stage(
         run,
         options.folder or run.path / "published",
@@ -76,3 +83,8 @@ def main(options: Options) -> None:
     if not options.dry_run:
         address = push_folder(folder, options.repo, "model", "Publish jet diffusion pipeline", private=options.private)
         sys.stdout.write(f"published at {address}\n")
+    if options.space and page:
+        sys.stdout.write(f"page staged in {page}\n")
+        if not options.dry_run:
+            address = push_folder(page, options.space, "space", "Publish page", private=options.private)
+            sys.stdout.write(f"page at {address}\n")

@@ -35,11 +35,12 @@ def observable_pages(evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     """Histograms of all observables with ratio panels, six a page: (name of the page, figure)."""
     rows = list(OBSERVABLES.values())
     for page, start in enumerate(range(0, len(rows), PANELS), start=1):
-        yield f"observables_{page}", _observable_page(rows[start : start + PANELS], evaluation)
+        yield f"observables_{page}", observable_page(rows[start : start + PANELS], evaluation)
 
 
 @styled()
-def _observable_page(rows: Sequence[Observable], evaluation: Evaluation) -> Figure:
+def observable_page(rows: Sequence[Observable], evaluation: Evaluation) -> Figure:
+    """Histograms of up to six observables with ratio panels: generated jets over real ones."""
     # Laid out by hand: twelve axes a page cost the automatic layout most of the time a report takes.
     figure = Figure(figsize=(7.2, 9.6))
     outer = figure.add_gridspec(

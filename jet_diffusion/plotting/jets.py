@@ -64,6 +64,7 @@ def plot_jets(
     labels: Sequence[int] | NDArray[np.int64] | None = None,
     titles: Sequence[str] | None = None,
     note: str | None = None,
+    columns: int = len(PANELS),
 ) -> Figure:
     """Draw jets, one a row: tracks, ECAL, HCAL and their sum.
 
@@ -72,11 +73,12 @@ def plot_jets(
         labels: (n,) classes, named at the rows.
         titles: (n,) texts at the rows, under the class.
         note: A line under the figure, such as the marker of simulated jets.
+        columns: Panels in a line, 4 or 2.
 
     Raises:
         UserError: The energies break the schema, there are no jets, or the lengths differ.
     """
-    sheet = _Sheet(_row_names(len(energies), labels, titles), note)
+    sheet = _Sheet(_row_names(len(energies), labels, titles), note, columns=columns)
     return sheet.draw([_panels(energies)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
 
 
@@ -120,7 +122,7 @@ def plot_side_by_side(
     """
     if len(real) != len(generated):
         raise UserError(f"there are {len(real)} jets on the left and {len(generated)} on the right")
-    sheet = _Sheet(_row_names(len(real), labels, titles), note, names)
+    sheet = _Sheet(_row_names(len(real), labels, titles), note, names, columns=2)
     return sheet.draw([_panels(real), _panels(generated)], LogNorm(*ENERGY_RANGE_GEV), "energy per crystal [GeV]")
 
 
@@ -155,7 +157,7 @@ def _pixels(images: NDArray[np.float64]) -> NDArray[np.float64]:
     return images.repeat(CRYSTAL_PIXELS, axis=-2).repeat(CRYSTAL_PIXELS, axis=-1)
 
 
-def _with_sum(energies: NDArray[np.floating]) -> NDArray[np.float64]:
+def with_sum(energies: NDArray[np.floating]) -> NDArray[np.float64]:
     """(n, 4, 125, 125) channels and their sum, in GeV."""
     gev = energies.astype(np.float64) * GEV_PER_UNIT
     return np.concatenate([gev, gev.sum(axis=1, keepdims=True)], axis=1)
@@ -164,14 +166,14 @@ def _with_sum(energies: NDArray[np.floating]) -> NDArray[np.float64]:
 def _panels(energies: NDArray[np.float32]) -> _Panels:
     """Single jets, their hits enlarged."""
     check_energies(energies)
-    return enlarge_hits(_with_sum(energies))
+    return enlarge_hits(with_sum(energies))
 
 
 def _mean(energies: NDArray[np.float32]) -> _Panels:
     check_energies(energies)
     if len(energies) == 0:
         raise UserError("a set of jets is empty")
-    return _pixels(_with_sum(energies.mean(axis=0, dtype=np.float64, keepdims=True)))
+    return _pixels(with_sum(energies.mean(axis=0, dtype=np.float64, keepdims=True)))
 
 
 def _row_names(
@@ -193,12 +195,14 @@ class _Sheet:
     Args:
         rows: Names of the rows.
         note: A line under the figure.
-        blocks: Names of the left and the right half; without them a row is one line of panels.
+        blocks: Names of the left and the right half.
+        columns: Panels of a jet in a line.
     """
 
-    def __init__(self, rows: list[str], note: str | None, blocks: Sequence[str] = ()) -> None:
-        self.rows, self.blocks = rows, blocks
-        self.columns = len(PANELS) // max(1, len(blocks))
+    def __init__(
+        self, rows: list[str], note: str | None, blocks: Sequence[str] = (), *, columns: int = len(PANELS)
+    ) -> None:
+        self.rows, self.blocks, self.columns = rows, blocks, columns
         self.lines = len(PANELS) // self.columns
         self.pitch = _SIDE + _GAP
         self.line_pitch = _SIDE + (_GAP if self.lines == 1 else _TOP)

@@ -75,7 +75,10 @@ def test_an_interrupted_publish_leaves_what_was_staged_before(run, tmp_path, mon
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGINT), (1, signal.SIGUSR1), pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("processes", "number"),
+    [(1, signal.SIGINT), (1, signal.SIGUSR1), pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_training_saves_a_checkpoint_and_goes_on(converted_folder, tmp_path, start, processes, number):
     run = RunFolder(tmp_path / "run")
     arguments = train_arguments(converted_folder, run.path, "--max_steps=100000", "--unet.dropout=0.1")
