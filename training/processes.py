@@ -29,6 +29,9 @@ TIMEOUT_VARIABLE = "JET_DIFFUSION_PROCESS_TIMEOUT"
 MOST_SECONDS = 10**6
 """Longest wait that can be asked for, eleven days."""
 
+SHARDING = {"FSDP": "--use_fsdp", "DEEPSPEED": "--use_deepspeed", "MEGATRON_LM": "--use_megatron_lm"}
+"""Engines of accelerate that share the weights among the processes, and the launcher's options that ask for them."""
+
 GLOO = ("gloo", "Connection closed by peer", "Timed out waiting")
 """What the RuntimeErrors of gloo say; NCCL's have a class of their own."""
 
@@ -70,6 +73,27 @@ def check_processes(running: int, expected: int | None, environment: Mapping[str
         raise UserError(f"the launcher was asked for several processes but started one; {hint}")
 
 
+def check_engine(environment: Mapping[str, str]) -> None:
+    """Refuse engines that share the weights: here every process holds them all.
+
+    On GPUs such an engine would split the weights that averages and checkpoints read whole. On CPUs accelerate takes no
+    notice of it, or ends with a traceback.
+
+    Args:
+        environment: Variables of the launcher.
+
+    Raises:
+        UserError: With what to leave out.
+    """
+    for engine, option in SHARDING.items():
+        if environment.get(f"ACCELERATE_USE_{engine}", "false").lower() in {"1", "true", "yes"}:
+            raise UserError(
+                f"{option} shares the weights among processes, but here each process holds them all, which a GPU of "
+                f"80 GB does for models of a billion parameters; start without {option} and without an accelerate "
+                "configuration that asks for it"
+            )
+
+
 def process_timeout() -> float:
     """Seconds to wait, now and at every exchange.
 
@@ -94,7 +118,9 @@ def join_processes(*, cpu: bool) -> None:
 
     Raises:
         ConnectionError: If the main process's port is taken, or the others do not arrive in time.
+        UserError: If the launcher asks for an engine that shares the weights.
     """
+    check_engine(os.environ)
     timeout = process_timeout()
     try:
         PartialState(cpu=cpu or parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(seconds=timeout))

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from machines import wait_for
+from machines import accelerate_launch, wait_for
 from models import SMALL_UNET, small_settings
 
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.simulation.settings import SimulationSettings
-from jet_diffusion.training.processes import TIMEOUT_VARIABLE, check_processes, process_timeout
+from jet_diffusion.training.processes import SHARDING, TIMEOUT_VARIABLE, check_engine, check_processes, process_timeout
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "configs" / "slurm").glob("*.sbatch"))
@@ -73,6 +73,24 @@ def test_lost_processes_are_refused():
     lost = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}
     with pytest.raises(ValueError, match=r"asked for several processes but started one; .*torchrun"):
         check_processes(1, None, lost)
+
+
+def test_engines_that_share_the_weights_are_refused():
+    check_engine({"ACCELERATE_USE_FSDP": "false"})
+    for engine, option in SHARDING.items():
+        with pytest.raises(ValueError, match=f"start without {option}"):
+            check_engine({f"ACCELERATE_USE_{engine}": "true"})
+
+
+@pytest.mark.integration
+def test_fsdp_is_refused_before_anything_is_written(converted_folder, tmp_path):
+    launcher = ["--use_fsdp" if part == "--multi_gpu" else part for part in accelerate_launch(machines=1)]
+    train = ["--num_processes=2", ROOT / "training" / "train.py"]
+    process = start([*launcher, *train, *options(converted_folder, tmp_path / "run")], environment(tmp_path))
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode != 0
+    assert "start without --use_fsdp" in output
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_longest_wait_is_read_from_the_environment(monkeypatch):
@@ -164,15 +182,16 @@ def test_nodes_out_of_time_save_queue_again_and_go_on(converted_folder, tmp_path
     script, run, steps = ROOT / "configs" / "slurm" / "many-nodes.sbatch", tmp_path / "run", 40
     job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
     variables = environment(tmp_path, **job, PORT=str(free_port()), PROCESSES="1")
-    command = ["bash", script, *options(converted_folder, run, f"--max_steps={steps}")]
+    # No checkpoint is due before the end: only the signal saves one.
+    command = ["bash", script, *options(converted_folder, run, f"--max_steps={steps}", f"--checkpoint_every={steps}")]
     process = start(command, variables)
-    wait_for(run / "checkpoints" / "step-00000002", [process])
+    wait_for(run / "metrics.jsonl", [process])
     process.send_signal(signal.SIGUSR1)
     output = process.communicate(timeout=600)[0]
     assert process.returncode != 0
     assert (tmp_path / "requeued").read_text() == "7\n", output
-    left = RunFolder(run).checkpoint_steps()[-1]
-    assert 2 <= left < steps, "it was stopped too late to test anything"
+    (left,) = RunFolder(run).checkpoint_steps()
+    assert 1 <= left < steps, "it was stopped too late to test anything"
     process = start(command, variables)
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
