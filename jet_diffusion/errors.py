@@ -19,6 +19,18 @@ class UserError(ValueError):
     """A mistake in what the user gave; its message says what was wrong, what was seen and what is accepted."""
 
 
+def printable(text: object, limit: int | None = 60) -> str:
+    """Text from outside as one harmless line: control characters, which a terminal may obey, are made visible.
+
+    Args:
+        text: Any object; its text is taken.
+        limit: Most characters; None for all.
+    """
+    spaced = " ".join(str(text).split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in spaced)
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 3] + "..."
+
+
 @contextmanager
 def checking(what: str = "") -> Iterator[None]:
     """Turn a ValueError of the enclosed check into a UserError.
@@ -71,7 +83,7 @@ def run_command(name: str, command: Callable[[list[str]], object], argv: list[st
         sys.stderr.write(f"jet-diffusion {name}: stopped by {signal.Signals(stop.number).name}; {stop.kept or kept}\n")
         raise SystemExit(128 + stop.number) from None
     except (UserError, OSError) as error:  # OSError: a file that is missing, exists, is not allowed, does not fit
-        sys.stderr.write(f"jet-diffusion {name}: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"jet-diffusion {name}: {printable(error, None)}\n")
         raise SystemExit(2) from error
 
 

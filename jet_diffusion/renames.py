@@ -60,9 +60,6 @@ TENSORS = {
     "inside": "prior.inside",
     "region": "rings.index",
     "log_hits_bits": "rings.log_counts",
-    "table_pt_bits": "table_pt",
-    "table_m0_bits": "table_m0",
-    "table_totals_bits": "table_ring_sums",
 }
 """Tensor -> its name now; what ended in _bits was float32 kept as int32."""
 

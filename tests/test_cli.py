@@ -249,6 +249,13 @@ def test_a_renamed_command_still_works_and_says_so(capsys):
     assert second.startswith("jet-diffusion fit-guidance: there is no folder absent")
 
 
+@pytest.mark.parametrize("asked", [["--tagger"], ["--classifiers", "resnet"]])
+def test_classifiers_without_transformers_are_refused_before_work(asked, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    line = refusal(capsys, "evaluate", SAMPLE, "no such data", "--out", str(tmp_path / "report"), *asked)
+    assert "run `pip install 'jet-diffusion[tagger]'`" in line
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug")])
 def test_a_bug_keeps_its_traceback(error, monkeypatch):
     def fail(_):

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.renames import CONDITIONERS, TENSORS, Gone, renamed
+from jet_diffusion.sampling.sample import describe_sampler
+from jet_diffusion.workflows.stage import read_moment_guidance
 
 OLD_DENOISER = {"match_ratio": "hold_ratio", "num_rings": "num_regions"}
 OLD_CONDITIONER = {new: old for old, new in CONDITIONERS.items()}
@@ -60,6 +62,16 @@ def test_a_model_of_the_version_before_makes_the_same_jets(saved, caplog):
     make_old(saved)
     assert np.array_equal(jets(saved), expected)
     assert caplog.text.count("was saved by an earlier version and is converted") == 3
+
+
+def test_guidance_that_an_earlier_version_fitted_is_converted(converted_folder, tmp_path, caplog):
+    pipeline = small_pipeline(converted_folder)
+    fitted = {**describe_sampler(pipeline), "training_jets": "abc"}
+    del fitted["moment_guidance"]
+    file = tmp_path / "shapes.json"
+    file.write_text(json.dumps({**fitted, "shape_tilt": tilt(0.3)}))
+    assert read_moment_guidance(file, pipeline, "abc") == json.loads(json.dumps(tilt(0.3)))
+    assert caplog.messages == [f"{file} was made by an earlier version and is converted"]
 
 
 def test_what_is_gone_is_refused_by_name(saved):

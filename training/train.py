@@ -186,7 +186,7 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
     """
     if changed := changed_settings(run.read_config(), settings):
         raise UserError(
-            f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run_dir"
+            f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run-dir"
         )
     fingerprint = run.read_record()["dataset"]["fingerprint"]
     if fingerprint != jets.fingerprint:

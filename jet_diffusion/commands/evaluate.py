@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jet_diffusion.arguments import Scheduler
-from jet_diffusion.errors import UserError, require_least
+from jet_diffusion.errors import UserError, printable, require_least
 
 
 @dataclass
@@ -91,16 +91,15 @@ class Options:
 
 def main(options: Options) -> None:
     """Evaluate and print the results."""
-    from jet_diffusion.report.render import one_line
     from jet_diffusion.report.tables import number, verdict
     from jet_diffusion.workflows.evaluate import evaluate
 
     evaluation = evaluate(options)
     for notice in evaluation.report.notices:
-        sys.stdout.write(f"! {one_line(notice)}\n")
+        sys.stdout.write(f"! {printable(notice, None)}\n")
     for result in evaluation.report.results:
         value, baseline = number(result.value, result.error), number(result.baseline, result.baseline_error)
         sys.stdout.write(f"{result.label:<44} {value:>22}   baseline {baseline:>22}   {verdict(result)}\n")
     for entry in evaluation.report.omitted:
-        sys.stdout.write(f"left out: {entry['name']}: {one_line(entry['reason'])}\n")
+        sys.stdout.write(f"left out: {entry['name']}: {printable(entry['reason'], None)}\n")
     sys.stdout.write(f"report: {(options.out / 'report.html').absolute()}\n")

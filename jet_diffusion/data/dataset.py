@@ -27,10 +27,9 @@ from jet_diffusion.data.encoding import (
     fingerprint,
     has_hcal_among_crystals,
 )
-from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.stored import SLICE_JETS
 from jet_diffusion.data.folder import check_whole, locate
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 
 __all__ = ["JetDataset", "content_hashes", "decode_energies", "encode_jets"]
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from jet_diffusion.data.files.kinds import kind_of, printable
-from jet_diffusion.errors import UserError
+from jet_diffusion.data.files.kinds import kind_of
+from jet_diffusion.errors import UserError, printable
 from jet_diffusion.repositories import fetch
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,8 @@ from tqdm.auto import tqdm
 
 from jet_diffusion.data.checks import Finding, JetCheck, repeated
 from jet_diffusion.data.encoding import content_hashes
-from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.hdf5 import QuarkGluonFile
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 from jet_diffusion.plotting.jets import plot_jets, plot_mean_images, save_figure
 from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, CLASS_NAMES, NUM_CRYSTALS, hcal_is_constant_in_towers
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.data.jet_set import VOXELS, JetSample
 from jet_diffusion.evaluation.goals import GOALS, inside_band_goal, response_bins_goal, response_goal
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.metrics.bands import WassersteinBands, wasserstein_bands
@@ -20,7 +20,7 @@ from jet_diffusion.metrics.neighbours import SPACES, memorisation, precision_rec
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.observables.table import OBSERVABLES
 from jet_diffusion.report.model import MetricResult
-from jet_diffusion.schema import CLASS_NAMES
+from jet_diffusion.schema import CHANNEL_LABELS, CHANNELS, CLASS_NAMES
 
 LEAST_JETS = 200
 """Fewest jets a side for distances of 45 features; W1 alone takes any number."""
@@ -37,6 +37,11 @@ def add_integrity(result: Evaluation) -> None:
         if faults["generated"][name]:
             text = f"{faults['generated'][name]} of {len(result.generated)} generated jets hold values that are "
             result.report.notices.append(text + name.replace("_", " ") + "; they are counted, not dropped")
+    for kind, sample in (("real", result.reference), ("generated", result.generated)):
+        hits = np.bincount(sample.voxels.indices // (VOXELS // len(CHANNELS)), minlength=len(CHANNELS))
+        for channel, label in enumerate(CHANNEL_LABELS):
+            if not hits[channel]:
+                result.report.notices.append(f"channel {channel} ({label}) is empty in all {len(sample)} {kind} jets")
     other = condition_mismatch(result.reference, result.generated)
     if other:
         result.report.notices.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+from functools import partial
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from jet_diffusion.errors import printable
 from jet_diffusion.io import write_text_atomically
 from jet_diffusion.report.model import MetricResult, Report
 from jet_diffusion.report.tables import number, tables, verdict
@@ -46,15 +48,9 @@ _TITLE = "Evaluation of generated jets"
 _WIDE = " (wide)"
 
 
-def one_line(text: object) -> str:
-    """Put text on one line and make control characters visible, so that no terminal obeys them."""
-    spaced = re.sub(r"\s+", " ", str(text)).strip()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in spaced)
-
-
 def markdown_text(text: object) -> str:
     """Escape text so that Markdown shows it as it is: no heading, list, table cell, link, code or HTML."""
-    escaped = re.sub(r"[\\`*|~$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
+    escaped = re.sub(r"[\\`*|~$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(text, None))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # At the start of a line these would begin a heading or a list; a number such as -1.5 would not.
     escaped = re.sub(r"^[#+=-]+(?= )", r"\\\g<0>", escaped)
@@ -63,7 +59,7 @@ def markdown_text(text: object) -> str:
 
 def code_text(text: object) -> str:
     """Put text on one line for a code span or block, without the backticks that would end it."""
-    return one_line(text).replace("`", "'")
+    return printable(text, None).replace("`", "'")
 
 
 def _anchor(name: str) -> str:
@@ -74,7 +70,9 @@ def _environment(*, html: bool) -> Environment:
     loader: BaseLoader = ChoiceLoader(
         [PackageLoader("jet_diffusion.report", "templates"), PackageLoader("jet_diffusion", "model_cards")]
     )
-    escape = one_line if html else markdown_text  # HTML's own characters are escaped by autoescape
+    escape = (
+        partial(printable, limit=None) if html else markdown_text
+    )  # HTML's own characters are escaped by autoescape
     environment = Environment(
         loader=loader,
         autoescape=html,

@@ -20,6 +20,7 @@ from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.evaluation.run import evaluate_jets
 from jet_diffusion.evaluation.write import write_report
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.metrics.networks import load_transformers
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.report.model import MetricResult, Report, refuse_existing
 from jet_diffusion.runs import versions
@@ -42,6 +43,8 @@ def evaluate(options: Options) -> Evaluation:
         FileExistsError: if the output folder holds a report already.
     """
     refuse_existing(options.out, overwrite=options.overwrite)
+    if options.tagger or {"resnet", "convnextv2"} & {*options.classifiers}:
+        load_transformers()  # where it is missing, say so before the jets are read
     steps = parse_steps(options.sweep) if options.sweep else []
     rng = np.random.default_rng(options.seed)
     pipeline = None if options.is_file else _load_model(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -12,11 +13,14 @@ from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import partial_folder, read_json_object, replace_folder, restore_folder
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.renames import PIPELINE, renamed
 from jet_diffusion.report.model import REPORT_FILE
 from jet_diffusion.runs import TRAINING_JETS, RunFolder
 from jet_diffusion.sampling.sample import describe_sampler, set_sampler
 from jet_diffusion.workflows.card import PICTURE, make_model_card
 from jet_diffusion.workflows.card_figures import Figures, mark_other_samplers, read_figures
+
+logger = logging.getLogger(__name__)
 
 PIPELINES = (JetImagePipeline.__name__, "QuantumJetPipeline")
 """Classes of pipelines that are published."""
@@ -123,7 +127,10 @@ def read_moment_guidance(file: Path, pipeline: JetImagePipeline, training_jets: 
     Raises:
         UserError: If it is no such file, or of other weights, another sampler or other jets.
     """
-    written = read_json_object(file, "fit the guidance again")
+    saved = read_json_object(file, "fit the guidance again")
+    written = renamed(saved, PIPELINE)
+    if written != saved:
+        logger.warning("%s was made by an earlier version and is converted", file)
     if not isinstance(written.get("moment_guidance"), dict):
         raise UserError(f"{file} has no moment_guidance; it must be a file of jet-diffusion fit-guidance")
     needed = {**describe_sampler(pipeline), "training_jets": training_jets}

@@ -12,7 +12,7 @@ from jet_diffusion.metrics.closure import RESPONSES
 from jet_diffusion.metrics.perturbations import CONTROLS, copied_training_jets
 from jet_diffusion.plotting.style import RC
 from jet_diffusion.report.model import Report
-from jet_diffusion.schema import CLASS_NAMES
+from jet_diffusion.schema import CLASS_NAMES, ECAL
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +81,18 @@ def test_a_copier_of_training_jets_is_caught(parts):
     copies = copied_training_jets(training, SIZE, np.random.default_rng(0))
     report = evaluate_jets(real, copies, training=training, size=SIZE, classifiers=[]).report
     assert report.result("memorisation_pixels").met is report.result("memorisation_observables").met is False
+
+
+def test_an_empty_channel_is_said_first(parts):
+    real, generated, _ = parts
+
+    def without_ecal(energies):
+        energies = energies.copy()
+        energies[:, ECAL] = 0
+        return energies
+
+    report = evaluate_jets(real, generated.map(without_ecal), size=SIZE, classifiers=[]).report
+    assert report.notices[0] == f"channel 1 (ECAL) is empty in all {SIZE} generated jets"
 
 
 def test_impossible_jets_are_counted_and_nothing_is_computed_wrongly(parts, tmp_path):

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
+from jet_diffusion.errors import printable
 from jet_diffusion.quantum.report.pages import to_markdown as to_quantum_markdown
 from jet_diffusion.report.model import MetricResult, Report
-from jet_diffusion.report.render import code_text, markdown_text, one_line, render_markdown, to_html, to_markdown
+from jet_diffusion.report.render import code_text, markdown_text, render_markdown, to_html, to_markdown
 
 HOSTILE = (
     "\n# A heading",
@@ -83,7 +84,7 @@ def test_a_page_has_the_same_elements_whatever_a_file_says(text, tmp_path):
         page.feed(to_html(report_of(words), tmp_path))
     plain, found = pages
     assert found.tags == plain.tags and found.attributes == plain.attributes
-    assert one_line(text) in "".join(found.text)
+    assert printable(text, None) in "".join(found.text)
     assert not any(character in "".join(found.text) for character in "\x1b\x07\u202e")
 
 

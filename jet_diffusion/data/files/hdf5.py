@@ -15,10 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.links import resolve
 from jet_diffusion.data.files.stored import MAX_BAND_BYTES, SLICE_JETS, StoredDataset, check_shape, count_bytes, plain
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 
 MAX_ATTRIBUTE_BYTES = 1_000_000
 """Most bytes of an attribute of the root."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 
 READS = (
     "this package reads HDF5 and Parquet files with X_jets (N, 125, 125, 3), y, pt and m0; docs/guides/your-file.md "
@@ -18,15 +18,6 @@ READS = (
 """Closes the message about a file that is not read."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-_SHOWN = 60
-"""Most characters of a name from a file that a message shows."""
-
-
-def printable(text: object, limit: int = _SHOWN) -> str:
-    """Text from a file as one harmless line: control characters escaped, cut at `limit` characters."""
-    shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 def kind_of(path: Path) -> str:

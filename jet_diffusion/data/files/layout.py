@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jet_diffusion.data.files.kinds import READS, printable
+from jet_diffusion.data.files.kinds import READS
 from jet_diffusion.data.files.stored import Stored, StoredDataset, check_shape
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 from jet_diffusion.schema import IMAGE_SHAPE, PIXELS_SHAPE
 
 KEYS = ("X_jets", "y", "pt", "m0")

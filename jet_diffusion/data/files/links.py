@@ -11,8 +11,7 @@ from typing import Any
 
 import h5py
 
-from jet_diffusion.data.files.kinds import printable
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 
 MAX_LINKS = 16
 """Soft links followed one after the other; more is a cycle."""

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from jet_diffusion.data.files.kinds import printable
 from jet_diffusion.data.files.stored import SLICE_JETS, StoredDataset, check_shape, plain
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 
 MAX_VALUES_PER_ROW = 1_000_000
 """Most values of one row of a column: an image has 46,875."""
