@@ -19,7 +19,7 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.runs import RunFolder
-from jet_diffusion.training.batches import NoisyJets, Position
+from jet_diffusion.training.batches import Noiser, SparseBatch, validation_positions
 from jet_diffusion.training.build import TrainedModule
 from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.train import train
@@ -343,8 +343,8 @@ def test_every_other_jet_is_trained_on_with_its_previous_estimate(converted_fold
     pipeline = small_pipeline(converted_folder, "--denoiser.inputs=[x_t,estimate,previous]")
     settings = small_settings(converted_folder, tmp_path)
     jets = JetDataset.load(converted_folder, "train")
-    noisy_jets = NoisyJets(jets, pipeline.representation, pipeline.denoiser, batch_size=8, seed=0)
-    batch = noisy_jets.__getitems__([Position(0, place, place) for place in range(8)])
+    noiser = Noiser(pipeline.representation, pipeline.denoiser, torch.device("cpu"), batch_size=8, seed=0)
+    batch = noiser(SparseBatch.pack(validation_positions(len(jets), 8)._replace(step=0), jets))
     loss_of = DenoisingLoss(pipeline.denoiser, pipeline.representation, settings.optimizer, torch.device("cpu"))
     model, x_t = TrainedModule(pipeline), loss_of.noisy(batch)
     assert batch.self_cond_mask.tolist() == [False, True] * 4
