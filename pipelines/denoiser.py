@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -80,9 +81,15 @@ class Denoiser(ExactBuffers, ModelMixin, ConfigMixin):
         """Denoisers compute in float32, whatever the UNet's precision."""
         return torch.float32
 
+    @cached_property
+    def alphas_on_host(self) -> torch.Tensor:
+        """(T,) `alphas_cumprod` on the CPU, copied there once: each copy waits for the device."""
+        return self.alphas_cumprod.cpu()
+
     def noise_level(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Alpha and sigma, each (N, 1, 1, 1), at timesteps (N,); between two the logarithm of sigma/alpha is linear."""
-        alphas_cumprod = self.alphas_cumprod
+        on_device = timesteps.device == self.alphas_cumprod.device
+        alphas_cumprod = self.alphas_cumprod if on_device else self.alphas_on_host
         if timesteps.is_floating_point():
             log_ratio = torch.log(1 / alphas_cumprod - 1) / 2
             low = timesteps.floor().long().clamp(0, len(alphas_cumprod) - 1)

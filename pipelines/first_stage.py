@@ -3,13 +3,14 @@
 The numbers are drawn one after another, each given all before it. The image is made in the second stage, by diffusion,
 to agree with them. Simulations of calorimeter showers learn the energies of their layers in the same way
 (CaloChallenge, arXiv:2410.21611).
-This file is self-contained so that it can travel to the Hub.
+This file needs `random_numbers.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import logging
 from torch import nn
+
+from .random_numbers import RandomNumbers  # noqa: TID251
 
 logger = logging.get_logger(__name__)
 
@@ -98,12 +101,6 @@ class FirstStage(ModelMixin, ConfigMixin):
         """Load as diffusers does, in float32."""
         return super().from_pretrained(*args, **{k: v for k, v in kwargs.items() if k not in ("dtype", "torch_dtype")})
 
-    @property
-    def is_count(self) -> torch.Tensor:
-        """(numbers,) bool: which of the numbers are hit counts."""
-        count = torch.arange(len(self.quantiles), device=self.quantiles.device)
-        return (count >= 2) & (count % 2 == 0)
-
     def set_quantiles(self, jets: Conditions, generator: torch.Generator) -> None:
         """Take over the quantiles of each number in the training jets.
 
@@ -113,9 +110,10 @@ class FirstStage(ModelMixin, ConfigMixin):
         """
         levels = torch.special.ndtr(torch.linspace(-SCORE_LIMIT, SCORE_LIMIT, SCORE_KNOTS, dtype=torch.float64))
         levels[0], levels[-1] = 0, 1
-        for row, values, is_count in zip(self.quantiles, self.as_values(jets).double().T, self.is_count, strict=True):
+        self.__dict__.pop("limits_on_host", None)
+        for number, (row, values) in enumerate(zip(self.quantiles, self.as_values(jets).double().T, strict=True)):
             known = values[values.isfinite()]
-            if is_count:
+            if is_count(number):
                 known = known + torch.rand(len(known), generator=generator, dtype=torch.float64)
             if not len(known):  # no jet has a hit in this ring
                 continue
@@ -135,67 +133,68 @@ class FirstStage(ModelMixin, ConfigMixin):
     def negative_log_likelihood(self, jets: Conditions) -> torch.Tensor:
         """(N, numbers) in nats, each number given all before it; zero for the energy of a ring without hits."""
         values = self.as_values(jets)
-        scores = self._scores(values.where(self.is_count.logical_not(), values + 0.5))
+        halves = torch.tensor([0.5 * is_count(number) for number in range(values.shape[1])]).to(values)
+        scores = self._scores(values + halves)
         inputs = torch.cat([2.0 * jets.labels[:, None] - 1, scores.nan_to_num(0.0)], 1)
-        log_probability = self._log_probability(values, scores, self._mixtures(inputs, slice(None)), slice(None))
-        return -log_probability.where(values.isfinite(), 0.0)
+        mixtures = self._mixtures(inputs, slice(None))
+        result = torch.empty_like(values)
+        for columns in (slice(0, 2), slice(2, None, 2), slice(3, None, 2)):  # jet, hit counts, energies
+            of_columns = tuple(part[:, columns] for part in mixtures)
+            result[:, columns] = self._log_probability(values[:, columns], scores[:, columns], of_columns, columns)
+        return -result.where(values.isfinite(), 0.0)
 
     @torch.no_grad()
     def draw(
         self,
-        generators: list[torch.Generator],
+        random: RandomNumbers,
         labels: torch.Tensor | None = None,
         pt: torch.Tensor | None = None,
         m0: torch.Tensor | None = None,
         ring_sums: torch.Tensor | None = None,
     ) -> Conditions:
-        """The conditions of one jet a generator: those given as they are, the others drawn jointly, given them.
+        """The conditions of N jets: those given as they are, the others drawn jointly, given them.
 
         Args:
-            generators: One a jet, whose conditions depend on its own generator alone.
-            labels, pt, m0: (N,) given conditions.
-            ring_sums: (N, 2 rings) given ring sums; NaN for one that is not.
+            random: Of the jets, on the device of the conditions; a jet's depend on its own numbers alone.
+            labels, pt, m0: (N,) given conditions, on the CPU.
+            ring_sums: (N, 2 rings) given ring sums, on the CPU; NaN for one that is not.
 
         Raises:
             ValueError: If a class is asked for that no training jet had.
         """
-        count, rings = len(generators), self.config.num_rings
+        count, rings, device = len(random), self.config.num_rings, random.seeds.device
         only = {0: 0, 1: 1}.get(self.config.quark_fraction)
         if labels is not None and only is not None and (labels != only).any():
             raise ValueError(f"no training jet has label {1 - only}; nothing to draw its conditions from")
         self._warn_of_extrapolation(pt, m0)
-        unknown = torch.full((count,), torch.nan)
-        given = Conditions(
-            labels=torch.full((count,), -1) if labels is None else labels.cpu().long(),
-            pt=unknown if pt is None else pt.cpu().float(),
-            m0=unknown if m0 is None else m0.cpu().float(),
-            ring_sums=unknown[:, None].repeat(1, 2 * rings) if ring_sums is None else ring_sums.cpu().float(),
-        )
-        known = torch.cat([(given.labels >= 0)[:, None], self.as_values(given).isfinite()], 1)
-        known[:, 4::2] |= given.ring_sums[:, rings:].isfinite()  # of a ring without hits
-        if known.all():
-            return given
-        # A number that is given tells of those before it that are not: draw many, and choose one by its likelihood.
-        candidates = CANDIDATES if (known[:, 1:] & ~known[:, :-1]).any() else 1
-        size = (candidates, 2 * known.shape[1] + 1)
-        uniform = torch.stack([torch.rand(size, generator=each, device=each.device).cpu() for each in generators])
         # In float64: the last digits hang on the number of jets drawn together, and must not reach the result.
-        uniform, device = uniform.double(), self.quantiles.device
-        repeated = [column.to(device).repeat_interleave(candidates, 0) for column in given]
-        wide = Conditions(repeated[0], repeated[1].double(), repeated[2].double(), repeated[3].double())
-        drawn, log_likelihood = self._draw_in_order(uniform.flatten(0, 1).to(device), wide)
-        share = log_likelihood.view(-1, candidates).softmax(1).cumsum(1).contiguous()
-        chosen = torch.searchsorted(share, uniform[:, :1, -1].to(device).contiguous())[:, 0].clamp(max=candidates - 1)
-        rows = chosen + candidates * torch.arange(count, device=device)
-        labels, *numbers = (column[rows].cpu() for column in drawn)
-        return Conditions(labels, *(column.float() for column in numbers))
+        given = torch.full((count, 3 + 2 * rings), torch.nan, dtype=torch.float64)
+        for place, column in enumerate((labels, pt, m0)):
+            if column is not None:
+                given[:, place] = column
+        if ring_sums is not None:
+            given[:, 3:] = ring_sums
+        known = given.isfinite()
+        in_order = torch.cat([known[:, :3], torch.stack(known[:, 3:].chunk(2, 1), 2).flatten(1)], 1)
+        # A number that is given tells of those before it that are not: draw many, and choose one by its likelihood.
+        candidates = CANDIDATES if (in_order[:, 1:] & ~in_order[:, :-1]).any() else 1
+        given = given.to(device) if known.any() else torch.full_like(given, torch.nan, device=device)
+        if not known.all():
+            given = self._draw_missing(random, given, candidates)
+        labels, pt, m0 = given[:, :3].T
+        return Conditions(labels.long(), pt.float(), m0.float(), given[:, 3:].float())
 
     def limits(self) -> torch.Tensor:
         """(2, 2) lowest and highest pT, and mass, of the training jets in GeV."""
-        return self.quantiles[:2, [0, -1]].exp()
+        return torch.stack([self.quantiles[:2, 0], self.quantiles[:2, -1]], 1).exp()
+
+    @cached_property
+    def limits_on_host(self) -> list[list[float]]:
+        """Those limits as numbers, copied once: each copy waits for the device."""
+        return self.limits().tolist()
 
     def _warn_of_extrapolation(self, pt: torch.Tensor | None, m0: torch.Tensor | None) -> None:
-        for name, values, (low, high) in zip(("pt", "m0"), (pt, m0), self.limits().tolist(), strict=True):
+        for name, values, (low, high) in zip(("pt", "m0"), (pt, m0), self.limits_on_host, strict=True):
             outside = 0 if values is None else int(((values < low * 0.9999) | (values > high * 1.0001)).sum())
             if values is not None and outside:
                 logger.warning(
@@ -203,12 +202,20 @@ class FirstStage(ModelMixin, ConfigMixin):
                     f"{high:.4g} GeV; what comes out there is extrapolation"
                 )
 
-    def _draw_in_order(self, uniform: torch.Tensor, given: Conditions) -> tuple[Conditions, torch.Tensor]:
-        """Conditions drawn one after another, and (N,) the log-likelihood of those given."""
-        values, is_count = self.as_values(given), self.is_count
-        quark = torch.as_tensor(self.config.quark_fraction, device=values.device)
-        labels = torch.where(given.labels < 0, (uniform[:, 0] < quark).long(), given.labels)
-        log_weight = torch.where(given.labels < 0, 0.0, torch.where(labels == 1, quark, 1 - quark).log())
+    def _draw_missing(self, random: RandomNumbers, given: torch.Tensor, candidates: int) -> torch.Tensor:
+        """(N, 3 + 2 rings) class, pT, mass and ring sums, what is NaN in those given drawn."""
+        numbers = 2 * len(self.quantiles) + 3
+        uniform = random.uniform("first", candidates * numbers).view(len(random), candidates, numbers)
+        drawn, log_likelihood = self._draw_in_order(uniform.flatten(0, 1), given.repeat_interleave(candidates, 0))
+        share = log_likelihood.view(-1, candidates).softmax(1).cumsum(1).contiguous()
+        chosen = torch.searchsorted(share, uniform[:, :1, -1].contiguous()).clamp(max=candidates - 1)
+        return drawn.view(len(random), candidates, -1).take_along_dim(chosen[:, :, None], 1)[:, 0]
+
+    def _draw_in_order(self, uniform: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Numbers like those given (N, 3 + 2 rings), drawn one after another, and (N,) the log-likelihood of given."""
+        values, quark = self.as_values(_as_conditions(given)), self.config.quark_fraction
+        labels = torch.where(given[:, 0].isnan(), (uniform[:, 0] < quark).to(given), given[:, 0])
+        log_weight = torch.where(labels == 1, quark, 1 - quark).log().where(given[:, 0].isfinite(), 0.0)
         inputs = values.new_zeros(len(values), 1 + values.shape[1])
         inputs[:, 0] = 2.0 * labels - 1
         for j in range(values.shape[1]):
@@ -219,33 +226,31 @@ class FirstStage(ModelMixin, ConfigMixin):
             mean, width = (part[:, 0].gather(1, chosen)[:, 0] for part in (means, widths))
             score = mean + width * torch.special.ndtri(uniform[:, 2 * j + 2].clamp(1e-7, 1 - 1e-7))
             new = self._values(score, j)
-            new = new.floor() if is_count[j] else new
+            new = new.floor() if is_count(j) else new
             is_given = values[:, j].isfinite()
             values[:, j] = torch.where(is_given, values[:, j], new)
-            if j >= 3 and not is_count[j]:  # a ring without hits has no energy
+            if j >= 3 and not is_count(j):  # a ring without hits has no energy
                 empty = values[:, j - 1] == 0
                 values[:, j] = values[:, j].where(~empty, torch.nan)
                 is_given = is_given & ~empty
-            at = self._scores(values[:, column] + 0.5 * is_count[j], column)
+            at = self._scores(values[:, column] + 0.5 * is_count(j), column)
             told = self._log_probability(values[:, column], at, (log_weights, means, widths), column)[:, 0]
             log_weight = log_weight + told.where(is_given, 0.0)
             inputs[:, j + 1] = at[:, 0].nan_to_num(0.0)
-        return self._as_conditions(labels, values, given), log_weight
+        return self._all_numbers(labels, values, given), log_weight
 
-    def _as_conditions(self, labels: torch.Tensor, values: torch.Tensor, given: Conditions) -> Conditions:
+    def _all_numbers(self, labels: torch.Tensor, values: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         """Drawn values; what was given, to the bit. Beyond the training jets' pT the energies grow with it."""
         pt, m0 = values[:, 0].exp(), values[:, 1].exp()
         hits, per_hit = values[:, 2::2], values[:, 3::2]
         low, high = self.limits()[0]
         energies = torch.where(hits > 0, hits * per_hit.exp(), 0.0) * (pt / pt.clamp(low, high))[:, None]
-        drawn = (pt, m0, torch.cat([hits, energies], 1))
-        kept = (old.where(old.isfinite(), new) for old, new in zip(given[1:], drawn, strict=True))
-        return Conditions(labels, *kept)
+        drawn = torch.cat([torch.stack([labels, pt, m0], 1), hits, energies], 1)
+        return given.where(given.isfinite(), drawn)
 
     def _scores(self, values: torch.Tensor, columns: slice = slice(None)) -> torch.Tensor:
         """(N, n) normal scores of values (N, n), those of numbers `columns`; NaN stays NaN."""
-        knots = self.quantiles[columns]
-        knots = knots.to(values.dtype)
+        knots = self.quantiles[columns].to(values.dtype).contiguous()
         x = values.T.contiguous()
         above = torch.searchsorted(knots, x).clamp(1, SCORE_KNOTS - 1)
         left, right = knots.gather(1, above - 1), knots.gather(1, above)
@@ -275,23 +280,34 @@ class FirstStage(ModelMixin, ConfigMixin):
     def _log_probability(
         self, values: torch.Tensor, scores: torch.Tensor, mixtures: tuple[torch.Tensor, ...], columns: slice
     ) -> torch.Tensor:
-        """(N, n) log-density of scores, or log-probability of the whole number that values (N, n) are."""
+        """(N, n) log-density of scores (N, n), or log-probability of the whole numbers that values (N, n) are.
+
+        Args:
+            values, scores, mixtures: Of the numbers `columns`.
+            columns: All hit counts, or none.
+        """
         log_weights, means, widths = mixtures
-        counts = self.is_count[columns]
         values, at = values.nan_to_num(0.0), scores.nan_to_num(0.0)
-        result = torch.empty_like(at)
-        # A number of hits: the mass between its score and that of the next one; the extremes have all that is beyond.
-        knots = self.quantiles[columns]
-        low, high = (self._scores(values + step, columns) for step in (0, 1))
-        low = low.where(values > knots[:, 0], -FAR)[:, counts, None]
-        high = high.where(values + 1 < knots[:, -1], FAR)[:, counts, None]
-        mass = _log_mass((low - means[:, counts]) / widths[:, counts], (high - means[:, counts]) / widths[:, counts])
-        result[:, counts] = (log_weights[:, counts] + mass).logsumexp(2)
-        rest = ~counts
-        pull = (at[:, rest, None] - means[:, rest]) / widths[:, rest]
-        density = -pull.square() / 2 - widths[:, rest].log() - math.log(2 * math.pi) / 2
-        result[:, rest] = (log_weights[:, rest] + density).logsumexp(2)
-        return result
+        if is_count(columns.start):
+            # The mass between the score and that of the next whole number; the extremes have all that is beyond.
+            knots = self.quantiles[columns]
+            low, high = (self._scores(values + step, columns) for step in (0, 1))
+            low = low.where(values > knots[:, 0], -FAR)[:, :, None]
+            high = high.where(values + 1 < knots[:, -1], FAR)[:, :, None]
+            log_density = _log_mass((low - means) / widths, (high - means) / widths)
+        else:
+            pull = (at[:, :, None] - means) / widths
+            log_density = -pull.square() / 2 - widths.log() - math.log(2 * math.pi) / 2
+        return (log_weights + log_density).logsumexp(2)
+
+
+def is_count(number: int) -> bool:
+    """Whether number `number` of a jet's is a hit count."""
+    return number >= 2 and number % 2 == 0
+
+
+def _as_conditions(numbers: torch.Tensor) -> Conditions:
+    return Conditions(numbers[:, 0], numbers[:, 1], numbers[:, 2], numbers[:, 3:])
 
 
 class _Layers(nn.Module):

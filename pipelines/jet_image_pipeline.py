@@ -7,7 +7,6 @@ alone.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DModel
 from diffusers.utils import logging
-from diffusers.utils.torch_utils import randn_tensor
 
 from .hub_sources import OwnSourcesMixin  # noqa: TID251
-from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, generators_of, scale_to_sums  # noqa: TID251
+from .jet_output import OUTPUT_TYPES, JetImagePipelineOutput, as_images, scale_to_sums, to_host  # noqa: TID251
 from .moment_guidance import MomentGuidance  # noqa: TID251
-from .schedulers import check_scheduler, check_timesteps, set_timesteps  # noqa: TID251
+from .random_numbers import RandomNumbers  # noqa: TID251
+from .schedulers import check_scheduler, check_timesteps, noise_of_steps, set_timesteps  # noqa: TID251
 
 logger = logging.get_logger(__name__)
 
@@ -45,6 +44,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
     """
 
     _optional_components = ["conditioner", "first_stage"]  # noqa: RUF012
+    _guidance: tuple[tuple[str, torch.device], MomentGuidance | None] | None = None
 
     def __init__(
         self,
@@ -125,40 +125,38 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         count, given = self.check_inputs(num_jets, labels, pt, m0, num_inference_steps, batch_size, output_type)
         self.check_scheduler()
         self.check_moment_guidance()
-        generators = generators_of(generator, first_jet, count)
+        random = RandomNumbers.of_generators(generator, first_jet, count, self.unet.device)
         self._check_guidance(guidance_scale)
         check_timesteps(timesteps, self.denoiser)
-        conditions = self._conditions(generators, given, ring_sums)
+        conditions = self._conditions(random, given, ring_sums)
         batch_size = min(batch_size, count)
-        energies, clipped = [], []
+        made = []
         with self.progress_bar(total=-(-count // batch_size) * num_inference_steps) as progress:
             for start in range(0, count, batch_size):
-                rows = torch.arange(start, start + batch_size).clamp(max=count - 1)
+                rows = torch.arange(start, start + batch_size, device=self.unet.device).clamp(max=count - 1)
+                batch, asked = random[rows], [column[rows] for column in conditions]
                 self._set_timesteps(num_inference_steps, timesteps)
-                batch_generators = [generators[row] for row in rows[: count - start]]
-                spare = torch.Generator(batch_generators[0].device)
-                batch_generators += [spare] * (batch_size - len(batch_generators))
-                x = self._noise(batch_generators) * self.scheduler.init_noise_sigma
-                x, batch_clipped = self._denoise(  # a padded batch's last jets are nobody's
-                    x,
-                    self._embed(conditions, rows),
-                    self._ring_sums(conditions, rows),
-                    batch_generators,
+                x, clipped = self._denoise(
+                    self._noise(batch) * self.scheduler.init_noise_sigma,
+                    asked,
+                    batch,
                     self.scheduler.timesteps,
                     clip_sample=clip_sample,
                     guidance_scale=guidance_scale,
                     callback=callback_on_step_end,
                     progress=progress,
                 )
-                clipped.append(batch_clipped[: count - start])
-                batch_energies = self.representation.decode(x, batch_generators)[: count - start].cpu()
-                energies.append(scale_to_sums(batch_energies, conditions[3][rows][: count - start]))
+                energies = scale_to_sums(self.representation.decode(x, batch), asked[3])
+                columns = [column[: count - start] for column in (*asked[:3], clipped)]  # the padding is nobody's
+                made.append(to_host(energies[: count - start], columns))
+        images = [jets for jets, _ in made]
+        known = [torch.cat(parts).numpy() for parts in zip(*(columns for _, columns in made), strict=True)]
         output = JetImagePipelineOutput(
-            images=as_images(torch.cat(energies), output_type),
-            labels=conditions[0].numpy().astype(np.int64),
-            pt=conditions[1].numpy().astype(np.float32),
-            m0=conditions[2].numpy().astype(np.float32),
-            clipped_fraction=float(torch.cat(clipped).mean()),
+            images=as_images(images[0] if len(images) == 1 else torch.cat(images), output_type),
+            labels=known[0].astype(np.int64),
+            pt=known[1],
+            m0=known[2],
+            clipped_fraction=float(known[3].mean()),
         )
         return output if return_dict else output.to_tuple()
 
@@ -171,7 +169,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         pt: torch.Tensor | None = None,
         m0: torch.Tensor | None = None,
         num_inference_steps: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         batch_size: int = 64,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,7 +183,7 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
                 those of the jets.
             num_inference_steps: Steps of the whole schedule, by default the model's own number; those above
                 `timestep` are skipped.
-            generator: Seeds the noise, jet by jet.
+            generator: As in `__call__`.
             batch_size: Jets at once.
             callback_on_step_end: As in `__call__`.
 
@@ -197,27 +195,25 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             raise ValueError(f"timestep must be 0 to {total - 1}, got {timestep}")
         self.check_scheduler()
         num_inference_steps = self.config.default_steps if num_inference_steps is None else num_inference_steps
-        generators = generators_of(generator, 0, len(energies))
-        conditions = self._conditions(generators, (labels, pt, m0), self._ring_sums_of(energies))
+        random = RandomNumbers.of_generators(generator, 0, len(energies), self.unet.device)
+        conditions = self._conditions(random, (labels, pt, m0), self._ring_sums_of(energies))
         clean, noisy = [], []
         for start in range(0, len(energies), batch_size):
-            rows = torch.arange(start, min(start + batch_size, len(energies)))
+            rows = slice(start, start + batch_size)
             self._set_timesteps(num_inference_steps, highest=timestep)
             begin = min(int((self.scheduler.timesteps > timestep).sum()), len(self.scheduler.timesteps) - 1)
             x_0 = self.representation.encode(energies[rows].to(self.unet.device))
-            noise = self._noise([generators[row] for row in rows])
-            noised_to = self.scheduler.timesteps[begin].expand(len(rows)).to(x_0.device)
-            x_t = self.denoiser.add_noise(x_0, noise, noised_to)
+            begun = self.scheduler.timesteps[begin]
+            x_t = self.denoiser.add_noise(x_0, self._noise(random[rows]), _filled(begun, x_0))
             noisy.append(self.representation.decode(x_t).cpu())
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(begin)
             # Schedulers in sigma's own scaling (Euler) hold x_t / alpha.
-            scale = self.scheduler.scale_model_input(torch.ones(1), self.scheduler.timesteps[begin])
+            scale = self.scheduler.scale_model_input(torch.ones(()), begun)
             x, _ = self._denoise(
-                x_t / scale.to(x_t.device),
-                self._embed(conditions, rows),
-                self._ring_sums(conditions, rows),
-                [generators[row] for row in rows],
+                x_t / scale,
+                [column[rows] for column in conditions],
+                random[rows],
                 self.scheduler.timesteps[begin:],
                 callback=callback_on_step_end,
             )
@@ -283,40 +279,31 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
 
     def _conditions(
         self,
-        generators: list[torch.Generator],
+        random: RandomNumbers,
         given: tuple[torch.Tensor | None, ...],
         ring_sums: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        count = len(generators)
+        count, device = len(random), self.unet.device
         known = 0 if self.conditioner is None else self.conditioner.num_ring_sums
         if ring_sums is not None and not known:
             raise ValueError("this model is not conditioned on ring sums: they cannot be chosen")
         if ring_sums is not None and tuple(ring_sums.shape) != (count, known):
             raise ValueError(f"ring_sums must be ({count}, {known}), got {tuple(ring_sums.shape)}")
         if self.conditioner is None:
-            unknown = torch.full((count,), float("nan"))
-            return torch.full((count,), -1), unknown, unknown, torch.zeros(count, 0)
-        return self.first_stage.draw(generators, *given, ring_sums)
+            unknown = torch.full((count,), torch.nan, device=device)
+            return torch.full((count,), -1, device=device), unknown, unknown, torch.zeros(count, 0, device=device)
+        on_host = (None if column is None else column.cpu() for column in (*given, ring_sums))
+        return self.first_stage.draw(random, *on_host)
 
     def _ring_sums_of(self, energies: torch.Tensor) -> torch.Tensor | None:
         known = self.conditioner is not None and self.conditioner.num_ring_sums
         return self.representation.ring_sums(energies) if known else None
 
-    def _ring_sums(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
-        ring_sums = conditions[3][rows].to(self.unet.device)
-        return ring_sums if ring_sums.shape[1] else None
-
-    def _embed(self, conditions: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor | None:
-        wanted = (values[rows].to(self.unet.device) for values in conditions)
-        return None if self.conditioner is None else self.conditioner(*wanted)
-
-    def _noise(self, generators: list[torch.Generator]) -> torch.Tensor:
-        shape = (len(generators), *self.representation.shape)
-        return randn_tensor(shape, generator=generators, device=self.unet.device, dtype=torch.float32)
+    def _noise(self, random: RandomNumbers) -> torch.Tensor:
+        return random.normal("start", self.representation.shape)
 
     def _set_timesteps(self, steps: int, timesteps: list[int] | None = None, highest: int | None = None) -> None:
-        power, device = self.config.step_power, self.unet.device
-        set_timesteps(self.scheduler, self.denoiser, steps, timesteps, power=power, highest=highest, device=device)
+        set_timesteps(self.scheduler, self.denoiser, steps, timesteps, power=self.config.step_power, highest=highest)
 
     def check_moment_guidance(self) -> None:
         """Refuse moment guidance that makes no sense, or for which the model does not know hits and energies.
@@ -333,16 +320,22 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             raise ValueError("moment guidance needs a spike-and-slab denoiser, which knows the energies of hits")
         self._make_guidance()
 
-    def _make_guidance(self) -> MomentGuidance:
-        positions = self.representation.positions().to(torch.float32).to(self.unet.device)
-        return MomentGuidance(positions, **self.config.moment_guidance)
+    def _make_guidance(self) -> MomentGuidance | None:
+        """Moment guidance by the configuration, made once for each device."""
+        wanted = repr(self.config.moment_guidance), self.unet.device
+        if self._guidance is None or self._guidance[0] != wanted:
+            guidance = None
+            if self.config.moment_guidance is not None:
+                positions = self.representation.positions().to(torch.float32).to(self.unet.device)
+                guidance = MomentGuidance(positions, **self.config.moment_guidance)
+            self._guidance = wanted, guidance
+        return self._guidance[1]
 
     def _denoise(
         self,
         x: torch.Tensor,
-        embedding: torch.Tensor | None,
-        ring_sums: torch.Tensor | None,
-        generators: list[torch.Generator],
+        conditions: list[torch.Tensor],
+        random: RandomNumbers,
         timesteps: torch.Tensor,
         *,
         clip_sample: bool = True,
@@ -350,21 +343,24 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
         callback: Callable[..., dict[str, Any]] | None = None,
         progress: Any = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Step from x at the first timestep down to x_0; also (N,) the share of each jet's values that were clipped."""
-        extra = {"generator": generators} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
+        """Step from x at the first timestep down to x_0; also (N,) the share of each jet's values that were clipped.
+
+        Nothing in here waits for the device: timesteps are read on the CPU, and noise is drawn where x is.
+        """
+        embedding = None if self.conditioner is None else self.conditioner(*conditions)
+        ring_sums = conditions[3] if conditions[3].shape[1] else None
         low, high = (limit.view(-1, 1, 1) for limit in self.representation.limits(x.device))
         mask = self.representation.mask(x.device)
         clipped = torch.zeros(len(x), device=x.device)
         # In a schedule of tiny betas alpha_bar rounds to 1 at the first timesteps: no noise, and no step's 0 / 0.
-        noisy = self.denoiser.alphas_cumprod[timesteps.long().to(x.device)] < 1
-        timesteps = timesteps[noisy.to(timesteps.device)]
-        guidance = None if self.config.moment_guidance is None else self._make_guidance()
+        timesteps = timesteps[self.denoiser.alphas_on_host[timesteps.long()] < 1]
+        noise, guidance = noise_of_steps(self.scheduler, random, x.shape[1:]), self._make_guidance()
         for step, timestep in enumerate(timesteps):
             x_t = self.scheduler.scale_model_input(x, timestep)
-            batch_timesteps = timestep.expand(len(x)).to(x.device)
+            batch_timesteps = _filled(timestep, x)
             denoiser_args = (self.unet, x_t, batch_timesteps, embedding, ring_sums)
             shift: torch.Tensor | float = 0.0
-            if guidance is None:
+            if guidance is None or not guidance.acts_at(*map(float, self.denoiser.noise_level(timestep[None]))):
                 output = self.denoiser(*denoiser_args)
             else:
                 output, shift = guidance(self.denoiser, *denoiser_args)
@@ -375,13 +371,18 @@ class JetImagePipeline(OwnSourcesMixin, DiffusionPipeline):
             x0_for_step = output.x0 + shift
             if clip_sample:
                 # Of the model's own x_0: moment guidance takes many a pixel below zero by a millionth of a hit.
-                outside = output.x0 != output.x0.clamp(low, high)
-                clipped += (outside & output.x0.isfinite() & mask).sum((1, 2, 3))
+                outside = (output.x0 < low) | (output.x0 > high)
+                clipped += (outside & mask).sum((1, 2, 3))
                 x0_for_step = x0_for_step.clamp(low, high)
-            x = self.scheduler.step(x0_for_step, timestep, x, return_dict=False, **extra)[0]
+            x = self.scheduler.step(x0_for_step, timestep, x, return_dict=False, **noise(step))[0]
             if callback is not None:
                 x = (callback(self, step, timestep, {"x": x, "x0": x0_for_step}) or {}).get("x", x)
             if progress is not None:
                 progress.update()
         x = self.representation.snap_to_min_hit(x) if clip_sample else x
-        return x, (clipped / max(1, len(timesteps) * x.shape[1] * int(mask.sum()))).cpu()
+        return x, clipped / max(1, len(timesteps) * x.shape[1] * int(self.representation.mask().sum()))
+
+
+def _filled(timestep: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(N,) that timestep, from the CPU, for each jet of x."""
+    return torch.full((len(x),), timestep.item(), dtype=timestep.dtype, device=x.device)

@@ -1,11 +1,11 @@
-"""What goes into the pipeline and comes out of it: a generator for each jet; jets as arrays or pictures.
+"""What comes out of the pipeline: jets as arrays or pictures, with what they were asked to be.
 
 This file is self-contained so that it can travel to the Hub.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,31 +17,6 @@ from PIL import Image
 OUTPUT_TYPES = ("np", "pt", "pil")
 GEV_PER_UNIT = 100.0
 PIL_RANGE_GEV = (1e-2, 1e2)
-
-
-def jet_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """One CPU generator a jet, keyed by (seed, index): a jet is the same in whatever batch it is made."""
-    keys = (
-        hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest() for index in range(first, first + count)
-    )
-    return [torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1) for key in keys]
-
-
-def generators_of(
-    generator: torch.Generator | list[torch.Generator] | None, first: int, count: int
-) -> list[torch.Generator]:
-    """The generators given for the jets, or those of a seed that is drawn from the one given, else at random.
-
-    Raises:
-        ValueError: If generators are given for another number of jets.
-    """
-    if isinstance(generator, list):
-        if len(generator) != count:
-            raise ValueError(f"{len(generator)} generators were given for {count} jets")
-        return generator
-    device = "cpu" if generator is None else generator.device
-    seed = int(torch.randint(2**62, (), generator=generator, device=device))
-    return jet_generators(seed, first, count)
 
 
 @dataclass
@@ -62,9 +37,24 @@ class JetImagePipelineOutput(BaseOutput):
     clipped_fraction: float
 
 
-def as_images(energies: torch.Tensor, output_type: str) -> Any:
-    """Energies (N, 3, H, W) as one of OUTPUT_TYPES: an array (N, H, W, 3), or N pictures on a log scale."""
-    images = energies.permute(0, 2, 3, 1).contiguous()
+def to_host(energies: torch.Tensor, columns: Sequence[torch.Tensor]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Jets and what is known of them on the CPU, in one transfer.
+
+    Args:
+        energies: (N, 3, H, W).
+        columns: Some (N,), whose numbers float32 holds.
+
+    Returns:
+        Images (N, H, W, 3), and the columns in float32.
+    """
+    images = energies.permute(0, 2, 3, 1)
+    sent = torch.cat([images.flatten(), *(column.to(images.dtype) for column in columns)]).cpu()
+    pixels, *rest = sent.split([images.numel(), *(len(images) for _ in columns)])
+    return pixels.view(images.shape), tuple(rest)
+
+
+def as_images(images: torch.Tensor, output_type: str) -> Any:
+    """Images (N, H, W, 3) on the CPU as one of OUTPUT_TYPES: a tensor, an array, or N pictures on a log scale."""
     if output_type == "pt":
         return images
     if output_type == "np":

@@ -88,6 +88,11 @@ class MomentGuidance:
             self.positions = positions.to(torch.float32, copy=True)
             self.weights = torch.tensor(weights, dtype=torch.float32, device=positions.device)
 
+    def acts_at(self, alpha: float, sigma: float) -> bool:
+        """Whether jets are guided at a noise level."""
+        low, high = self.ratios
+        return self.acts and low * alpha < sigma < high * alpha
+
     def __call__(
         self,
         denoiser: Any,
@@ -95,17 +100,14 @@ class MomentGuidance:
         x_t: torch.Tensor,
         timesteps: torch.Tensor,
         *inputs: torch.Tensor | None,
-    ) -> tuple[Any, torch.Tensor | float]:
+    ) -> tuple[Any, torch.Tensor]:
         """The denoiser's output, and (N, C, H, W) what guidance adds to its x_0.
 
         Args:
             denoiser: A spike and slab that knows the energies of hits.
-            unet, x_t, timesteps, inputs: Of its call; timesteps all alike.
+            unet, x_t, timesteps, inputs: Of its call.
         """
         alpha, sigma = denoiser.noise_level(timesteps)
-        low, high = self.ratios
-        if not (self.acts and low * alpha[0] < sigma[0] < high * alpha[0]):
-            return denoiser(unet, x_t, timesteps, *inputs), 0.0
         with torch.inference_mode(mode=False), torch.enable_grad():
             known = [None if value is None else value.clone() for value in inputs]
             x = x_t.clone().requires_grad_()

@@ -3,7 +3,7 @@
 The networks are unconditional and called as a UNet2DModel is. The representations shrink by bilinear interpolation and
 scale linearly. Interpolation without smoothing reads two crystals around the centre of each cell along each side: most
 hits fall between. What is left is put on [0, 1] or [-1, 1], zeros at the lower end with the smallest hits right above.
-This file needs `representation.py` beside it; to the Hub they travel as one file.
+This file needs `representation.py` and `random_numbers.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from diffusers.models.embeddings import Timesteps
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from .representation import SIDE, Representation  # noqa: TID251 - on the Hub the two are one file
+from .random_numbers import RandomNumbers  # noqa: TID251 - on the Hub they are one file
+from .representation import SIDE, Representation  # noqa: TID251
 
 
 class BaselineNetwork(ModelMixin, ConfigMixin):
@@ -223,7 +224,7 @@ class ChannelMaxGrid(ResizedGrid):
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
         return self.shrink(energies) / self._largest(energies)
 
-    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+    def _decode(self, x: torch.Tensor, random: RandomNumbers | None) -> torch.Tensor:
         return self.enlarge(x * self._largest(x))
 
     def _largest(self, like: torch.Tensor) -> torch.Tensor:
@@ -259,17 +260,16 @@ class ImageRangeGrid(ResizedGrid):
         # A blank image has no range; it stays at the lower end.
         return 2 * (cells - low) / torch.where(high > low, high - low, 1) - 1
 
-    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
-        rows = self._draw_rows(len(x), generators)
-        low, high = torch.tensor(self.config.ranges, dtype=torch.float32)[rows].to(x.device).T.view(2, -1, 1, 1, 1)
+    def _decode(self, x: torch.Tensor, random: RandomNumbers | None) -> torch.Tensor:
+        rows = self._draw_rows(x, random)
+        ranges = torch.tensor(self.config.ranges, dtype=torch.float32).to(x.device)
+        low, high = ranges[rows].T.view(2, -1, 1, 1, 1)
         return self.enlarge(low + (x + 1) / 2 * (high - low))
 
-    def _draw_rows(self, count: int, generators: list[torch.Generator] | None) -> torch.Tensor:
-        """One of the ranges for each jet; the same ones every time where no generators are given."""
-        number = len(self.config.ranges)
-        if generators is None:
-            return torch.randint(number, (count,), generator=torch.Generator().manual_seed(0))
-        return torch.stack([torch.randint(number, (), generator=g, device=g.device).cpu() for g in generators])
+    def _draw_rows(self, x: torch.Tensor, random: RandomNumbers | None) -> torch.Tensor:
+        """One of the ranges for each jet; the same ones every time where no random numbers are given."""
+        random = random or RandomNumbers.of_seed(0, 0, len(x), x.device)
+        return (random.uniform("decode", 1)[:, 0] * len(self.config.ranges)).long()
 
 
 RESIZED_REPRESENTATIONS = {"ChannelMaxGrid": ChannelMaxGrid, "ImageRangeGrid": ImageRangeGrid}

@@ -47,6 +47,32 @@ class RandomNumbers:
         jets = torch.arange(first, first + count, device=device)
         return cls(torch.full_like(jets, seed), jets)
 
+    @classmethod
+    def of_generators(
+        cls,
+        generator: torch.Generator | list[torch.Generator] | None,
+        first: int,
+        count: int,
+        device: torch.device | str = "cpu",
+    ) -> RandomNumbers:
+        """Those of jets `first` to `first + count - 1` of a seed drawn from the generator, or at random without one.
+
+        A list has a generator for each jet.
+
+        Raises:
+            ValueError: If generators are given for another number of jets.
+        """
+        if not isinstance(generator, list):
+            return cls.of_seed(_seed_from(generator), first, count, device)
+        if len(generator) != count:
+            raise ValueError(f"{len(generator)} generators were given for {count} jets")
+        seeds = torch.tensor([_seed_from(each) for each in generator]).to(device)
+        return cls(seeds, torch.zeros_like(seeds))
+
+    def generators(self, purpose: str) -> list[torch.Generator]:
+        """A CPU generator for each jet, for what draws by itself."""
+        return [torch.Generator().manual_seed(seed) for seed in (self.words(purpose, 1)[:, 0] >> 1).tolist()]
+
     def __len__(self) -> int:
         return len(self.seeds)
 
@@ -65,13 +91,13 @@ class RandomNumbers:
         words = self.words(purpose, -(-count // 2), step).view(torch.int32)[:, :count]
         return words.to(torch.float64) * 2.0**-32 + (0.5 + 2.0**-33)
 
-    def normal(self, purpose: str, shape: Sequence[int], step: int = 0) -> torch.Tensor:
+    def normal(self, purpose: str, shape: Sequence[int], step: int | torch.Tensor = 0) -> torch.Tensor:
         """(N, *shape) float32 unit normal numbers, by the transform of Box and Muller.
 
         Args:
             purpose: Up to eight characters; each purpose has its own numbers.
             shape: Of one jet's numbers.
-            step: Each step has its own numbers.
+            step: Each step has its own numbers; one for all jets, or (N,) int64.
         """
         count = math.prod(shape)
         pairs = -(-count // 2)
@@ -79,10 +105,11 @@ class RandomNumbers:
         at_once = max(1, CACHED // count) if numbers.device.type == "cpu" else len(self)
         for start in range(0, len(self), at_once):
             rows = slice(start, start + at_once)
-            box_muller(self[rows].words(purpose, pairs, step).view(torch.int32).unflatten(1, (2, pairs)), numbers[rows])
+            words = self[rows].words(purpose, pairs, step if isinstance(step, int) else step[rows])
+            box_muller(words.view(torch.int32).unflatten(1, (2, pairs)), numbers[rows])
         return numbers.flatten(1)[:, :count].reshape(-1, *shape)
 
-    def words(self, purpose: str, count: int, step: int = 0) -> torch.Tensor:
+    def words(self, purpose: str, count: int, step: int | torch.Tensor = 0) -> torch.Tensor:
         """(N, count) int64, all of whose 64 bits are random.
 
         Raises:
@@ -91,8 +118,9 @@ class RandomNumbers:
         name = purpose.encode()
         if len(name) > 8:
             raise ValueError(f"the purpose of random numbers has at most 8 characters, got {purpose!r}")
+        steps = torch.full_like(self.jets, step) if isinstance(step, int) else step
         make = words_of_numpy if self.seeds.device.type == "cpu" else words_of_torch
-        return make(self, int.from_bytes(name, "little"), count, step)
+        return make(self, int.from_bytes(name, "little"), count, steps)
 
 
 def box_muller(bits: torch.Tensor, out: torch.Tensor) -> None:
@@ -109,12 +137,12 @@ def box_muller(bits: torch.Tensor, out: torch.Tensor) -> None:
     torch.mul(radius, angle.sin_(), out=out[:, 1])
 
 
-def words_of_numpy(numbers: RandomNumbers, purpose: int, count: int, step: int) -> torch.Tensor:
-    """(N, count) int64 on the CPU, where numpy makes them several times faster than torch."""
+def words_of_numpy(numbers: RandomNumbers, purpose: int, count: int, steps: torch.Tensor) -> torch.Tensor:
+    """(N, count) int64 at steps (N,), on the CPU, where numpy makes them several times faster than torch."""
     words = np.empty((len(numbers), count), np.uint64)
     generator = np.random.Philox(0)
     state = generator.state
-    for row, seed, jet in zip(words, numbers.seeds.tolist(), numbers.jets.tolist(), strict=True):
+    for row, seed, jet, step in zip(words, numbers.seeds.tolist(), numbers.jets.tolist(), steps.tolist(), strict=True):
         before = ((jet % 2**64 << 128) + (step % 2**64 << 64) - 1) % 2**256  # it counts on before it draws
         state["state"]["key"][:] = seed % 2**64, purpose
         state["state"]["counter"][:] = [before >> bits & 2**64 - 1 for bits in (0, 64, 128, 192)]
@@ -123,11 +151,11 @@ def words_of_numpy(numbers: RandomNumbers, purpose: int, count: int, step: int) 
     return torch.from_numpy(words.view(np.int64))
 
 
-def words_of_torch(numbers: RandomNumbers, purpose: int, count: int, step: int) -> torch.Tensor:
-    """(N, count) int64 on the device of the numbers."""
+def words_of_torch(numbers: RandomNumbers, purpose: int, count: int, steps: torch.Tensor) -> torch.Tensor:
+    """(N, count) int64 at steps (N,), on the device of the numbers."""
     block = torch.arange(-(-count // 4), device=numbers.seeds.device).expand(len(numbers), -1)
     zero = torch.zeros_like(block)
-    counter = torch.stack([block, zero + step, zero + numbers.jets[:, None], zero])
+    counter = torch.stack([block, zero + steps[:, None], zero + numbers.jets[:, None], zero])
     key = torch.stack([numbers.seeds, torch.full_like(numbers.seeds, as_int64(purpose))])[:, :, None]
     return philox(counter, key).movedim(0, 2).flatten(1)[:, :count].clone(memory_format=torch.contiguous_format)
 
@@ -143,25 +171,30 @@ def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         (4, ...) int64.
     """
     multipliers, weyl = (numbers.view(2, *[1] * (counter.ndim - 1)) for numbers in _constants(counter.device))
+    halves = multipliers & LOW_HALF, upper_half(multipliers)
     even, odd = counter[::2], counter[1::2]
     for _ in range(ROUNDS):
-        high, low = wide_product(even, multipliers)
-        even, odd = high.flip(0) ^ odd ^ key, low.flip(0)
+        even, odd = upper_product(even, *halves).flip(0) ^ odd ^ key, (even * multipliers).flip(0)
         key = key + weyl
     return torch.stack([even, odd], 1).flatten(0, 1)
 
 
-def wide_product(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Upper and lower 64 bits of the product of unsigned numbers whose bits int64 tensors hold."""
-    a_low, a_high, b_low, b_high = a & LOW_HALF, upper_half(a), b & LOW_HALF, upper_half(b)
-    middle = a_high * b_low + upper_half(a_low * b_low)
-    other = a_low * b_high + (middle & LOW_HALF)
-    return a_high * b_high + upper_half(middle) + upper_half(other), a * b
+def upper_product(a: torch.Tensor, b_low: torch.Tensor, b_high: torch.Tensor) -> torch.Tensor:
+    """Upper 64 of the 128 bits of a b, a being unsigned numbers whose bits int64 holds, b given as 32-bit halves."""
+    a_low, a_high = a & LOW_HALF, upper_half(a)
+    middle = torch.addcmul(upper_half(a_low * b_low), a_high, b_low)
+    other = torch.addcmul(middle & LOW_HALF, a_low, b_high)
+    return torch.addcmul(upper_half(middle) + upper_half(other), a_high, b_high)
 
 
 def upper_half(a: torch.Tensor) -> torch.Tensor:
     """The upper 32 bits of an int64, as a number that is not negative."""
     return (a >> 32) & LOW_HALF
+
+
+def _seed_from(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
 def as_int64(number: int) -> int:

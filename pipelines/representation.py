@@ -1,8 +1,8 @@
 """Representations: the two directions between `energies` and the model space `x`, in one object each.
 
 `energies` are (N, 3, 125, 125) float32 in the file's unit (GeV/100); `x` is (N, C, H, W) float32. A representation is
-fitted on training jets only and saved inside the pipeline. This file is self-contained so that it can travel to the
-Hub.
+fitted on training jets only and saved inside the pipeline. This file needs `random_numbers.py` beside it; to the Hub
+they travel as one file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
+
+from .random_numbers import RandomNumbers  # noqa: TID251
 
 SIDE = 125
 TOWER = 5
@@ -110,19 +112,19 @@ class Representation(SchedulerMixin, ConfigMixin):
         """
         return self._encode(hits.energies())
 
-    def decode(self, x: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
+    def decode(self, x: torch.Tensor, random: RandomNumbers | None = None) -> torch.Tensor:
         """Model space x (N, C, H, W) to energies (N, 3, 125, 125) in GeV/100.
 
         Args:
             x: Jets in model space.
-            generators: One a jet, for representations that draw what encoding dropped; the others need none.
+            random: Of the jets, for representations that draw what encoding dropped; the others need none.
 
         Raises:
             ValueError: If the shape is not the representation's.
         """
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must be (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        return self._decode(x.to(torch.float32), generators)
+        return self._decode(x.to(torch.float32), random)
 
     def render(self, x: torch.Tensor) -> torch.Tensor:
         """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone."""
@@ -160,5 +162,5 @@ class Representation(SchedulerMixin, ConfigMixin):
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+    def _decode(self, x: torch.Tensor, random: RandomNumbers | None) -> torch.Tensor:
         raise NotImplementedError

@@ -1,12 +1,14 @@
 """Schedulers that jets are sampled with, and whether one suits a denoiser.
 
-This file is self-contained so that it can travel to the Hub.
+This file needs `random_numbers.py` beside it; to the Hub they travel as one file.
 """
 
 from __future__ import annotations
 
 import inspect
 import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from diffusers import (
     SchedulerMixin,
     UniPCMultistepScheduler,
 )
+
+from .random_numbers import RandomNumbers  # noqa: TID251
 
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "ddpm": (DDPMScheduler, {"variance_type": "fixed_small", "clip_sample": False}),
@@ -33,6 +37,9 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {}),
 }
 """Schedulers that are tested with the pipeline: name -> (class, settings beside the training schedule's)."""
+
+NUMBERS_AT_ONCE = 2**27
+"""Normal numbers that a device other than the CPU makes in one go, those of several steps where batches are small."""
 
 
 def make_scheduler(name: str, config: Any) -> SchedulerMixin:
@@ -53,7 +60,7 @@ def check_scheduler(scheduler: SchedulerMixin, denoiser: ModelMixin) -> None:
     Raises:
         ValueError: Saying what is wrong, and which scheduler would do.
     """
-    name, trained = type(scheduler).__name__, denoiser.alphas_cumprod.cpu()
+    name, trained = type(scheduler).__name__, denoiser.alphas_on_host
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:
         raise ValueError(f"{name} has no alphas_cumprod; use one of {', '.join(SCHEDULERS)}")
@@ -103,9 +110,8 @@ def set_timesteps(
     *,
     power: float,
     highest: int | None,
-    device: torch.device,
 ) -> None:
-    """Choose the timesteps that a scheduler steps through.
+    """Choose the timesteps that a scheduler steps through; they stay on the CPU, which reads them at each step.
 
     Args:
         scheduler: Some choose their own and take only their number.
@@ -114,7 +120,6 @@ def set_timesteps(
         timesteps: These, or by default so many that fall as (1 - i / steps)^power.
         power: 1 leaves them to the scheduler.
         highest: Start from this one and leave out those above.
-        device: Where they are needed.
 
     Raises:
         ValueError: If timesteps are given to a scheduler that chooses its own.
@@ -128,8 +133,41 @@ def set_timesteps(
         scheduler.set_timesteps(steps)
         timesteps = sorted({int(timestep) for timestep in scheduler.timesteps}, reverse=True)
     if not accepts or timesteps is None:
-        scheduler.set_timesteps(steps, device=device)
+        scheduler.set_timesteps(steps)
         return
     if highest is not None:
         timesteps = [highest, *(t for t in timesteps if t < highest)]
-    scheduler.set_timesteps(timesteps=timesteps, device=device)
+    scheduler.set_timesteps(timesteps=timesteps)
+
+
+def noise_of_steps(
+    scheduler: SchedulerMixin, random: RandomNumbers, shape: tuple[int, ...]
+) -> Callable[[int], dict[str, Any]]:
+    """What to give to each of a scheduler's steps, by its number, so that it draws each jet's own noise.
+
+    A scheduler that takes noise is given it, where it adds any. The others (DDPM) draw it on the CPU, with a generator
+    for each jet.
+
+    Args:
+        scheduler: One that `set_timesteps` was called of.
+        random: Random numbers of the jets.
+        shape: Of one jet in model space.
+    """
+    takes = inspect.signature(scheduler.step).parameters
+    if "variance_noise" not in takes:
+        generators = {"generator": random.generators("step")} if "generator" in takes else {}
+        return lambda _: generators
+    if not str(scheduler.config.get("algorithm_type", "")).startswith("sde"):
+        return lambda _: {}
+    count = len(random)
+    at_once = 1 if random.seeds.device.type == "cpu" else max(1, NUMBERS_AT_ONCE // (count * math.prod(shape)))
+    rows = torch.arange(count, device=random.seeds.device).repeat(at_once)
+    later = torch.arange(at_once, device=rows.device).repeat_interleave(count, output_size=len(rows))
+    drawn: list[torch.Tensor] = []
+
+    def noise(step: int) -> dict[str, Any]:
+        if step % at_once == 0:
+            drawn[:] = random[rows].normal("step", shape, step + later).split(count)
+        return {"variance_noise": drawn[step % at_once]}
+
+    return noise

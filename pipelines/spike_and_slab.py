@@ -15,7 +15,7 @@ from torch import nn
 
 from .crystal_refiner import CrystalNetwork  # noqa: TID251 - on the Hub they are one file
 from .denoiser import Denoiser, DenoiserOutput, Network, call_unet  # noqa: TID251
-from .pixel_prior import PixelPrior  # noqa: TID251
+from .pixel_prior import PixelPrior, SlabPosterior  # noqa: TID251
 from .sum_constraints import HitEnergy, Rings, energy_inputs, match_counts, match_energies  # noqa: TID251
 
 INPUTS = ("x_t", "estimate", "hit_probability", "hit_value", "energy", "missing_energy")
@@ -130,10 +130,8 @@ class SpikeAndSlabDenoiser(Denoiser):
         if counts is not None:
             logit = match_counts(logit, counts, prior, rings)
         probability = prior.hit_probability(logit)
-        low_noise = (sigma <= self.config.match_ratio * alpha).flatten().nonzero().flatten()
-        if energies is not None and len(low_noise):
-            jets = (slab.of_jets(low_noise), probability[low_noise], energies[low_noise])
-            value = value.index_copy(0, low_noise, match_energies(*jets, self.hit_energy, rings))
+        if energies is not None:
+            value = self._matched_values(slab, probability, energies, sigma <= self.config.match_ratio * alpha)
         x_0 = prior.estimate(probability, value)
         return DenoiserOutput(x_0, x_0, marginal, logit, value)
 
@@ -225,6 +223,20 @@ class SpikeAndSlabDenoiser(Denoiser):
             energy = probability * self.hit_energy.at(value)
             blocks["energy"], blocks["missing_energy"] = energy_inputs(energy, probability, energies, self.rings)
         return torch.cat([blocks[name] for name in self.config.inputs], 1)
+
+    def _matched_values(
+        self, slab: SlabPosterior, probability: torch.Tensor, energies: torch.Tensor, at_low_noise: torch.Tensor
+    ) -> torch.Tensor:
+        """(N, C, H, W) values of hits, those of jets at low noise (N, 1, 1, 1) matched to their known energies."""
+        if slab.value.device.type != "cpu":  # to choose jets, the host would wait for the device
+            return torch.where(
+                at_low_noise, match_energies(slab, probability, energies, self.hit_energy, self.rings), slab.value
+            )
+        jets = at_low_noise.flatten().nonzero().flatten()
+        if not len(jets):
+            return slab.value
+        chosen = (slab.of_jets(jets), probability[jets], energies[jets])
+        return slab.value.index_copy(0, jets, match_energies(*chosen, self.hit_energy, self.rings))
 
     def _context(
         self,

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 
+from .random_numbers import RandomNumbers  # noqa: TID251
 from .representation import GEV_PER_UNIT, GROUPS, SIDE, TOWER, TOWERS, Hits, Representation  # noqa: TID251
 
 TAIL = 0.125
@@ -93,16 +94,12 @@ class HitValueMap(Representation):
         pixels = torch.arange(math.prod(self.shape)).view(1, *self.shape)
         return self.from_grid(pixels[:, :, : self.grid[0], : self.grid[1]]).flatten()
 
-    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+    def _decode(self, x: torch.Tensor, random: RandomNumbers | None) -> torch.Tensor:
         inside = x[:, :, : self.grid[0], : self.grid[1]]
-        hit = ~(inside <= self.hit_threshold(x.device).view(-1, 1, 1))  # a NaN stays visible
-        jet, channel, row, column = hit.nonzero(as_tuple=True)
-        group = self._group(x.device)[channel]
-        values = inside[jet, channel, row, column]
-        raw = values * self._fitted("std", values)[group] + self._fitted("mean", values)[group]
-        grid_energies = torch.zeros_like(inside)
-        grid_energies[jet, channel, row, column] = self._log_energy(raw, group).exp()
-        return self.from_grid(grid_energies)
+        empty = inside <= self.hit_threshold(x.device).view(-1, 1, 1)  # a NaN stays visible
+        group = self._group(x.device).view(-1, 1, 1)
+        raw = inside * self._fitted("std", x)[group] + self._fitted("mean", x)[group]
+        return self.from_grid(torch.where(empty, 0.0, self._log_energy(raw, group).exp()))
 
     def render(self, x: torch.Tensor) -> torch.Tensor:
         """Energies (N, 3, 125, 125) for looking at an x that is no jet yet; for pictures alone.

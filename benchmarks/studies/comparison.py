@@ -16,6 +16,7 @@ from jet_diffusion.metrics.neighbours import memorisation
 from jet_diffusion.metrics.pairs import peak_signal_to_noise, structural_similarity
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.schema import CHANNELS
 
 PAIRS = 64
@@ -53,11 +54,12 @@ def reduce_sample(jets: JetSample, pipeline: JetImagePipeline | None) -> JetSamp
     if pipeline is None:
         return jets
     representation = pipeline.representation
-    numbers = iter(range(len(jets)))
+    first = 0
 
     def through(energies: Array) -> Array:
-        generators = [torch.Generator().manual_seed(next(numbers)) for _ in energies]
-        return np.asarray(representation.decode(representation.encode(torch.from_numpy(energies)), generators).numpy())
+        nonlocal first
+        random, first = RandomNumbers.of_seed(0, first, len(energies)), first + len(energies)
+        return np.asarray(representation.decode(representation.encode(torch.from_numpy(energies)), random).numpy())
 
     return jets.map(through)
 

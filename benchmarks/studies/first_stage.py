@@ -23,7 +23,7 @@ from jet_diffusion.metrics.distances import Whitening, central_width, wasserstei
 from jet_diffusion.metrics.neighbours import nearest_neighbours
 from jet_diffusion.observables.hits import Array
 from jet_diffusion.pipelines.first_stage import Conditions
-from jet_diffusion.pipelines.jet_output import jet_generators
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.pipelines.tower_representations import TowerPatches
 from jet_diffusion.training.build import energy_batches
 from jet_diffusion.training.first_stage import fit_first_stage
@@ -52,7 +52,7 @@ def main() -> None:
     stage = fit_first_stage(seen, options.seed, progress=True)
     trained = time.process_time() - begun
     begun = time.process_time()
-    drawn = stage.draw(jet_generators(options.seed, 0, options.size))
+    drawn = stage.draw(RandomNumbers.of_seed(options.seed, 0, options.size))
     print(f"trained in {trained:.0f} s of CPU; {1e3 * (time.process_time() - begun) / options.size:.2f} ms a draw")
     with torch.no_grad():
         loss = stage.negative_log_likelihood(held_out).sum(1).mean().item()

@@ -27,8 +27,8 @@ class Options:
         seed: Seed of the noise and of conditions that are drawn.
         steps: Solver steps; the model's own number if you omit it.
         scheduler: Solver; the model's own if you omit it.
-        batch_size: Jets that each process denoises at once.
-        precision: Precision of the networks; "no" is float32.
+        batch_size: Jets that each process denoises at once; 64 on a CPU and 256 on a GPU if you omit it.
+        precision: Precision of the networks: "auto" is bf16 where the device has instructions for it, "no" is float32.
         label: Class of all jets. The model draws class, pT and mass that you omit, jointly.
         pt: Transverse momentum of all jets, GeV.
         m0: Mass of all jets, GeV.
@@ -44,8 +44,8 @@ class Options:
     seed: int = 0
     steps: int | None = None
     scheduler: Scheduler | None = None
-    batch_size: int = 64
-    precision: Precision = "no"
+    batch_size: int | None = None
+    precision: Precision = "auto"
     label: Literal["gluon", "quark"] | None = None
     pt: float | None = None
     m0: float | None = None

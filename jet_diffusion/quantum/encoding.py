@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.pipelines.representation import Representation
 
 from .states import to_images, to_states
@@ -177,7 +178,7 @@ class JetAmplitudeEncoder(Representation):
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
         return to_images(self.encode_states(energies)[0])
 
-    def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
+    def _decode(self, x: torch.Tensor, random: RandomNumbers | None) -> torch.Tensor:
         return self.spread(self.cells_of(x))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 
 
 class QuantumJetPipeline(JetImagePipeline):
@@ -46,8 +47,8 @@ class QuantumJetPipeline(JetImagePipeline):
         """Energies (N, 125, 125, 3) summed over cells: (N, 3, 16, 16), GeV/100; exact for generated jets."""
         return self.representation.pool(torch.as_tensor(images).movedim(-1, 1))
 
-    def _noise(self, generators: list[torch.Generator]) -> torch.Tensor:
-        noise = super()._noise(generators)
+    def _noise(self, random: RandomNumbers) -> torch.Tensor:
+        noise = super()._noise(random)
         if not self._sampling:  # a reconstruction's, which the denoiser turns into states
             return noise
         if hasattr(self.scheduler, "prior"):

@@ -40,7 +40,8 @@ class JetBatch:
     """Finished jets, in the order of the seed's sequence.
 
     Attributes:
-        energies: (N, 3, 125, 125) float32 in GeV/100; on the CPU, or with several processes on their device.
+        energies: (N, 3, 125, 125) float32 in GeV/100, the channels last in memory; on the CPU, or with several
+            processes on their device.
         labels, pt, m0: (N,) what the jets were asked to be, pT and mass in GeV; -1 and NaN from an unconditional model.
         clipped_fraction: Share of the values of predicted x_0 that were clipped to the range seen in training.
         seconds: Wall time of this process.
@@ -116,7 +117,7 @@ def sample_batches(
             seconds = time.perf_counter() - begun
             images, labels, pt, m0 = (column[: num_jets - first] for column in _of_all_processes(output, accelerator))
             bar.update(len(images))
-            yield JetBatch(images.movedim(-1, 1).contiguous(), labels, pt, m0, output.clipped_fraction, seconds)
+            yield JetBatch(images.movedim(-1, 1), labels, pt, m0, output.clipped_fraction, seconds)
 
 
 def sample_jets(pipeline: JetImagePipeline, num_jets: int, *arguments: Any, **options: Any) -> JetBatch:

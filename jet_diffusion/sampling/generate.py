@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
@@ -24,7 +26,7 @@ from jet_diffusion.errors import UserError, checking
 from jet_diffusion.locks import hold, lock_file
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.runs import versions
-from jet_diffusion.sampling.batches import Conditioned, sample_batches
+from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
 from jet_diffusion.sampling.sample import describe_sampler
 
 MAX_SEED = 2**63 - 1
@@ -32,6 +34,17 @@ MAX_SEED = 2**63 - 1
 
 PATIENCE = 60.0
 """Seconds a job waits for others that begin or end at the same time."""
+
+BATCH_SIZES = {"cpu": 64}
+"""Jets denoised at once on a kind of device."""
+
+OTHER_BATCH_SIZE = 256
+"""The same on all others: enough to keep a GPU busy, in a few GB."""
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Jets denoised at once if nobody says how many; the same for every run, so that an interrupted one goes on."""
+    return BATCH_SIZES.get(device.type, OTHER_BATCH_SIZE)
 
 
 def generate(  # noqa: PLR0913
@@ -41,7 +54,7 @@ def generate(  # noqa: PLR0913
     *,
     seed: int = 0,
     steps: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     conditions: dict[str, Any] | None = None,
     like: Conditioned | None = None,
     attrs: dict[str, Any] | None = None,
@@ -57,7 +70,7 @@ def generate(  # noqa: PLR0913
         num_jets: How many.
         seed: Jet i of a seed is always the same.
         steps: Solver steps; by default the model's own number.
-        batch_size: Jets a process denoises at once.
+        batch_size: Jets a process denoises at once; by default as suits the device.
         conditions: Labels, pt, m0 for all jets; what is left out is drawn.
         like: Take the conditions of jet i from jet i of these: an HDF5 file or a dataset.
         attrs: Further root attributes.
@@ -73,6 +86,7 @@ def generate(  # noqa: PLR0913
     """
     accelerator = accelerator or Accelerator()
     steps = pipeline.config.default_steps if steps is None else steps
+    batch_size = default_batch_size(accelerator.device) if batch_size is None else batch_size
     _check(pipeline, num_jets, seed, steps, batch_size, conditions, like)
     pipeline.to(accelerator.device)
     made = {**generation_attrs(pipeline, seed, steps, batch_size), "mixed_precision": accelerator.mixed_precision}
@@ -97,16 +111,26 @@ def _sample_into(
     asked: dict[str, Any] | Conditioned | None,
     sampler: dict[str, Any],
 ) -> Iterator[float]:
-    """Sample these jets, write each batch, and yield what share of its values was clipped."""
+    """Sample these jets, write each batch while the next is sampled, and yield what share of its values was clipped."""
     writer = PartWriter(file, jets)
-    for batch in sample_batches(pipeline, jets.stop, asked, first_jet=jets.start, **sampler):
+
+    def write(batch: JetBatch) -> None:
         columns = [column.cpu().numpy() for column in (batch.labels, batch.pt, batch.m0)]
         if pipeline.conditioner is None and not (asked is None or isinstance(asked, dict)):  # which borrows its columns
             rows = slice(writer.num_written, writer.num_written + len(batch))
             columns = [asked.labels[rows], asked.pt[rows], asked.m0[rows]]
         writer.append(batch.energies.cpu().numpy(), *columns)
         writer.flush()
-        yield batch.clipped_fraction
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        written: Future[None] | None = None
+        for batch in sample_batches(pipeline, jets.stop, asked, first_jet=jets.start, **sampler):
+            if written is not None:
+                written.result()
+            written = thread.submit(write, batch)
+            yield batch.clipped_fraction
+        if written is not None:
+            written.result()
 
 
 def shard_jets(num_jets: int, batch_size: int, number: int, shards: int) -> range:

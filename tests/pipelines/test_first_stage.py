@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jet_diffusion.pipelines.first_stage import Conditions, FirstStage
-from jet_diffusion.pipelines.jet_output import jet_generators
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.training.first_stage import fit_first_stage
 
 RINGS = 2
@@ -36,7 +36,7 @@ def same(left, right):
 
 
 def test_nothing_given_draws_jets_like_the_training_jets(stage, jets):
-    drawn = stage.draw(jet_generators(0, 0, 1000))
+    drawn = stage.draw(RandomNumbers.of_seed(0, 0, 1000))
     assert drawn.labels.float().mean().item() == pytest.approx(0.5, abs=0.06)
     assert drawn.pt.mean().item() == pytest.approx(jets.pt.mean().item(), rel=0.03)
     hits, energies = drawn.ring_sums.chunk(2, 1)
@@ -60,10 +60,10 @@ def test_training_lowers_the_likelihood_of_what_it_has_not_seen(stage, jets):
 
 def test_what_is_given_stays_to_the_bit(stage, jets):
     part = Conditions(*(column[:40] for column in jets))
-    assert same(stage.draw(jet_generators(0, 0, 40), *part), part)
+    assert same(stage.draw(RandomNumbers.of_seed(0, 0, 40), *part), part)
     asked = torch.full((40, 2 * RINGS), torch.nan)
     asked[:, 0] = 42.0
-    drawn = stage.draw(jet_generators(0, 0, 40), part.labels, part.pt, part.m0, asked)
+    drawn = stage.draw(RandomNumbers.of_seed(0, 0, 40), part.labels, part.pt, part.m0, asked)
     assert same(drawn[:3], part[:3])
     assert (drawn.ring_sums[:, 0] == 42).all()
     assert drawn.ring_sums.isfinite().all()
@@ -71,7 +71,7 @@ def test_what_is_given_stays_to_the_bit(stage, jets):
 
 def test_the_missing_is_drawn_given_the_rest(stage):
     quarks = torch.ones(200, dtype=torch.int64)
-    drawn = stage.draw(jet_generators(0, 0, 200), labels=quarks, pt=torch.full((200,), 120.0))
+    drawn = stage.draw(RandomNumbers.of_seed(0, 0, 200), labels=quarks, pt=torch.full((200,), 120.0))
     assert (drawn.labels == 1).all()
     assert (drawn.pt == 120).all()
     assert drawn.m0.mean().item() == pytest.approx(0.15 * 120 + 4.5, abs=0.6)
@@ -79,7 +79,7 @@ def test_the_missing_is_drawn_given_the_rest(stage):
 
 
 def test_a_given_mass_tells_of_the_class_and_pt_before_it(stage):
-    drawn = stage.draw(jet_generators(0, 0, 300), m0=torch.full((300,), 25.0))
+    drawn = stage.draw(RandomNumbers.of_seed(0, 0, 300), m0=torch.full((300,), 25.0))
     assert (drawn.m0 == 25).all()
     quark, gluon = drawn.pt[drawn.labels == 1].mean().item(), drawn.pt[drawn.labels == 0].mean().item()
     assert quark == pytest.approx(20.5 / 0.15, rel=0.06)  # m0 = 0.15 pt + 4 + about a half
@@ -89,7 +89,7 @@ def test_a_given_mass_tells_of_the_class_and_pt_before_it(stage):
 def test_draws_belong_to_the_jet_not_the_batch(stage):
     for given in ({}, {"pt": 100.0}):
         together, apart = (
-            stage.draw(jet_generators(3, first, count), **{k: torch.full((count,), v) for k, v in given.items()})
+            stage.draw(RandomNumbers.of_seed(3, first, count), **{k: torch.full((count,), v) for k, v in given.items()})
             for first, count in ((0, 10), (4, 3))
         )
         for left, right in zip(together, apart, strict=True):
@@ -98,9 +98,9 @@ def test_draws_belong_to_the_jet_not_the_batch(stage):
 
 def test_energies_grow_with_a_pt_beyond_the_training_jets(stage, caplog):
     pt = torch.full((300,), 400.0)
-    drawn = stage.draw(jet_generators(0, 0, 300), pt=pt, labels=torch.ones(300, dtype=torch.int64))
+    drawn = stage.draw(RandomNumbers.of_seed(0, 0, 300), pt=pt, labels=torch.ones(300, dtype=torch.int64))
     assert "300 of 300 jets ask for a pt outside" in caplog.text
-    at_the_edge = stage.draw(jet_generators(0, 0, 300), pt=pt.clamp(max=169.9), labels=drawn.labels)
+    at_the_edge = stage.draw(RandomNumbers.of_seed(0, 0, 300), pt=pt.clamp(max=169.9), labels=drawn.labels)
     ratio = drawn.ring_sums[:, RINGS].mean() / at_the_edge.ring_sums[:, RINGS].mean()
     assert ratio.item() == pytest.approx(400 / 170, rel=0.1)
 
@@ -108,24 +108,24 @@ def test_energies_grow_with_a_pt_beyond_the_training_jets(stage, caplog):
 def test_a_class_without_training_jets_cannot_be_asked_for(jets):
     gluons = Conditions(*(column[jets.labels == 0] for column in jets))
     model = fit_first_stage(gluons, seed=0, train=False)
-    assert (model.draw(jet_generators(0, 0, 5)).labels == 0).all()
+    assert (model.draw(RandomNumbers.of_seed(0, 0, 5)).labels == 0).all()
     with pytest.raises(ValueError, match="no training jet has label 1"):
-        model.draw(jet_generators(0, 0, 1), labels=torch.ones(1, dtype=torch.int64))
+        model.draw(RandomNumbers.of_seed(0, 0, 1), labels=torch.ones(1, dtype=torch.int64))
 
 
 def test_without_rings_it_draws_class_pt_and_mass(jets):
     model = fit_first_stage(jets._replace(ring_sums=torch.zeros(len(jets.labels), 0)), seed=0)
-    drawn = model.draw(jet_generators(0, 0, 200))
+    drawn = model.draw(RandomNumbers.of_seed(0, 0, 200))
     assert drawn.ring_sums.shape == (200, 0)
     assert drawn.m0.mean().item() == pytest.approx(jets.m0.mean().item(), rel=0.05)
 
 
 def test_it_draws_the_same_after_saving_and_in_half_precision(stage, tmp_path):
     stage.save_pretrained(tmp_path)
-    drawn = stage.draw(jet_generators(0, 0, 20))
+    drawn = stage.draw(RandomNumbers.of_seed(0, 0, 20))
     for precision in (torch.float32, torch.bfloat16):
         again = FirstStage.from_pretrained(tmp_path, torch_dtype=precision)
-        assert same(again.draw(jet_generators(0, 0, 20)), drawn)
+        assert same(again.draw(RandomNumbers.of_seed(0, 0, 20)), drawn)
 
 
 def test_the_weights_hold_no_training_jet(stage, jets):

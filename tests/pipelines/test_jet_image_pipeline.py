@@ -8,6 +8,7 @@ from models import small_pipeline
 from PIL import Image
 
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.pipelines.schedulers import SCHEDULERS, make_scheduler
 
 
@@ -282,7 +283,7 @@ def energies_of(output):
 
 def test_jets_have_the_energies_drawn_for_them(totals_pipeline):
     output = totals_pipeline(6, num_inference_steps=4, generator=[seeded(jet) for jet in range(6)])
-    drawn = totals_pipeline.first_stage.draw([seeded(jet) for jet in range(6)])
+    drawn = totals_pipeline.first_stage.draw(RandomNumbers.of_generators([seeded(jet) for jet in range(6)], 0, 6))
     np.testing.assert_array_equal(output.labels, drawn.labels)
     np.testing.assert_array_equal(output.pt, drawn.pt)
     made, wanted = energies_of(output), drawn.ring_sums[:, 3:].numpy()

@@ -12,6 +12,7 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.moment_guidance import MOMENTS, MomentGuidance, shape_moments
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.tower_representations import PixelGrid, TowerPatches
 from jet_diffusion.sampling.guidance import DAMPING, as_table, fit_moment_guidance, moments_of
@@ -94,7 +95,7 @@ def test_the_shift_is_the_gradient_of_the_exponent(pipeline):
     denoiser, conditioner = pipeline.denoiser, pipeline.conditioner
     timesteps = torch.tensor([600, 600])
     alpha, sigma = denoiser.noise_level(timesteps)
-    drawn = pipeline.first_stage.draw([seeded(1), seeded(2)])
+    drawn = pipeline.first_stage.draw(RandomNumbers.of_seed(1, 0, 2))
     inputs = (conditioner(*drawn), drawn[3])
     x_t = torch.randn(2, *pipeline.representation.shape, generator=seeded())
     output, shift = guide(denoiser, pipeline.unet, x_t, timesteps, *inputs)

@@ -13,7 +13,7 @@ from jet_diffusion.pipelines.random_numbers import (
     RandomNumbers,
     as_int64,
     philox,
-    wide_product,
+    upper_product,
     words_of_numpy,
     words_of_torch,
 )
@@ -58,15 +58,16 @@ def numbers_of(pairs: list[tuple[int, int]]) -> RandomNumbers:
 
 
 @given(a=WORD, b=WORD)
-def test_wide_product_is_that_of_whole_numbers(a, b):
-    high, low = (int(part) % 2**64 for part in wide_product(of_words((a,)), of_words((b,))))
-    assert (high << 64) + low == a * b
+def test_the_upper_half_of_a_product_is_that_of_whole_numbers(a, b):
+    upper = upper_product(of_words((a,)), torch.tensor([b % 2**32]), torch.tensor([b >> 32]))
+    assert int(upper) % 2**64 == a * b >> 64
 
 
 @given(jets=JETS, purpose=WORD, step=STEP, count=st.integers(1, 23))
 def test_a_cpu_and_other_devices_have_the_same_words(jets, purpose, step, count):
     numbers = numbers_of(jets)
-    of_cpu, of_others = (make(numbers, purpose, count, step) for make in (words_of_numpy, words_of_torch))
+    steps = torch.arange(len(jets)) + step - len(jets)
+    of_cpu, of_others = (make(numbers, purpose, count, steps) for make in (words_of_numpy, words_of_torch))
     assert of_cpu.shape == (len(jets), count)
     assert of_others.view(torch.int32).shape == (len(jets), 2 * count)
     assert torch.equal(of_cpu, of_others)
@@ -74,10 +75,11 @@ def test_a_cpu_and_other_devices_have_the_same_words(jets, purpose, step, count)
 
 @given(key=st.tuples(SEED, WORD), jet=SEED, step=st.integers(0, 2**63 - 1), count=st.integers(1, 23))
 def test_words_are_numpys(key, jet, step, count):
-    words = words_of_torch(numbers_of([(key[0], jet)]), key[1], count, step)
+    at = torch.tensor([step])
+    words = words_of_torch(numbers_of([(key[0], jet)]), key[1], count, at)
     of_numpy = np.random.Philox(key=np.array(key, np.uint64), counter=np.array([0, step, jet, 0], np.uint64))
     first = [int(word) for word in of_numpy.random_raw(count + 4)]  # numpy counts on before it draws: block 1 is first
-    later = words_of_torch(numbers_of([(key[0], jet)]), key[1], count + 4, step)[0]
+    later = words_of_torch(numbers_of([(key[0], jet)]), key[1], count + 4, at)[0]
     assert first[:count] == [int(word) % 2**64 for word in later[4:]]
     assert torch.equal(words[0], later[:count])
 
@@ -105,6 +107,12 @@ def test_seed_jet_purpose_and_step_each_give_other_numbers(seed, jet, step):
     keys += [(seed, jet, "other", step), (seed, jet, "noise", step + 1)]
     rows = [numbers_of([(s, j)]).uniform(purpose, 3, at) for s, j, purpose, at in keys]
     assert len({tuple(row[0].tolist()) for row in rows}) == len(keys)
+
+
+def test_each_jet_can_be_at_a_step_of_its_own():
+    numbers, steps = RandomNumbers.of_seed(5, 0, 3), torch.tensor([4, 0, 9])
+    rows = [numbers[row : row + 1].normal("noise", (7,), int(step)) for row, step in enumerate(steps)]
+    torch.testing.assert_close(numbers.normal("noise", (7,), steps), torch.cat(rows), rtol=1e-5, atol=1e-6)
 
 
 def test_an_odd_count_and_no_more_than_asked_for():

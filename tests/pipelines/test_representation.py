@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from jet_diffusion.hub import LOADABLE
 from jet_diffusion.pipelines.notebook_baselines import ChannelMaxGrid, ImageRangeGrid
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.pipelines.sum_constraints import HitEnergy
 from jet_diffusion.pipelines.tower_representations import NATIVE_REPRESENTATIONS, PixelGrid, TowerPatches
 from jet_diffusion.training.fit import fit_representation
@@ -281,17 +282,14 @@ def test_the_range_of_an_image_is_drawn_from_training_images(jets):
     representation = fit_representation(ImageRangeGrid, energies.split(16))
     x = representation.encode(energies[:1]).expand(20, -1, -1, -1)
 
-    def largest(generators):
-        return representation.decode(x, generators).amax((1, 2, 3))
+    def largest(random, x=x):
+        return representation.decode(x, random).amax((1, 2, 3))
 
-    seeds = range(20)
-    drawn = largest([torch.Generator().manual_seed(seed) for seed in seeds])
+    drawn = largest(RandomNumbers.of_seed(1, 0, 20))
     seen = torch.tensor([high for _, high in representation.config.ranges])
     assert len(drawn.unique()) > 5
     assert (drawn[:, None] - seen).abs().amin(1).max() < 1e-5
-    assert torch.equal(
-        drawn[5:], representation.decode(x[5:], [torch.Generator().manual_seed(s) for s in seeds[5:]]).amax((1, 2, 3))
-    )
+    assert torch.equal(drawn[5:], largest(RandomNumbers.of_seed(1, 5, 15), x[5:]))
     assert torch.equal(largest(None), largest(None))
 
 

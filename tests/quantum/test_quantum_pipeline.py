@@ -17,6 +17,7 @@ from strangers import run_stranger
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.quantum.pipeline import QuantumJetPipeline
 from jet_diffusion.quantum.scheduler import QuantumChannelScheduler
 from jet_diffusion.training.build import build_pipeline
@@ -73,7 +74,9 @@ def test_jets_have_the_energies_that_the_first_stage_draws(filter_pipeline):
         own = [seeded(jet) for jet in range(20)]
         output = filter_pipeline(20, labels=name, num_inference_steps=2, generator=own, batch_size=20)
         labels = torch.full((20,), label)
-        drawn = filter_pipeline.first_stage.draw([seeded(jet) for jet in range(20)], labels)
+        drawn = filter_pipeline.first_stage.draw(
+            RandomNumbers.of_generators([seeded(jet) for jet in range(20)], 0, 20), labels
+        )
         np.testing.assert_allclose(100 * output.images.sum((1, 2)), drawn.ring_sums[:, 3:].numpy(), rtol=1e-3)
 
 
