@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo dev test lint types unit suite slow clusters test-lowest docs clean
+.PHONY: demo dev test lint types unit suite slow faults fuzz clusters test-lowest docs clean
 
 demo: dev
 	$(BIN)/jet-diffusion demo --out outputs/demo
@@ -45,6 +45,17 @@ suite: dev
 
 slow: dev
 	$(PYTEST) -m slow
+
+# At most half an hour: kills, full disks (as root) and the tables of faults. Prints fault, tried, survived, what was wrong.
+KILLS ?= 25
+faults: dev
+	PYTHONPATH=tests $(BIN)/python tests/faults/break_all.py --kills $(KILLS)
+
+# Mutated files for the readers, so many seconds each; what is found lies in outputs/fuzz.
+SECONDS ?= 60
+fuzz: dev
+	$(BIN)/python $(PIP_INSTALL) atheris
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)
 
 # SLURM's launches, Dask's workers, and two machines on one. The latter take root and the command ip; else they are skipped.
 clusters: dev

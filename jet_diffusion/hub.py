@@ -12,10 +12,11 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import ModelMixin, SchedulerMixin
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from jet_diffusion.errors import UserError, checking
+from jet_diffusion.errors import UserError, checking, printable
 from jet_diffusion.io import read_json_object
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.schedulers import SCHEDULERS
@@ -230,17 +231,29 @@ def load_component(folder: Path, component: Any) -> Any:
 
 
 def load_averaged(pipeline: JetImagePipeline, checkpoint: Path) -> None:
-    """Put a checkpoint's averaged weights, and the statistics of normalisations, into the components."""
+    """Put a checkpoint's averaged weights, and the statistics of normalisations, into the components.
+
+    Raises:
+        UserError: If the checkpoint is damaged, or of another model.
+    """
     read_state(checkpoint)
-    weights = load_file(checkpoint / "averaged.safetensors")
+    file = checkpoint / "averaged.safetensors"
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged: {printable(error, 200)}; {REMEDY}") from error
     require_finite(weights, f"the averaged weights of {checkpoint}")
-    for name in WITH_WEIGHTS:
-        component = getattr(pipeline, name)
-        if component is None:
-            continue
-        with torch.no_grad():
-            for key, tensor in trained_tensors(component).items():
-                tensor.copy_(weights[f"{name}.{key}"])
+    parts = {name: part for name in WITH_WEIGHTS if (part := getattr(pipeline, name)) is not None}
+    tensors = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in trained_tensors(part).items()}
+    wrong = [name for name, tensor in tensors.items() if name not in weights or weights[name].shape != tensor.shape]
+    if wrong:
+        raise UserError(
+            f"{file} lacks {len(wrong)} of the model's {len(tensors)} tensors, or has them in another shape: "
+            f"{', '.join(wrong):.200}; {REMEDY}"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(weights[name])
 
 
 def require_finite(tensors: Mapping[str, torch.Tensor], whose: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from jet_diffusion.errors import UserError
+from jet_diffusion.errors import UserError, printable
 
 if TYPE_CHECKING:
     import torch
@@ -183,18 +183,29 @@ def convert_arguments(arguments: list[str]) -> list[str]:
             path = value if equals else next(given, "")
             converted.append(f"--config={converted_file(path)}")
         elif name in OPTIONS or name in ("unet.conditional", "unet.totals"):
-            option = {name: yaml.safe_load(value if equals else next(given, ""))}
+            option = {name: _read_yaml(value if equals else next(given, ""), f"the value of --{name}")}
             converted += [f"--{new}={kept}" for new, kept in convert_options(option).items()]
         else:
             converted.append(argument)
     return converted
 
 
+def _read_yaml(text: str | bytes, what: str) -> Any:
+    """Parse YAML; UserError, which `what` opens, if it is none or does not end."""
+    try:
+        return json.loads(json.dumps(yaml.safe_load(text), default=str))  # as a tree: an alias may go in a circle
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{what} is not valid YAML: {printable(error, 200)}") from error
+
+
 def converted_file(path: str) -> str:
     """The file of options itself or, if it has some of an earlier version, the converted ones as JSON."""
     if not Path(path).is_file():
         return path  # the parser says so
-    options = flatten(yaml.safe_load(Path(path).read_text()) or {})
+    options = _read_yaml(Path(path).read_bytes(), path)
+    if not isinstance(options, dict | None):
+        raise UserError(f"{path} must hold options and their values, but holds {printable(options)}")
+    options = flatten(options or {})
     converted = convert_options(options)
     return path if converted == options else json.dumps(nested(converted))
 

@@ -10,8 +10,9 @@ import torch
 from models import small_pipeline, tilt
 from safetensors.torch import load_file, save_file
 
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.renames import CONDITIONERS, TENSORS, Gone, renamed
+from jet_diffusion.renames import CONDITIONERS, TENSORS, Gone, convert_arguments, renamed
 from jet_diffusion.sampling.sample import describe_sampler
 from jet_diffusion.workflows.stage import read_moment_guidance
 
@@ -82,6 +83,22 @@ def test_what_is_gone_is_refused_by_name(saved):
     rewrite(saved / "denoiser" / "config.json", {}, hold_hits=True, weights_by_position=False)
     with pytest.raises(ValueError, match="weights of its own at each position"):
         load_pipeline(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"unet:\n  block_out_channels: ,[] 86\n", "is not valid YAML: while parsing a block node"),
+        (b"data: jets\nrun_dir: \xca\n", "is not valid YAML: unacceptable character #x00ca"),
+        (b"a: &a [*a]\n", "is not valid YAML: Circular reference"),
+        (b"[" * 100_000, "is not valid YAML: maximum recursion depth"),
+        (b"[1, 2]", r"must hold options and their values, but holds \[1, 2\]"),
+    ],
+)
+def test_a_file_that_holds_no_options_is_named(tmp_path, text, message):
+    (tmp_path / "options.yaml").write_bytes(text)
+    with pytest.raises(UserError, match=f"options.yaml {message}"):
+        convert_arguments([f"--config={tmp_path / 'options.yaml'}"])
 
 
 def test_settings_keep_their_order_and_values():

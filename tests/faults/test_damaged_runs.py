@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import pytest
+import torch
 from faulty_runs import train_here
+from safetensors.torch import save_file
 
 from jet_diffusion.cli import main
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.runs import RunFolder
+from jet_diffusion.runs import RunFolder, file_digest
 
 
 def cut(file):
@@ -43,6 +47,31 @@ DAMAGED = [
     ("checkpoints/step-00000003/state.json", missing, "is missing; to train on from step 2 remove that folder"),
     ("checkpoints/step-00000003/averaged.safetensors", cut, "damaged: averaged.* from step 2 remove that folder"),
 ]
+
+
+def no_safetensors(file):
+    file.write_bytes(b"no safetensors")
+
+
+def another_model(file):
+    save_file({"unet.conv_in.bias": torch.zeros(2)}, file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (no_safetensors, r"averaged\.safetensors is damaged: .*; save or download the model again"),
+        (another_model, r"lacks \d+ of the model's \d+ tensors, or has them in another shape: unet\.conv_in\.weight"),
+    ],
+)
+def test_weights_of_something_else_are_refused_although_their_digest_is_right(run, change, message):
+    checkpoint = run.checkpoint(3)
+    change(checkpoint / "averaged.safetensors")
+    facts = json.loads((checkpoint / "state.json").read_text())
+    facts["sha256"]["averaged.safetensors"] = file_digest(checkpoint / "averaged.safetensors")
+    (checkpoint / "state.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=message):
+        load_pipeline(run.path)
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), DAMAGED)
