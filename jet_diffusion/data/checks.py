@@ -289,7 +289,7 @@ def repeated(
         text += f"; one image occurs {count.max()} times"
     starts = [source["first_row"] for source in sources]
     file, original = (np.searchsorted(starts, rows[jets], side="right") - 1 for jets in (later, first[inverse[later]]))
-    for pair in sorted(set(zip(original.tolist(), file.tolist(), strict=True))):
+    for pair in np.unique(np.column_stack((original, file)), axis=0).tolist():
         if sources and pair[0] != pair[1]:
             chosen = rows[later[(original == pair[0]) & (file == pair[1])]] - starts[pair[1]]
             shown = ", ".join(map(str, chosen[:10])) + (" ..." if len(chosen) > 10 else "")
