@@ -220,7 +220,10 @@ def load_browser(model: str, jets: str | Path | None = None, most_jets: int = MO
     pipeline.set_progress_bar_config(disable=True)
     real = load_jets(sample_path() if jets is None else jets, REAL_JETS, np.random.default_rng(0))
     _ = real.observables  # now, not at the first visit
-    return JetBrowser(pipeline, str(model), real, most_jets)
+    name = (
+        Path(model).resolve().name if Path(model).is_dir() else model
+    )  # visitors need not know this machine's folders
+    return JetBrowser(pipeline, name, real, most_jets)
 
 
 def _draw_each(jets: JetSample, folder: Path) -> list[tuple[Path, str]]:
