@@ -43,9 +43,12 @@ def main(options: Options) -> None:
     """Load the model and serve the page until a signal."""
     require("gradio", "serve", "the page in a browser")
     require_free(options.host, options.port)
-    from jet_diffusion.workflows.browser.page import load_browser, make_page
+    from jet_diffusion.workflows.browser.jets import load_browser
 
-    page = make_page(load_browser(options.model, options.jets, options.most_jets))
+    browser = load_browser(options.model, options.jets, options.most_jets)
+    from jet_diffusion.workflows.browser.page import make_page
+
+    page = make_page(browser)
     page.launch(server_name=options.host, server_port=options.port, share=False, prevent_thread_lock=True, quiet=True)
     try:
         sys.stdout.write(f"open http://{options.host}:{options.port} in a browser; Ctrl-C ends\n")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,14 @@ def test_the_card_takes_its_numbers_from_the_run(staged, run):
     assert run.read_record()["dataset"]["fingerprint"] in card.text
     assert "{{" not in card.text
     assert "{%" not in card.text
+    # It begins with the picture; one table is unfolded, and use takes three lines.
+    text = card.text.strip().splitlines()
+    assert text[2].startswith("![")
+    unfolded = re.sub(r"<details>.*?</details>", "", card.text, flags=re.DOTALL)
+    assert len(re.findall(r"^\|( --- \|)+$", unfolded, re.MULTILINE)) == 1
+    assert sum(line.startswith("|") for line in unfolded.splitlines()) <= 2 + 10
+    (code,) = re.findall(r"```python\n(.*?)```", unfolded, re.DOTALL)
+    assert sum(bool(line) for line in code.splitlines()) == 3
 
 
 def test_our_loader_gives_the_run_s_jets_without_its_code(staged, run):

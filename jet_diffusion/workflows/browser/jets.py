@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.jet_set import JetSample
+from jet_diffusion.data.load import load_jets
 from jet_diffusion.data.views.show import show_jets
 from jet_diffusion.data.writer import JetWriter
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.evaluation.plots import observable_page
 from jet_diffusion.evaluation.result import Evaluation
+from jet_diffusion.hub import load_pipeline
 from jet_diffusion.observables.table import OBSERVABLES
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.plotting.animation import save_animation
@@ -32,6 +35,9 @@ MOST_JETS = 64
 
 MOST_STEPS = 100
 MOST_SEED = 2**32 - 1
+REAL_JETS = 1000
+"""Jets, at most, whose observables are shown below those of generated ones."""
+
 SHOWN_JETS = 8
 BATCH_SIZE = 16
 
@@ -108,9 +114,10 @@ class JetBrowser:
         num_jets = _whole("number of jets", wish.num_jets, 1, self.most_jets)
         steps = _whole("number of steps", wish.steps, 1, self.most_steps)
         seed = _whole("seed", wish.seed, 0, MOST_SEED)
-        given = {"labels": wish.label or None, "pt": _energy("pT", wish.pt), "m0": _energy("mass", wish.m0)}
+        label, pt, m0 = wish.label or None, _energy("pT", wish.pt), _energy("mass", wish.m0)
         with checking():
-            self.pipeline.check_inputs(num_jets, *given.values(), steps, BATCH_SIZE, "np")
+            self.pipeline.check_inputs(num_jets, label, pt, m0, steps, BATCH_SIZE, "np")
+        given = {"labels": label, "pt": pt, "m0": m0}
         return num_jets, steps, seed, {name: value for name, value in given.items() if value is not None}
 
     def outside(self, conditions: dict[str, Any]) -> str:
@@ -194,6 +201,29 @@ class JetBrowser:
         real = self.real if label is None else self.real.of_class(CLASS_NAMES.index(label))
         evaluation = Evaluation(Report({}), real, real.take(np.arange(0)), jets)
         return observable_page([OBSERVABLES[name] for name in SHOWN_OBSERVABLES], evaluation)
+
+
+def load_browser(model: str, jets: str | Path | None = None, most_jets: int = MOST_JETS) -> JetBrowser:
+    """Load a model, and the jets that its own are drawn over.
+
+    Args:
+        model: A training run, a pipeline folder, or user/name on the Hub.
+        jets: HDF5 file or converted dataset; the bundled simulated sample if None.
+        most_jets: Limit of one request.
+
+    Raises:
+        UserError: If either is not what it should be.
+        FileNotFoundError: If either does not exist.
+    """
+    pipeline = load_pipeline(model)
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    real = load_jets(sample_path() if jets is None else jets, REAL_JETS, np.random.default_rng(0))
+    _ = real.observables  # now, not at the first visit
+    name = (
+        Path(model).resolve().name if Path(model).is_dir() else model
+    )  # visitors need not know this machine's folders
+    return JetBrowser(pipeline, name, real, most_jets)
 
 
 def _draw_each(jets: JetSample, folder: Path) -> list[tuple[Path, str]]:

@@ -9,19 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-import torch
 
-from jet_diffusion.data.bundled import sample_path
-from jet_diffusion.data.load import load_jets
 from jet_diffusion.errors import UserError
-from jet_diffusion.hub import load_pipeline
 from jet_diffusion.report.render import markdown_text
 from jet_diffusion.schema import CLASS_NAMES
-from jet_diffusion.workflows.browser.jets import MOST_JETS, SHOWN_JETS, JetBrowser, Wish
-
-REAL_JETS = 1000
-"""Jets, at most, whose observables are shown below those of generated ones."""
+from jet_diffusion.workflows.browser.jets import SHOWN_JETS, JetBrowser, Wish
 
 DRAWN = "drawn by the model"
 
@@ -39,26 +31,6 @@ KEPT_SECONDS = 3600
 
 class StoppedError(Exception):
     """A visitor stopped the sampling."""
-
-
-def load_browser(model: str, jets: str | Path | None = None, most_jets: int = MOST_JETS) -> JetBrowser:
-    """Load a model, and the jets that its own are drawn over.
-
-    Args:
-        model: A training run, a pipeline folder, or user/name on the Hub.
-        jets: HDF5 file or converted dataset; the bundled simulated sample if None.
-        most_jets: Limit of one request.
-
-    Raises:
-        UserError: If either is not what it should be.
-        FileNotFoundError: If either does not exist.
-    """
-    pipeline = load_pipeline(model)
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    pipeline.set_progress_bar_config(disable=True)
-    real = load_jets(sample_path() if jets is None else jets, REAL_JETS, np.random.default_rng(0))
-    _ = real.observables  # now, not at the first visit
-    return JetBrowser(pipeline, str(model), real, most_jets)
 
 
 def make_page(browser: JetBrowser) -> gr.Blocks:

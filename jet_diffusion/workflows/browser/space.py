@@ -15,7 +15,8 @@ from jet_diffusion.io import partial_folder, replace_folder, restore_folder
 APP = '''\
 """The page that `jet-diffusion serve {model}` shows."""
 
-from jet_diffusion.workflows.browser.page import load_browser, make_page
+from jet_diffusion.workflows.browser.jets import load_browser
+from jet_diffusion.workflows.browser.page import make_page
 
 page = make_page(load_browser("{model}", most_jets={most_jets}))
 
