@@ -7,7 +7,7 @@ or several see the same jets with the same noise.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -103,7 +103,8 @@ class SparseBatch(NamedTuple):
     def pack(cls, positions: Positions, jets: JetDataset) -> SparseBatch:
         """Read the jets of these positions."""
         hits: StoredHits = jets.hits(positions.rows)
-        columns = [positions.slots, *(column[positions.rows] for column in (jets.labels, jets.pt, jets.m0))]
+        conditions = [column[positions.rows] for column in (jets.labels, jets.pt, jets.m0)]
+        columns: list[NDArray[Any]] = [positions.slots, *conditions]
         columns += [hits.counts, hits.tower_counts, hits.place, hits.energy, hits.tower, hits.tower_energy]
         bits = [column.view(np.int32) if column.dtype == np.float32 else column.astype(np.int32) for column in columns]
         sizes = len(positions.rows), len(hits.place), len(hits.tower)
