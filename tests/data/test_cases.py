@@ -21,6 +21,7 @@ from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.load import load_jets
+from jet_diffusion.errors import UserError
 
 
 @pytest.fixture
@@ -255,6 +256,14 @@ def test_nested_parquet_is_the_hdf5_file(columns, jets, tmp_path, rows_a_group, 
     assert "inferred from the energies over pT, not proven" in (tmp_path / "out" / "README.md").read_text()
     with QuarkGluonFile(path, unit="GeV") as file:
         assert file.energies(3, 4, check=False).min() == np.float32(-0.002)
+
+
+def test_a_parquet_column_whose_name_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "jets.parquet"
+    pq.write_table(pa.table({"extra": [1.0, 2.0]}), path)
+    path.write_bytes(path.read_bytes().replace(b"extra", b"\x83xtra"))
+    with pytest.raises(UserError, match=r"jets\.parquet is a damaged or truncated Parquet file: .*codec"):
+        QuarkGluonFile(path)
 
 
 def test_parquet_of_another_form_is_refused(columns, tmp_path):

@@ -35,7 +35,7 @@ class ParquetFile:
         self.path = path
         try:
             self._file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a name that is no text
             raise UserError(f"{path} is a damaged or truncated Parquet file: {printable(error, 200)}") from error
         try:
             check_shape(str(path), (self._file.metadata.num_rows,))
