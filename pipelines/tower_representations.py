@@ -8,13 +8,14 @@ This file needs `representation.py` beside it; to the Hub they travel as one fil
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 
-from .representation import GEV_PER_UNIT, GROUPS, SIDE, TOWER, TOWERS, Representation  # noqa: TID251
+from .representation import GEV_PER_UNIT, GROUPS, SIDE, TOWER, TOWERS, Hits, Representation  # noqa: TID251
 
 TAIL = 0.125
 """Energies below the fitted range share this fraction of the gap between zero and the smallest fitted hit."""
@@ -50,17 +51,47 @@ class HitValueMap(Representation):
         """Undo `to_grid`: (N, C, *grid) into energies (N, 3, 125, 125)."""
         raise NotImplementedError
 
+    def encode_hits(self, hits: Hits) -> torch.Tensor:
+        """As `encode`, of jets given by their hits; nothing waits for the device.
+
+        Negative energies become NaN. HCAL that is among the crystals must be constant in towers where `encode` asks
+        for it.
+        """
+        return self._encode_at(hits.num_jets, *self._places_in_x(hits))
+
     def _encode(self, energies: torch.Tensor) -> torch.Tensor:
-        grid_energies = self.to_grid(energies)
-        x = self.zero(energies.device).view(-1, 1, 1).expand(len(energies), *self.shape).contiguous()
-        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)  # hits are few: work on them alone
-        group = self._group(energies.device)[channel]
-        hits = grid_energies[jet, channel, row, column]
+        jet, pixel, hits = self._hits_in_x(energies)
         if not (hits > 0).all():
             raise ValueError(f"energies must not be negative or NaN; the smallest is {hits.min().item()}")
+        return self._encode_at(len(energies), jet, pixel, hits)
+
+    def _encode_at(self, jets: int, jet: torch.Tensor, pixel: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+        """(jets, C, H, W) with hits (K,), energies, at the pixels (K,) of each jet's flattened x; zeros elsewhere."""
+        zero = self.zero(hits.device)
+        channel = pixel // math.prod(self.shape[1:])
+        group = self._group(hits.device)[channel]
         raw = self.raw(hits.log(), group)
-        x[jet, channel, row, column] = (raw - self._fitted("mean", raw)[group]) / self._fitted("std", raw)[group]
+        values = (raw - self._fitted("mean", raw)[group]) / self._fitted("std", raw)[group]
+        x = zero.view(-1, 1, 1).expand(jets, *self.shape).contiguous()
+        x.view(jets, -1)[jet, pixel] = torch.where(hits == 0, zero[channel], values)  # -0.0 is no hit
         return x
+
+    def _hits_in_x(self, energies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(K,) jet, pixel of the flattened x, and energy of each hit of energies (N, 3, 125, 125)."""
+        grid_energies = self.to_grid(energies)
+        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)  # hits are few: work on them alone
+        height, width = self.shape[1:]
+        return jet, (channel * height + row) * width + column, grid_energies[jet, channel, row, column]
+
+    def _places_in_x(self, hits: Hits) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(K,) jet, pixel of the flattened x, and energy of each hit."""
+        jet, place, energy = hits.crystals(1 if self.needs_hcal_towers else TOWER)
+        return jet, self._once("pixels", energy.device, self._pixels)[place], energy
+
+    def _pixels(self) -> torch.Tensor:
+        """(3 * 125 * 125,) the pixel of the flattened x that each crystal lies in."""
+        pixels = torch.arange(math.prod(self.shape)).view(1, *self.shape)
+        return self.from_grid(pixels[:, :, : self.grid[0], : self.grid[1]]).flatten()
 
     def _decode(self, x: torch.Tensor, generators: list[torch.Generator] | None) -> torch.Tensor:
         inside = x[:, :, : self.grid[0], : self.grid[1]]
@@ -113,15 +144,21 @@ class HitValueMap(Representation):
 
     def ring_sums(self, energies: torch.Tensor) -> torch.Tensor:
         """(N, 2 rings): hit count of each of the `rings` as they count in x, then their energies in GeV."""
-        grid_energies = self.to_grid(energies)
-        jet, channel, row, column = grid_energies.nonzero(as_tuple=True)
-        rings = self.rings(energies.device).expand(-1, *self.shape[1:])
-        count = self.num_rings
-        ring = jet * count + rings[channel, row, column]
-        copies = self._copies().to(energies)[self._group(energies.device)[channel]]
-        hits = torch.bincount(ring, minlength=len(energies) * count)
-        sums = torch.bincount(ring, grid_energies[jet, channel, row, column] * copies, len(energies) * count)
-        return torch.cat([values.view(-1, count).to(energies) for values in (hits, GEV_PER_UNIT * sums)], 1)
+        return self._ring_sums_at(len(energies), *self._hits_in_x(energies))
+
+    def ring_sums_of_hits(self, hits: Hits) -> torch.Tensor:
+        """As `ring_sums`, of jets given by their hits; nothing waits for the device."""
+        return self._ring_sums_at(hits.num_jets, *self._places_in_x(hits))
+
+    def _ring_sums_at(self, jets: int, jet: torch.Tensor, pixel: torch.Tensor, hits: torch.Tensor) -> torch.Tensor:
+        """(jets, 2 rings) of hits (K,), energies, at the pixels (K,) of each jet's flattened x."""
+        device, count = hits.device, self.num_rings
+        rings = self._once("pixel rings", device, lambda: self.rings().expand(-1, *self.shape[1:]).flatten())
+        copies = self._once("copies", device, self._copies)[self._group(device)]
+        in_gev = GEV_PER_UNIT * hits * copies[pixel // math.prod(self.shape[1:])]
+        ring = jet * count + rings[pixel]
+        sums = [hits.new_zeros(jets * count).index_add_(0, ring, one) for one in (hits.sign(), in_gev)]
+        return torch.cat([values.view(jets, count) for values in sums], 1)
 
     @property
     def num_rings(self) -> int:
@@ -130,7 +167,7 @@ class HitValueMap(Representation):
 
     def rings(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """(C, 1, 1) or, with `ring_edges`, (C, H, W) the ring each pixel of x lies in; padding is in the last."""
-        return self._rings.to(device)
+        return self._once("rings", device, lambda: self._rings)
 
     @cached_property
     def _rings(self) -> torch.Tensor:
@@ -182,11 +219,26 @@ class HitValueMap(Representation):
         return torch.stack([low + unit + (mean - self.config.gap) * (high - low), std * (high - low)])
 
     def _group(self, device: torch.device | str) -> torch.Tensor:
-        return torch.tensor(self.channel_group, device=device)
+        return self._once("group", device, lambda: torch.tensor(self.channel_group))
 
     def _fitted(self, name: str, like: torch.Tensor) -> torch.Tensor:
         """A fitted value per group, on the device and in the precision of `like`."""
-        return torch.tensor(self.config[name], dtype=like.dtype, device=like.device)
+
+        def make() -> torch.Tensor:
+            return torch.tensor(self.config[name], dtype=like.dtype)
+
+        return self._once(f"{name} {like.dtype}", like.device, make)
+
+    def _once(self, name: str, device: torch.device | str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What does not change, copied to each device once: a copy would wait for the device."""
+        key = name, torch.device(device)
+        if key not in self._constants:
+            self._constants[key] = make().to(device)
+        return self._constants[key]
+
+    @cached_property
+    def _constants(self) -> dict[tuple[str, torch.device], torch.Tensor]:
+        return {}
 
     def _hit_of(self, name: str, device: torch.device | str) -> torch.Tensor:
         """(C,) the value in x of a hit of a fitted log energy."""

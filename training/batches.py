@@ -1,38 +1,139 @@
 """Training batches: which jets, with which noise, at which timesteps, as a function of seed and step alone.
 
-Everything random is keyed by (seed, step, position in the global batch), so that a run resumed anywhere goes on bit
-for bit, and one process or several see the same jets with the same noise.
+The loader reads the hits of a batch and nothing else; encoding and random numbers are the device's. Everything random
+is keyed by (seed, step, slot in the global batch), so that a run resumed anywhere goes on bit for bit, and one process
+or several see the same jets with the same noise.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.data.encoding import StoredHits
 from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser
-from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.pipelines.random_numbers import RandomNumbers
+from jet_diffusion.pipelines.representation import Hits, Representation
 from jet_diffusion.signals import end_helpers_at_exit, ignore_signals
-
-MEMORY_BYTES = 2**26
-"""Splits whose encoded jets take no more than this are kept."""
 
 TIMESTEP_POWER = 1.35
 """A spike and slab is trained at timesteps u^TIMESTEP_POWER of the way to T, u uniform: more often at low noise."""
 
+VALIDATION_STEP = -1
+"""The step that the noise of validation is keyed by."""
 
-class Position(NamedTuple):
-    """One jet of one step: the step, the slot in the global batch, and the jet's row in the dataset."""
+
+class Positions(NamedTuple):
+    """The jets of one micro-batch.
+
+    Attributes:
+        step: Of training, from 0; VALIDATION_STEP in validation.
+        slots: (N,) places in the global batch.
+        rows: (N,) rows of the jets in the dataset.
+    """
 
     step: int
-    slot: int
-    jet: int
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def part(self, chosen: slice) -> Positions:
+        """Some of them."""
+        return Positions(self.step, self.slots[chosen], self.rows[chosen])
+
+
+class GlobalBatches:
+    """Which jets are in the micro-batches of one process.
+
+    The jets of all steps are one sequence: a seeded permutation of the split for each epoch, one after another.
+
+    Args:
+        num_jets: Jets in the split.
+        batch_size: Jets in the global batch.
+        seed: Keys the permutations.
+        process, processes: Which process of how many this is.
+        accumulation: Micro-batches a process's share is split into.
+    """
+
+    def __init__(
+        self, num_jets: int, batch_size: int, seed: int, *, process: int = 0, processes: int = 1, accumulation: int = 1
+    ) -> None:
+        self.num_jets, self.batch_size, self.seed, self.accumulation = num_jets, batch_size, seed, accumulation
+        self.micro_batch = batch_size // (processes * accumulation)
+        self.first_slot = process * self.micro_batch * accumulation
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def positions(self, step: int, micro: int = 0) -> Positions:
+        """The jets of one micro-batch of this process."""
+        slots = self.first_slot + micro * self.micro_batch + np.arange(self.micro_batch)
+        epochs, places = np.divmod(step * self.batch_size + slots, self.num_jets)
+        rows = np.empty_like(slots)
+        for epoch in np.unique(epochs):
+            rows[epochs == epoch] = self._permutation(int(epoch))[places[epochs == epoch]]
+        return Positions(step, slots, rows)
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_jets)
+        return self._order
+
+
+class SparseBatch(NamedTuple):
+    """The hits and conditions of N jets in one tensor, some 3 kB a jet: one copy brings them to a device.
+
+    Attributes:
+        step: Of training.
+        num_jets, num_crystals, num_towers: Jets, hits among crystals, hits among towers.
+        numbers: int32, or the bits of float32: for each jet slot, label, pT and mass (GeV), number of crystals and of
+            towers; places and energies (GeV/100) of the crystals, jet after jet; those of the towers.
+    """
+
+    step: int
+    num_jets: int
+    num_crystals: int
+    num_towers: int
+    numbers: torch.Tensor
+
+    @classmethod
+    def pack(cls, positions: Positions, jets: JetDataset) -> SparseBatch:
+        """Read the jets of these positions."""
+        hits: StoredHits = jets.hits(positions.rows)
+        columns: list[NDArray[Any]] = [positions.slots]
+        columns += [column[positions.rows] for column in (jets.labels, jets.pt, jets.m0)]
+        columns += [hits.counts, hits.tower_counts, hits.place, hits.energy, hits.tower, hits.tower_energy]
+        bits = [column.view(np.int32) if column.dtype == np.float32 else column.astype(np.int32) for column in columns]
+        sizes = len(positions.rows), len(hits.place), len(hits.tower)
+        return cls(positions.step, *sizes, torch.from_numpy(np.concatenate(bits)))
+
+    def to(self, device: torch.device) -> SparseBatch:
+        """The batch on another device; from pinned memory, nothing waits for the copy."""
+        return self._replace(numbers=self.numbers.to(device, non_blocking=True))
+
+    def slots_and_conditions(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N,) slots (int64), labels (int64), pT and mass (float32, GeV)."""
+        slots, labels, pt, m0 = self.numbers[: 4 * self.num_jets].view(4, -1)
+        return slots.long(), labels.long(), pt.view(torch.float32), m0.view(torch.float32)
+
+    def hits(self) -> Hits:
+        """The jets as lists of hits."""
+        jets, crystals, towers = self.num_jets, self.num_crystals, self.num_towers
+        sizes = [4 * jets, jets, jets, crystals, crystals, towers, towers]
+        _, counts, tower_counts, place, energy, tower, tower_energy = self.numbers.split(sizes)
+        jet = torch.arange(jets, device=self.numbers.device)
+        return Hits(
+            jets,
+            jet.repeat_interleave(counts, output_size=crystals),
+            place.long(),
+            energy.view(torch.float32),
+            jet.repeat_interleave(tower_counts, output_size=towers),
+            tower.long(),
+            tower_energy.view(torch.float32),
+        )
 
 
 class NoisyBatch(NamedTuple):
@@ -55,57 +156,30 @@ class NoisyBatch(NamedTuple):
     ring_sums: torch.Tensor
     dropped: torch.Tensor
 
-    def to(self, device: torch.device) -> NoisyBatch:
-        """The batch on another device."""
-        return NoisyBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
-
-class EncodedJets:
-    """Encodes jets of a split, each once where all fit into memory.
+class Noiser:
+    """Encodes the jets of sparse batches and noises them, on a device, which nothing waits for.
 
     Args:
-        jets: The split.
-        representation: Encodes energies.
-    """
-
-    def __init__(self, jets: JetDataset, representation: Representation) -> None:
-        self.jets, self.representation = jets, representation
-        self.fits = 4 * int(np.prod(representation.shape)) * len(jets) <= MEMORY_BYTES
-        self._kept: dict[int, torch.Tensor] = {}
-
-    def __call__(self, rows: np.ndarray) -> torch.Tensor:
-        """(N, C, H, W) the jets of these rows in model space."""
-        if not self.fits:
-            return self._encode(rows)
-        new = np.array([row for row in dict.fromkeys(rows.tolist()) if row not in self._kept], dtype=np.int64)
-        if len(new):
-            self._kept.update(zip(new.tolist(), self._encode(new).unbind(0), strict=True))
-        return torch.stack([self._kept[row] for row in rows.tolist()])
-
-    def _encode(self, rows: np.ndarray) -> torch.Tensor:
-        return self.representation.encode(torch.from_numpy(self.jets.energies(rows)))
-
-
-class NoisyJets(Dataset[NoisyBatch]):
-    """Decodes, encodes and noises the jets of a list of positions.
-
-    Args:
-        jets: The split to draw from.
-        representation: Encodes energies.
+        representation: Encodes hits.
         denoiser: Knows the noise schedule.
+        device: Where.
         batch_size: Jets in the global batch, for timesteps spread evenly over it.
         seed: Keys noise and timesteps.
         min_ratio: Smallest sigma/alpha trained on.
         timestep_power: Timesteps are u^timestep_power of the way to the last for u uniform.
         condition_drop: Probability of hiding the conditions.
         with_ring_sums: Work out the jets' ring sums.
+
+    Raises:
+        UserError: If `min_ratio` leaves no timestep.
     """
 
     def __init__(
         self,
-        jets: JetDataset,
         representation: Representation,
         denoiser: Denoiser,
+        device: torch.device,
         *,
         batch_size: int,
         seed: int,
@@ -114,101 +188,59 @@ class NoisyJets(Dataset[NoisyBatch]):
         condition_drop: float = 0.0,
         with_ring_sums: bool = False,
     ) -> None:
-        self.with_ring_sums = with_ring_sums
-        self.encoded = EncodedJets(jets, representation)
-        self.jets, self.representation, self.batch_size, self.seed = jets, representation, batch_size, seed
+        self.representation, self.device, self.batch_size, self.seed = representation, device, batch_size, seed
         self.condition_drop, self.timestep_power = condition_drop, timestep_power
+        self.with_ring_sums = with_ring_sums
         alphas_cumprod = denoiser.alphas_cumprod.cpu()
         self.num_timesteps = len(alphas_cumprod)
         self.first_timestep = int(((1 / alphas_cumprod.clamp(min=1e-12) - 1).sqrt() < min_ratio).sum())
         if self.first_timestep >= self.num_timesteps:
             raise UserError(f"noise.min_ratio {min_ratio} leaves no timestep to train on")
 
-    def __getitems__(self, positions: Sequence[Position]) -> NoisyBatch:
-        """The batch of these positions, all of one step."""
-        rows = np.array([position.jet for position in positions])
-        if self.with_ring_sums:
-            energies = torch.from_numpy(self.jets.energies(rows))
-            x_0, ring_sums = self.representation.encode(energies), self.representation.ring_sums(energies)
-        else:
-            x_0, ring_sums = self.encoded(rows), torch.zeros(len(rows), 0)
-        noise = torch.empty_like(x_0)
-        dropped = torch.zeros(len(rows), dtype=torch.bool)
-        for i, position in enumerate(positions):
-            generator = keyed_generator(self.seed, "noise", position.step, position.slot)
-            noise[i].normal_(generator=generator)
-            dropped[i] = torch.rand((), generator=generator) < self.condition_drop
-        labels, pt, m0 = (torch.from_numpy(column[rows]) for column in (self.jets.labels, self.jets.pt, self.jets.m0))
-        return NoisyBatch(x_0, noise, self._timesteps(positions), labels, pt, m0, ring_sums, dropped)
+    def __call__(self, batch: SparseBatch) -> NoisyBatch:
+        """The batch, encoded, with noise, timesteps and hidden conditions."""
+        batch = batch.to(self.device)
+        hits, (slots, labels, pt, m0) = batch.hits(), batch.slots_and_conditions()
+        x_0 = self.representation.encode_hits(hits)
+        ring_sums = self.representation.ring_sums_of_hits(hits) if self.with_ring_sums else x_0.new_zeros(len(x_0), 0)
+        numbers = RandomNumbers(torch.full_like(slots, self.seed), slots)
+        noise = numbers.normal("tr noise", x_0.shape[1:], batch.step)
+        dropped = torch.zeros_like(slots, dtype=torch.bool)
+        if self.condition_drop:
+            dropped = numbers.uniform("tr drop", 1, batch.step)[:, 0] < self.condition_drop
+        timesteps = self._timesteps(slots, batch.step)
+        return NoisyBatch(x_0, noise, timesteps, labels, pt, m0, ring_sums, dropped)
 
-    def _timesteps(self, positions: Sequence[Position]) -> torch.Tensor:
+    def _timesteps(self, slots: torch.Tensor, step: int) -> torch.Tensor:
         """Evenly spread over the global batch with one random offset a step, then the power: of little variance."""
-        shift = torch.rand(
-            (), dtype=torch.float64, generator=keyed_generator(self.seed, "timesteps", positions[0].step, 0)
-        ).item()
-        slots = torch.tensor([position.slot for position in positions], dtype=torch.float64)
-        spread = ((slots / self.batch_size + shift) % 1) ** self.timestep_power
+        shift = RandomNumbers.of_seed(self.seed, 0, 1).uniform("tr time", 1, step).item()  # on the host
+        spread = ((slots.to(torch.float32) / self.batch_size + shift) % 1) ** self.timestep_power
         return self.first_timestep + (spread * (self.num_timesteps - self.first_timestep)).long()
 
 
-class GlobalBatches(Sampler[list[Position]]):
-    """Micro-batches of one process, from a given step on.
-
-    The jets of all steps are one sequence: a seeded permutation of the split for each epoch, one after another.
+class SparseBatches(Dataset[SparseBatch]):
+    """The micro-batches of a process, numbered over all steps.
 
     Args:
-        num_jets: Jets in the split.
-        batch_size: Jets in the global batch.
-        seed: Keys the permutations.
-        steps: Range of steps to go through.
-        process, processes: Which process of how many this is.
-        accumulation: Micro-batches a process's share is split into.
+        jets: The split.
+        batches: Which of its jets are in which batch.
     """
 
-    def __init__(
-        self,
-        num_jets: int,
-        batch_size: int,
-        seed: int,
-        steps: range,
-        *,
-        process: int = 0,
-        processes: int = 1,
-        accumulation: int = 1,
-    ) -> None:
-        self.num_jets, self.batch_size, self.seed, self.steps = num_jets, batch_size, seed, steps
-        self.micro_batch = batch_size // (processes * accumulation)
-        self.first_slot, self.accumulation = process * self.micro_batch * accumulation, accumulation
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+    def __init__(self, jets: JetDataset, batches: GlobalBatches) -> None:
+        self.jets, self.batches = jets, batches
 
-    def __len__(self) -> int:
-        return len(self.steps) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[Position]]:
-        for step in self.steps:
-            for micro in range(self.accumulation):
-                yield self.positions(step, micro)
-
-    def positions(self, step: int, micro: int) -> list[Position]:
-        """The jets of one micro-batch of this process."""
-        begin = self.first_slot + micro * self.micro_batch
-        return [self.position(step, slot) for slot in range(begin, begin + self.micro_batch)]
-
-    def position(self, step: int, slot: int) -> Position:
-        """The jet in one slot of one step's global batch."""
-        epoch, index = divmod(step * self.batch_size + slot, self.num_jets)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_jets)
-        return Position(step, slot, int(self._order[index]))
+    def __getitem__(self, number: int) -> SparseBatch:
+        """Micro-batch `number`, which is step * accumulation + micro."""
+        return SparseBatch.pack(self.batches.positions(*divmod(number, self.batches.accumulation)), self.jets)
 
 
-def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers: int, pin: bool) -> DataLoader:
-    """A DataLoader over the batches; its generator keeps it off the global random state."""
+def batch_loader(jets: JetDataset, batches: GlobalBatches, steps: range, num_workers: int, pin: bool) -> DataLoader:
+    """A DataLoader over the micro-batches of some steps; its generator keeps it off the global random state."""
     end_helpers_at_exit()
     return DataLoader(
-        jets,
-        batch_sampler=batches,
-        collate_fn=_already_a_batch,
+        SparseBatches(jets, batches),
+        batch_size=None,
+        sampler=range(steps.start * batches.accumulation, steps.stop * batches.accumulation),
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
         pin_memory=pin,
@@ -217,17 +249,7 @@ def batch_loader(jets: NoisyJets, batches: Sampler[list[Position]], num_workers:
     )
 
 
-def validation_positions(num_jets: int, count: int) -> list[Position]:
-    """The fixed jets, in the order their noise and timesteps are keyed by (step -1)."""
-    return [Position(-1, slot, slot) for slot in range(min(count, num_jets))]
-
-
-def keyed_generator(seed: int, purpose: str, step: int, slot: int) -> torch.Generator:
-    """A generator that depends on its key alone."""
-    key = hashlib.blake2b(f"{seed}/{purpose}/{step}/{slot}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
-
-
-def _already_a_batch(batch: Any) -> Any:
-    """`NoisyJets.__getitems__` collates itself."""
-    return batch
+def validation_positions(num_jets: int, count: int) -> Positions:
+    """The fixed jets of validation, in the order that their noise and timesteps are keyed by."""
+    rows = np.arange(min(count, num_jets))
+    return Positions(VALIDATION_STEP, rows, rows)

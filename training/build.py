@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import UNet2DModel
+from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
@@ -21,10 +21,11 @@ from jet_diffusion.pipelines.denoiser import Denoiser, DenoiserOutput, PlainDeno
 from jet_diffusion.pipelines.first_stage import Conditions
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.notebook_baselines import BASELINES, BaselineNetwork
-from jet_diffusion.pipelines.representation import Representation
+from jet_diffusion.pipelines.representation import Hits, Representation
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.pipelines.tower_representations import HitValueMap
+from jet_diffusion.training.batches import Positions, SparseBatch
 from jet_diffusion.training.first_stage import fit_first_stage
 from jet_diffusion.training.fit import fit_conditioner, fit_representation, fit_spike_and_slab
 from jet_diffusion.training.quantum import build_quantum_pipeline
@@ -38,6 +39,9 @@ MIN_RATIO = 0.02
 
 REPRESENTATION_JETS, PRIOR_JETS = 10_000, 50_000
 """Training jets, at most, that the representation and the one-pixel prior are fitted on."""
+
+FIT_BATCH = 256
+"""Jets that are fitted on at once."""
 
 NORM_GROUPS = 16
 """Groups of the group normalisation, or as many as divide every width into two channels or more."""
@@ -153,16 +157,26 @@ def build_representation(settings: TrainSettings, jets: JetDataset) -> Represent
         UserError: If the representation needs HCAL towers that the dataset does not have.
     """
     chosen: type[Representation] = LOADABLE["representation"][settings.representation.name]
-    if chosen.needs_hcal_towers and not jets.all_hcal_in_towers:
-        raise UserError(
-            f"{chosen.__name__} needs HCAL to be constant in 5x5 towers, which it is not in every jet of this "
-            "dataset; set representation.name: PixelGrid"
-        )
+    check_towers(settings, jets)
     arguments: dict[str, Any] = {}
     if issubclass(chosen, HitValueMap):
         with_rings = settings.unet.conditioning == "rings"
         arguments["ring_edges"] = tuple(settings.representation.ring_edges) if with_rings else ()
     return fit_representation(chosen, energy_batches(jets, REPRESENTATION_JETS), **arguments)
+
+
+def check_towers(settings: TrainSettings, jets: JetDataset) -> None:
+    """Refuse jets without HCAL towers for a representation that needs them.
+
+    Raises:
+        UserError: Naming one that does not.
+    """
+    chosen: type[Representation] = LOADABLE["representation"][settings.representation.name]
+    if chosen.needs_hcal_towers and not jets.all_hcal_in_towers:
+        raise UserError(
+            f"{chosen.__name__} needs HCAL to be constant in 5x5 towers, which it is not in every jet of this "
+            "dataset; set representation.name: PixelGrid"
+        )
 
 
 def build_denoiser(
@@ -196,9 +210,8 @@ def build_spike_and_slab(
 ) -> SpikeAndSlabDenoiser:
     """Fit spike and slab on training jets, of which it has far more numbers to learn than the representation."""
     chosen = settings.denoiser
-    batches = energy_batches(jets, PRIOR_JETS)
     return fit_spike_and_slab(
-        (representation.encode(energies) for energies in batches),
+        (representation.encode_hits(hits) for hits in hit_batches(jets, PRIOR_JETS)),
         representation,
         noise,
         inputs=tuple(chosen.inputs),
@@ -268,11 +281,22 @@ def norm_groups(widths: tuple[int, ...]) -> int:
     return groups // 2 if groups in widths and groups > 1 else groups
 
 
-def energy_batches(jets: JetDataset, count: int, size: int = 256) -> Iterator[torch.Tensor]:
-    """Energies of jets spread evenly over the split, in tensors of at most `size`."""
-    rows = np.linspace(0, len(jets) - 1, min(count, len(jets))).round().astype(int)
-    for start in range(0, len(rows), size):
-        yield torch.from_numpy(jets.energies(rows[start : start + size]))
+def energy_batches(jets: JetDataset, count: int) -> Iterator[torch.Tensor]:
+    """Energies of jets spread evenly over the split."""
+    for rows in spread_rows(len(jets), count):
+        yield torch.from_numpy(jets.energies(rows))
+
+
+def hit_batches(jets: JetDataset, count: int) -> Iterator[Hits]:
+    """The hits of jets spread evenly over the split."""
+    for rows in spread_rows(len(jets), count):
+        yield SparseBatch.pack(Positions(0, rows, rows), jets).hits()
+
+
+def spread_rows(jets: int, count: int) -> list[NDArray[np.int64]]:
+    """At most so many rows, spread evenly, in parts of at most FIT_BATCH."""
+    rows = np.linspace(0, jets - 1, min(count, jets)).round().astype(np.int64)
+    return [rows[start : start + FIT_BATCH] for start in range(0, len(rows), FIT_BATCH)]
 
 
 def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Tensor:
@@ -283,8 +307,7 @@ def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Ten
     """
     if not isinstance(representation, HitValueMap):
         raise UserError(f"{type(representation).__name__} has no hits to count in rings; set unet.conditioning: jet")
-    batches = tqdm(energy_batches(jets, len(jets)), desc="ring sums", total=-(-len(jets) // 256), leave=False)
-    return torch.cat([representation.ring_sums(energies) for energies in batches])
+    return torch.cat([representation.ring_sums_of_hits(hits) for hits in hit_batches(jets, len(jets))])
 
 
 def count_parameters(pipeline: JetImagePipeline) -> dict[str, int]:

@@ -1,12 +1,13 @@
-"""The training step: what happens between two batches, and where a session's time goes."""
+"""The training step, in which the host waits for nothing but the loader, and where a session's time goes."""
 
 from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -17,7 +18,7 @@ from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
-from jet_diffusion.training.batches import TIMESTEP_POWER, GlobalBatches, NoisyJets, Position, batch_loader
+from jet_diffusion.training.batches import TIMESTEP_POWER, GlobalBatches, Noiser, Positions, SparseBatch, batch_loader
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss, describe_jets
 from jet_diffusion.training.processes import average_in_order
@@ -32,23 +33,30 @@ CLIP_NORM = 1.0
 class Clock:
     """Where a session's time goes.
 
+    It is read only where the host has waited for the device anyway: reading it after each step would make the device
+    wait for the host.
+
     Attributes:
-        waiting: Seconds spent waiting for the loader after the first batch.
+        waiting: Seconds that the host waited for the loader after the first batch.
         busy: Seconds spent in steps, waiting included; pictures, validation and checkpoints are left out.
         jets: Jets trained on.
-        mark: When the last lap ended.
+        mark: When the steps began that are not yet in `busy`; None before the first batch.
     """
 
     waiting: float = 0.0
     busy: float = 0.0
     jets: int = 0
-    mark: float = field(default_factory=time.perf_counter)
+    mark: float | None = None
 
-    def lap(self) -> float:
-        """Seconds since the last lap."""
+    def lap(self) -> None:
+        """Count the time since the mark; the device must have finished."""
         now = time.perf_counter()
-        elapsed, self.mark = now - self.mark, now
-        return elapsed
+        self.busy += 0.0 if self.mark is None else now - self.mark
+        self.mark = now
+
+    def skip(self) -> None:
+        """Leave out the time since the mark."""
+        self.mark = time.perf_counter()
 
 
 class TrainingLoop:
@@ -62,7 +70,7 @@ class TrainingLoop:
         marginal: The one-pixel denoiser that a plain denoiser's loss is compared with.
 
     Attributes:
-        noisy_jets, batches, loader: The batches from the state's step on.
+        batches, loader, noiser: Which jets are in which batch, their hits, and what makes noisy jets of them.
         loss_of: The training loss.
         clock: Where the time went.
         sums: (3,) the loss terms of the steps since `take_sums`, added up.
@@ -79,9 +87,17 @@ class TrainingLoop:
     ) -> None:
         self.settings, self.accelerator, self.state, self.jets = settings, accelerator, state, jets
         self.device = accelerator.device
-        self.noisy_jets, self.batches = make_batches(settings, accelerator, pipeline, jets, state.step)
-        pin = self.device.type == "cuda"
-        self.loader = batch_loader(self.noisy_jets, self.batches, settings.num_workers, pin=pin)
+        self.batches = GlobalBatches(
+            len(jets),
+            settings.batch_size,
+            settings.seed,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            accumulation=settings.accumulation,
+        )
+        steps, pin = range(state.step, settings.max_steps), self.device.type == "cuda"
+        self.loader = batch_loader(jets, self.batches, steps, settings.num_workers, pin=pin)
+        self.noiser = make_noiser(settings, pipeline, self.device)
         pipeline.to(self.device)
         self.loss_of = DenoisingLoss(
             pipeline.denoiser, pipeline.representation, settings.optimizer, self.device, marginal
@@ -102,12 +118,11 @@ class TrainingLoop:
 
     def step(self) -> None:
         """One optimiser step."""
-        settings, state, clock = self.settings, self.state, self.clock
+        settings, state = self.settings, self.state
         # Dropout draws from the global state: key it, so that a resumed run draws the same.
         accelerator = self.accelerator
         key = settings.seed * 1_000_003 + state.step * accelerator.num_processes + accelerator.process_index
         torch.manual_seed(key)
-        clock.lap()
         for micro in range(settings.accumulation):
             self._forward_and_backward(micro)
         if settings.unet.network not in NOTEBOOK_NETWORKS:  # theirs were trained without
@@ -118,16 +133,12 @@ class TrainingLoop:
         state.averaged.step(self.parameters)
         state.step += 1
         state.epoch = state.step * settings.batch_size / len(self.jets)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the clock must see the step's end, not its launch
-        clock.busy += clock.lap()
-        clock.jets += settings.batch_size
+        self.clock.jets += settings.batch_size
 
     def _forward_and_backward(self, micro: int) -> None:
         """One micro-batch; gradients are exchanged after the last alone."""
-        clock, last = self.clock, micro == self.settings.accumulation - 1
-        batch = next(self._batches).to(self.device)
-        waited = clock.lap() if clock.jets else 0 * clock.lap()  # the loader's start is no waiting
+        last = micro == self.settings.accumulation - 1
+        batch = self.noiser(self._next_batch())
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             output = self.model(self.loss_of.noisy(batch), *batch[2:])
             terms = self.loss_of(output, batch)
@@ -135,8 +146,15 @@ class TrainingLoop:
             self.accelerator.backward(terms.loss)
         self.sums += terms.sums / self.settings.accumulation
         self._watch(terms.per_jet, micro)
-        clock.waiting += waited
-        clock.busy += waited + clock.lap()
+
+    def _next_batch(self) -> SparseBatch:
+        begun = time.perf_counter()
+        batch: SparseBatch = next(self._batches)
+        if self.clock.mark is None:  # the loader's start is no waiting
+            self.clock.skip()
+        else:
+            self.clock.waiting += time.perf_counter() - begun
+        return batch
 
     def _watch(self, per_jet: torch.Tensor, micro: int) -> None:
         """Note on the device the first loss that is not finite; nothing waits for it."""
@@ -147,7 +165,7 @@ class TrainingLoop:
         self._bad_jets = torch.where(first, bad, self._bad_jets)
 
     def check_finite(self, run: RunFolder) -> None:
-        """Stop, in all processes, if a loss was not finite; waits for the device.
+        """Stop, in all processes, if a loss was not finite; waits for the device and reads the clock.
 
         Args:
             run: Whose last checkpoint the message names.
@@ -158,14 +176,15 @@ class TrainingLoop:
         found = self.accelerator.gather(self._bad_micro.reshape(1))
         if bool((found >= 0).any()):
             self._stop(int(found[found >= 0].min()), run)
+        self.clock.lap()
 
     def _stop(self, number: int, run: RunFolder) -> NoReturn:
         step, micro = divmod(number, self.settings.accumulation)
-        batch: list[Position] = []
-        if int(self._bad_micro) == number:
-            batch = self.batches.positions(step, micro)
-        rows = [position.jet for position, bad in zip(batch, self._bad_jets.tolist(), strict=False) if bad]
-        rows, size = gather_object(rows), len(gather_object(batch))
+        batch = self.batches.positions(step, micro).rows
+        if int(self._bad_micro) != number:
+            batch = batch[:0]
+        rows = gather_object(batch[self._bad_jets.cpu().numpy()[: len(batch)]].tolist())
+        size = len(gather_object(batch.tolist()))
         advice = "begin another run with a smaller learning_rate, more warmup_steps or precision no"
         if len(rows) < size:
             advice = f"look at these jets (`jet-diffusion convert --drop-bad` leaves out faulty ones), or {advice}"
@@ -181,8 +200,8 @@ class TrainingLoop:
         model = self.state.model
 
         def losses(count: int) -> torch.Tensor:
-            batch = self.noisy_jets.__getitems__([Position(0, slot, slot % len(self.jets)) for slot in range(count)])
-            batch = batch.to(self.device)
+            slots = np.arange(count)
+            batch = self.noiser(SparseBatch.pack(Positions(0, slots, slots % len(self.jets)), self.jets))
             with self.accelerator.autocast():
                 output = model(self.loss_of.noisy(batch), *batch[2:])
             return self.loss_of(output, batch).loss
@@ -203,27 +222,15 @@ def noise_range(denoiser: Denoiser) -> dict[str, float]:
     return {"min_ratio": denoiser.config.min_ratio, "timestep_power": TIMESTEP_POWER}
 
 
-def make_batches(
-    settings: TrainSettings, accelerator: Accelerator, pipeline: JetImagePipeline, jets: JetDataset, first_step: int
-) -> tuple[NoisyJets, GlobalBatches]:
-    """What makes a batch of jets with their noise, and the batches of this process from a step on."""
-    noisy_jets = NoisyJets(
-        jets,
+def make_noiser(settings: TrainSettings, pipeline: JetImagePipeline, device: torch.device) -> Noiser:
+    """What makes a training batch of sparse ones."""
+    return Noiser(
         pipeline.representation,
         pipeline.denoiser,
+        device,
         batch_size=settings.batch_size,
         seed=settings.seed,
         **noise_range(pipeline.denoiser),
         condition_drop=settings.optimizer.condition_drop,
         with_ring_sums=settings.unet.conditioning == "rings",
     )
-    batches = GlobalBatches(
-        len(jets),
-        settings.batch_size,
-        settings.seed,
-        range(first_step, settings.max_steps),
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-        accumulation=settings.accumulation,
-    )
-    return noisy_jets, batches

@@ -64,12 +64,12 @@ class DenoisingLoss:
             if not isinstance(denoiser, SpikeAndSlabDenoiser):
                 raise UserError("optimizer.loss likelihood needs denoiser.kind spike_and_slab, which knows of hits")
             self.hit_threshold = representation.hit_threshold(device).view(-1, 1, 1)
-        mask = representation.mask(device).float()
-        group = torch.tensor(representation.channel_group, device=device)
+        mask = representation.mask().float()
+        group = torch.tensor(representation.channel_group)
         size = torch.bincount(group).float()
-        share = torch.tensor(settings.group_weights, device=device) if settings.group_weights else torch.ones_like(size)
+        share = torch.tensor(settings.group_weights) if settings.group_weights else torch.ones_like(size)
         share = share / (share * size).sum()
-        self.pixel_weight = share[group].view(-1, 1, 1) * mask / mask.sum()
+        self.pixel_weight = (share[group].view(-1, 1, 1) * mask / mask.sum()).to(device)
 
     def noisy(self, batch: NoisyBatch) -> torch.Tensor:
         """x_t by the denoiser's forward process, in closed form."""

@@ -24,7 +24,7 @@ from jet_diffusion.renames import flatten
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.sampling.batches import sample_jets
 from jet_diffusion.signals import Interrupted
-from jet_diffusion.training.batches import NoisyBatch, NoisyJets, validation_positions
+from jet_diffusion.training.batches import Noiser, SparseBatch, validation_positions
 from jet_diffusion.training.build import count_parameters
 from jet_diffusion.training.checkpoints import TrainingState
 from jet_diffusion.training.loss import DenoisingLoss, describe_jets
@@ -66,23 +66,21 @@ class Monitor:
         self.bare, self.interruption = state.model, interruption
         self.logged = state.step
         self.validate_every = settings.validate_every or max(1, epoch_jets // settings.batch_size)
-        count = min(settings.validation_jets, len(validation))
-        noisy = NoisyJets(
-            validation,
+        positions = validation_positions(len(validation), settings.validation_jets)
+        self.noiser = Noiser(
             pipeline.representation,
             pipeline.denoiser,
-            batch_size=count,
+            accelerator.device,
+            batch_size=len(positions.rows),
             seed=settings.seed,
             min_ratio=pipeline.denoiser.config.get("min_ratio", 0.0),
             with_ring_sums=settings.unet.conditioning == "rings",
         )
-        positions = validation_positions(len(validation), count)
-        mine = positions[accelerator.process_index :: accelerator.num_processes]
-        self.validation_rows = [position.jet for position in mine]
+        mine = positions.part(slice(accelerator.process_index, None, accelerator.num_processes))
+        self.validation_rows = mine.rows.tolist()
         size = max(1, settings.batch_size // (accelerator.num_processes * settings.accumulation))
-        self.validation_batches: list[NoisyBatch] = [
-            noisy.__getitems__(mine[start : start + size]) for start in range(0, len(mine), size)
-        ]
+        parts = [mine.part(slice(start, start + size)) for start in range(0, len(mine.rows), size)]
+        self.validation_batches = [SparseBatch.pack(part, validation) for part in parts]
         accelerator.init_trackers("jet-diffusion", config=_tracker_config(settings))
 
     def log(self, sums: torch.Tensor, clock: Clock, progress: tqdm) -> None:
@@ -116,10 +114,18 @@ class Monitor:
         """Whether it is time, because an epoch or so many steps have passed."""
         return self.state.step % self.validate_every == 0
 
-    def sample(self) -> None:
-        """Sample jets if it is time, every so often and at the end, and they are not there from before a kill."""
+    def due(self) -> bool:
+        """Whether it is time for anything but a log line."""
+        return self.validation_due() or self.sample_due()
+
+    def sample_due(self) -> bool:
+        """Whether it is time, every so often and at the end."""
         every, step = self.settings.sample_every, self.state.step
-        if step and (step == self.settings.max_steps or (every and step % every == 0)):
+        return step > 0 and (step == self.settings.max_steps or bool(every and step % every == 0))
+
+    def sample(self) -> None:
+        """Sample jets if it is time, and they are not there from before a kill."""
+        if self.sample_due():
             if self.accelerator.is_main_process and not self._sampled():
                 self._sample()
             self.accelerator.wait_for_everyone()
@@ -138,14 +144,14 @@ class Monitor:
         """Loss of the averaged weights on the same jets, timesteps and noise every time."""
         sums, jets, bad = torch.zeros(3, device=self.accelerator.device), 0, []
         with self._averaged_weights():
-            for batch in self.validation_batches:
-                moved = batch.to(self.accelerator.device)
+            for sparse in self.validation_batches:
+                batch = self.noiser(sparse)
                 with self.accelerator.autocast():
-                    output = self.bare(self.loss_of.noisy(moved), *moved[2:])
-                terms = self.loss_of(output, moved)
-                sums += terms.sums * len(moved.labels)
+                    output = self.bare(self.loss_of.noisy(batch), *batch[2:])
+                terms = self.loss_of(output, batch)
+                sums += terms.sums * sparse.num_jets
                 bad.append(~terms.per_jet.isfinite())
-                jets += len(moved.labels)
+                jets += sparse.num_jets
         self._check_validation(bad)
         total = self.accelerator.reduce(torch.cat([sums, sums.new_tensor([jets])]), "sum")
         loss, own, marginal = (total[:3] / total[3]).tolist()

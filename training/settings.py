@@ -181,7 +181,7 @@ class TrainSettings:
         max_jets: Train on the first N jets of the training split.
         precision: "no" is float32; "auto" is bf16 where the device has instructions for it, else float32.
         seed: Seeds weights, data order, noise and timesteps.
-        num_workers: Processes that prepare batches: decode and encode jets, and draw noise.
+        num_workers: Processes that read the hits of coming batches; 0 reads them between steps.
         checkpoint_every: Steps between checkpoints.
         validate_every: Steps between validations (0: every epoch).
         sample_every: Steps between pictures of sampled jets (0: none until the end).

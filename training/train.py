@@ -25,7 +25,7 @@ from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.signals import Interrupted
-from jet_diffusion.training.build import TrainedModule, build_pipeline, fit_marginal, settings_as_dict
+from jet_diffusion.training.build import TrainedModule, build_pipeline, check_towers, fit_marginal, settings_as_dict
 from jet_diffusion.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint, start_from
 from jet_diffusion.training.loop import TrainingLoop
 from jet_diffusion.training.monitor import Monitor, describe
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 def train(settings: TrainSettings) -> RunFolder:
     """Begin or continue a run, up to its last step.
 
-    A signal ends it after the step under way, with a checkpoint.
+    A signal ends it after the step under way, or in several processes within seconds, with a checkpoint.
 
     Raises:
         UserError: If the settings contradict each other, the run's, the data, or the processes that take part; or if
@@ -87,7 +87,7 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, run: RunFolder) -
     """Say what takes part, and load the training and validation jets; of a dry run, say what would run.
 
     Raises:
-        UserError: If the batch is larger than the data.
+        UserError: If the batch is larger than the data, or the representation does not suit the validation jets.
     """
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -97,6 +97,7 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, run: RunFolder) -
     jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
     validation = JetDataset.load(settings.data, "validation")
     check_batch(settings.batch_size, len(jets))
+    check_towers(settings, validation)
     if settings.dry_run:
         pipeline = build_pipeline(settings, jets, train_first_stage=False)
         accelerator.print(describe(settings, accelerator, jets, pipeline))
@@ -127,7 +128,7 @@ def begin_and_train(settings: TrainSettings, accelerator: Accelerator, run: RunF
         Interruption(accelerator) as interruption,
     ):
         run_steps(settings, accelerator, run, pipeline, state, jets, validation, interruption)
-        stopped = interruption.agreed()
+        stopped = interruption.agreed(state.step, now=True)
     accelerator.end_training()
     if stopped:
         again = f"jet-diffusion train --config {run.config}"
@@ -234,10 +235,12 @@ def run_steps(
     while state.step < settings.max_steps:
         loop.step()
         progress.update()
-        last, stopped = state.step == settings.max_steps, bool(interruption.agreed())
+        last = state.step == settings.max_steps
+        stopped = bool(interruption.agreed(state.step, now=last))
         log = state.step % settings.log_every == 0 or last
         save = state.step % settings.checkpoint_every == 0 or last
-        if log or save or stopped or monitor.validation_due():
+        waited_for = log or save or stopped or monitor.due()
+        if waited_for:
             loop.check_finite(run)
         if log:
             monitor.log(loop.take_sums(), loop.clock, progress)
@@ -249,6 +252,8 @@ def run_steps(
         if stopped:
             break
         monitor.sample()
+        if waited_for:
+            loop.clock.skip()
     progress.close()
     monitor.finish(loop.clock)
 

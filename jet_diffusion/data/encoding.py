@@ -74,6 +74,22 @@ _IS_CORNER = (_ROW % CRYSTALS_PER_TOWER == 0) & (_COLUMN % CRYSTALS_PER_TOWER ==
 """Whether a crystal is its tower's first."""
 
 
+class StoredHits(NamedTuple):
+    """The hits of n jets as their columns hold them: those of the first jet, then those of the second, and so on.
+
+    Attributes:
+        counts, place, energy: Crystals of each jet (n,), and the place and energy (GeV/100) of each crystal (K,).
+        tower_counts, tower, tower_energy: The same of HCAL towers; the energy is that of each of the 25 crystals.
+    """
+
+    counts: NDArray[np.int32]
+    place: NDArray[np.uint16]
+    energy: NDArray[np.float32]
+    tower_counts: NDArray[np.int32]
+    tower: NDArray[np.uint16]
+    tower_energy: NDArray[np.float32]
+
+
 class _Hits(NamedTuple):
     """The K non-zero crystals of n jets, in the order of jet and place."""
 
@@ -157,13 +173,26 @@ def decode_energies(table: pa.Table) -> NDArray[np.float32]:
         UserError: A place lies outside the image, or places and values differ in number.
     """
     energies = np.zeros((table.num_rows, *IMAGE_SHAPE), np.float32)
-    jet, place, value = _flatten(table, "index", "value", _IMAGE)
-    energies.reshape(-1)[jet * _IMAGE + place] = value
-    jet, tower, value = _flatten(table, "tower_index", "tower_value", _TOWERS)
+    hits, jet = read_hits(table), np.arange(table.num_rows)
+    energies.reshape(-1)[np.repeat(jet * _IMAGE, hits.counts) + hits.place] = hits.energy
     blocks = energies[:, HCAL].reshape(-1, NUM_TOWERS, CRYSTALS_PER_TOWER, NUM_TOWERS, CRYSTALS_PER_TOWER)
-    row, column = np.divmod(tower, NUM_TOWERS)
-    blocks.swapaxes(2, 3)[jet, row, column] = value[:, None, None]
+    row, column = np.divmod(hits.tower, NUM_TOWERS)
+    blocks.swapaxes(2, 3)[np.repeat(jet, hits.tower_counts), row, column] = hits.tower_energy[:, None, None]
     return energies
+
+
+def read_hits(table: pa.Table) -> StoredHits:
+    """The hits of an encoded table.
+
+    Args:
+        table: Rows with the columns of `IMAGE_COLUMNS`.
+
+    Raises:
+        UserError: A place lies outside the image, or places and values differ in number.
+    """
+    return StoredHits(
+        *_flatten(table, "index", "value", _IMAGE), *_flatten(table, "tower_index", "tower_value", _TOWERS)
+    )
 
 
 def content_hashes(energies: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -200,10 +229,11 @@ def has_hcal_among_crystals(table: pa.Table) -> NDArray[np.bool_]:
     Returns:
         (n,) bool.
     """
-    highest = np.zeros(table.num_rows, np.int64)
-    jet, place, _ = _flatten(table, "index", "value", _IMAGE)
-    highest[jet] = place  # places rise, so the last one stays
-    return highest >= HCAL_START
+    counts, place, _ = _flatten(table, "index", "value", _IMAGE)
+    last = place[np.cumsum(counts)[counts > 0] - 1]  # places rise
+    found = np.zeros(table.num_rows, np.bool_)
+    found[counts > 0] = last >= HCAL_START
+    return found
 
 
 def _find_hits(energies: NDArray[np.float32]) -> _Hits:
@@ -254,13 +284,13 @@ def _hash(hits: _Hits) -> NDArray[np.uint64]:
 
 def _flatten(
     table: pa.Table, places: str, values: str, end: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Jet, place and value of every entry of two list columns."""
+) -> tuple[NDArray[np.int32], NDArray[np.uint16], NDArray[np.float32]]:
+    """The lengths (n,) of two list columns' lists, and the place and value of every entry."""
     place_lists, value_lists = table[places].combine_chunks(), table[values].combine_chunks()
     counts, value_counts = (np.diff(lists.offsets.to_numpy()) for lists in (place_lists, value_lists))
     if not np.array_equal(counts, value_counts):
         raise UserError(f"the lists of {places} and {values} differ in length")
-    place = place_lists.flatten().to_numpy().astype(np.int64)
+    place = place_lists.flatten().to_numpy()
     if place.size and place.max() >= end:
         raise UserError(f"{places} holds {place.max()}; places must lie below {end}")
-    return np.repeat(np.arange(table.num_rows), counts), place, value_lists.flatten().to_numpy()
+    return counts, place, value_lists.flatten().to_numpy()

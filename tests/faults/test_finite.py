@@ -14,7 +14,7 @@ from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.runs import STATE, file_digest
-from jet_diffusion.training.batches import GlobalBatches, NoisyJets
+from jet_diffusion.training.batches import GlobalBatches, Noiser
 from jet_diffusion.workflows.stage import stage
 
 SLOT = 4
@@ -25,16 +25,15 @@ def poison(monkeypatch):
     """A function that makes one jet of one step NaN (step -1: of the validation)."""
 
     def spoil(step):
-        getitems = NoisyJets.__getitems__
+        noise = Noiser.__call__
 
-        def spoilt(self, positions):
-            batch = getitems(self, positions)
-            for i, position in enumerate(positions):
-                if (position.step, position.slot) == (step, SLOT):
-                    batch.x_0[i] = torch.nan
-            return batch
+        def spoilt(self, batch):
+            noisy = noise(self, batch)
+            if batch.step == step:
+                noisy.x_0[batch.slots_and_conditions()[0] == SLOT] = torch.nan
+            return noisy
 
-        monkeypatch.setattr(NoisyJets, "__getitems__", spoilt)
+        monkeypatch.setattr(Noiser, "__call__", spoilt)
 
     return spoil
 
@@ -43,7 +42,7 @@ def poison(monkeypatch):
 def test_the_first_loss_that_is_not_finite_stops_the_run(run, go_on, poison, converted_folder):
     poison(step=3)
     jets = JetDataset.load(converted_folder, "train")
-    row = GlobalBatches(len(jets), 8, 0, range(9)).position(3, SLOT).jet
+    row = GlobalBatches(len(jets), 8, 0).positions(3).rows[SLOT]
     named = rf"step 4 is not finite for 1 of 8 jets .* row {row} \(content hash {jets.content_hash[row]:016x}\)"
     with pytest.raises(ValueError, match=named) as caught:
         # Neither logged nor saved before step 6, two steps later: the jet is remembered.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +10,12 @@ from hypothesis import strategies as st
 from models import small_pipeline
 
 from jet_diffusion.data.dataset import JetDataset
-from jet_diffusion.training.batches import GlobalBatches, NoisyBatch, NoisyJets, batch_loader
+from jet_diffusion.pipelines.notebook_baselines import ChannelMaxGrid
+from jet_diffusion.pipelines.tower_representations import PixelGrid
+from jet_diffusion.training.batches import GlobalBatches, Noiser, SparseBatch, batch_loader
+from jet_diffusion.training.fit import fit_representation
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +23,24 @@ def pipeline(converted_folder):
     return small_pipeline(converted_folder)
 
 
-def noisy_jets(folder, pipeline, **settings):
-    jets = JetDataset.load(folder, "train")
-    return NoisyJets(jets, pipeline.representation, pipeline.denoiser, **{"batch_size": 16, "seed": 5, **settings})
+@pytest.fixture(scope="module")
+def jets(converted_folder):
+    return JetDataset.load(converted_folder, "train")
 
 
-def flat(batches):
-    return [position for batch in batches for position in batch]
+def noiser(pipeline, **settings):
+    return Noiser(pipeline.representation, pipeline.denoiser, CPU, **{"batch_size": 16, "seed": 5, **settings})
+
+
+def noisy_steps(jets, noise, steps):
+    batches = GlobalBatches(len(jets), 16, 5)
+    return [noise(SparseBatch.pack(batches.positions(step), jets)) for step in range(steps)]
+
+
+def sequence(batches, steps):
+    """Step, slot and row of every jet that a process sees."""
+    found = [batches.positions(step, micro) for step in steps for micro in range(batches.accumulation)]
+    return [(part.step, *pair) for part in found for pair in zip(part.slots, part.rows, strict=True)]
 
 
 @given(
@@ -35,54 +52,75 @@ def flat(batches):
 )
 def test_processes_and_resumes_see_one_sequence(num_jets, per_process, processes, accumulation, first):
     batch_size = per_process * processes * accumulation
-    whole = flat(GlobalBatches(num_jets, batch_size, 7, range(25)))
+    whole = sequence(GlobalBatches(num_jets, batch_size, 7), range(25))
     rest = [
-        GlobalBatches(
-            num_jets, batch_size, 7, range(first, 25), process=p, processes=processes, accumulation=accumulation
-        )
+        GlobalBatches(num_jets, batch_size, 7, process=p, processes=processes, accumulation=accumulation)
         for p in range(processes)
     ]
-    assert sorted(position for batches in rest for position in flat(batches)) == whole[first * batch_size :]
-    assert all(len(list(batches)) == len(batches) for batches in rest)
+    seen = [place for batches in rest for place in sequence(batches, range(first, 25))]
+    assert sorted(seen) == whole[first * batch_size :]
 
 
 @given(num_jets=st.integers(1, 40), batch_size=st.integers(1, 20))
 def test_every_epoch_is_a_permutation(num_jets, batch_size):
     steps = -(-3 * num_jets // batch_size)
-    order = [position.jet for position in flat(GlobalBatches(num_jets, batch_size, 1, range(steps)))]
+    order = [row for _, _, row in sequence(GlobalBatches(num_jets, batch_size, 1), range(steps))]
     epochs = [order[start : start + num_jets] for start in (0, num_jets, 2 * num_jets)]
     assert all(Counter(epoch) == Counter(range(num_jets)) for epoch in epochs)
     if num_jets > 8:
         assert epochs[0] != epochs[1]
 
 
-def test_noise_belongs_to_seed_step_and_place(converted_folder, pipeline):
-    jets = noisy_jets(converted_folder, pipeline)
-    positions = flat(GlobalBatches(len(jets.jets), 16, 5, range(1)))
-    whole, part = jets.__getitems__(positions), jets.__getitems__(positions[4:9])
+def test_noise_belongs_to_seed_step_and_slot(jets, pipeline):
+    positions = GlobalBatches(len(jets), 16, 5).positions(0)
+    noise = noiser(pipeline, condition_drop=0.5)
+    sparse = SparseBatch.pack(positions, jets)
+    whole, part = noise(sparse), noise(SparseBatch.pack(positions.part(slice(4, 9)), jets))
     for left, right in zip(whole, part, strict=True):
         assert torch.equal(left[4:9], right)
-    elsewhere = jets.__getitems__([position._replace(step=1) for position in positions])
+    elsewhere = noise(sparse._replace(step=1))
     assert torch.equal(elsewhere.x_0, whole.x_0)
-    assert not torch.equal(elsewhere.noise, whole.noise)
-    assert not torch.equal(elsewhere.timesteps, whole.timesteps)
-    assert not torch.equal(noisy_jets(converted_folder, pipeline, seed=6).__getitems__(positions).noise, whole.noise)
+    for name in ("noise", "timesteps", "dropped"):
+        assert not torch.equal(getattr(elsewhere, name), getattr(whole, name))
+    assert not torch.equal(noiser(pipeline, seed=6)(sparse).noise, whole.noise)
+    assert not torch.equal(whole.noise[0], whole.noise[1])
 
 
-def test_jets_come_with_their_own_conditions(converted_folder, pipeline):
-    jets = noisy_jets(converted_folder, pipeline)
-    positions = flat(GlobalBatches(len(jets.jets), 16, 5, range(1)))
-    batch = jets.__getitems__(positions)
-    rows = [position.jet for position in positions]
-    decoded = pipeline.representation.decode(batch.x_0)
-    torch.testing.assert_close(decoded, torch.from_numpy(jets.jets.energies(rows)), rtol=2e-5, atol=0)
-    assert batch.labels.tolist() == jets.jets.labels[rows].tolist()
-    assert batch.pt.tolist() == jets.jets.pt[rows].tolist()
+@pytest.mark.parametrize("kind", ["TowerPatches", PixelGrid, ChannelMaxGrid])
+def test_a_sparse_batch_is_the_dense_jets(jets, pipeline, kind):
+    positions = GlobalBatches(len(jets), 16, 5).positions(0)
+    energies = torch.from_numpy(jets.energies(positions.rows))
+    representation = pipeline.representation
+    if kind != "TowerPatches":
+        representation = fit_representation(kind, [energies])
+    sparse = SparseBatch.pack(positions, jets)
+    assert sparse.numbers.nbytes < 6000 * len(positions.rows)
+    hits = sparse.hits()
+    assert torch.equal(hits.energies(), energies)
+    assert torch.equal(representation.encode_hits(hits), representation.encode(energies))
+    if kind != ChannelMaxGrid:
+        torch.testing.assert_close(representation.ring_sums_of_hits(hits), representation.ring_sums(energies))
+    slots, labels, pt, m0 = sparse.slots_and_conditions()
+    assert slots.tolist() == positions.slots.tolist()
+    assert labels.tolist() == jets.labels[positions.rows].tolist()
+    assert pt.tolist() == jets.pt[positions.rows].tolist()
+    assert m0.tolist() == jets.m0[positions.rows].tolist()
 
 
-def test_noise_is_unit_gaussian_and_timesteps_uniform(converted_folder, pipeline):
-    jets = noisy_jets(converted_folder, pipeline)
-    batches = [jets.__getitems__(batch) for batch in GlobalBatches(len(jets.jets), 16, 5, range(60))]
+def test_hits_without_energy_are_none_and_negative_ones_become_nan(jets, pipeline):
+    hits = SparseBatch.pack(GlobalBatches(len(jets), 4, 5).positions(0), jets).hits()
+    energy = hits.energy.clone()
+    energy[0], energy[1] = -0.0, -1.0
+    changed = hits._replace(energy=energy)
+    removed = pipeline.representation.encode_hits(changed) != pipeline.representation.encode_hits(hits)
+    assert removed.sum() == 2
+    assert pipeline.representation.encode_hits(changed).isnan().sum() == 1
+    counts = pipeline.representation.ring_sums_of_hits(hits._replace(energy=torch.where(energy < 0, 0, energy)))
+    assert counts[0, : counts.shape[1] // 2].sum() == hits.jet.eq(0).sum() + hits.tower_jet.eq(0).sum() - 2
+
+
+def test_noise_is_unit_gaussian_and_timesteps_uniform(jets, pipeline):
+    batches = noisy_steps(jets, noiser(pipeline), 60)
     noise = torch.cat([batch.noise for batch in batches])
     assert abs(noise.mean()) < 1e-3
     assert abs(noise.std() - 1) < 1e-3
@@ -94,37 +132,36 @@ def test_noise_is_unit_gaussian_and_timesteps_uniform(converted_folder, pipeline
     assert spread.max() <= 63  # sixteen of a thousand, evenly spread
 
 
-def test_small_noise_levels_can_be_left_out(converted_folder, pipeline):
-    jets = noisy_jets(converted_folder, pipeline, min_ratio=1.0)
-    timesteps = jets.__getitems__(flat(GlobalBatches(len(jets.jets), 16, 5, range(1)))).timesteps
-    alpha, sigma = pipeline.denoiser.noise_level(timesteps)
+def test_small_noise_levels_can_be_left_out(jets, pipeline):
+    (batch,) = noisy_steps(jets, noiser(pipeline, min_ratio=1.0), 1)
+    alpha, sigma = pipeline.denoiser.noise_level(batch.timesteps)
     assert (sigma / alpha).min() >= 1
     with pytest.raises(ValueError, match="min_ratio"):
-        noisy_jets(converted_folder, pipeline, min_ratio=1e9)
+        noiser(pipeline, min_ratio=1e9)
 
 
-def test_low_noise_can_be_trained_on_more_often(converted_folder, pipeline):
-    jets = noisy_jets(converted_folder, pipeline, timestep_power=2.0)
-    batches = [jets.__getitems__(batch) for batch in GlobalBatches(len(jets.jets), 16, 5, range(60))]
+def test_low_noise_can_be_trained_on_more_often(jets, pipeline):
+    batches = noisy_steps(jets, noiser(pipeline, timestep_power=2.0), 60)
     timesteps = torch.cat([batch.timesteps for batch in batches])
     assert (timesteps < 250).float().mean() == pytest.approx(0.5, abs=0.01)
     assert timesteps.max() > 950
 
 
-def test_conditions_are_dropped_as_often_as_asked(converted_folder, pipeline):
-    jets = noisy_jets(converted_folder, pipeline, condition_drop=0.25)
-    dropped = torch.cat([jets.__getitems__(batch).dropped for batch in GlobalBatches(300, 16, 5, range(40))])
+def test_conditions_are_dropped_as_often_as_asked(jets, pipeline):
+    dropped = torch.cat([batch.dropped for batch in noisy_steps(jets, noiser(pipeline, condition_drop=0.25), 40)])
     assert 0.18 < dropped.float().mean() < 0.32
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_loader_gives_batches_in_order_and_spares_the_global_random_state(converted_folder, pipeline, num_workers):
-    jets = noisy_jets(converted_folder, pipeline)
-    batches = GlobalBatches(len(jets.jets), 16, 5, range(3))
+def test_the_loader_gives_batches_in_order_and_spares_the_global_random_state(jets, num_workers):
+    batches = GlobalBatches(len(jets), 16, 5, accumulation=2)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    loaded = list(batch_loader(jets, batches, num_workers, pin=False))
+    loaded = list(batch_loader(jets, batches, range(3, 5), num_workers, pin=False))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(isinstance(batch, NoisyBatch) for batch in loaded)
-    for batch, positions in zip(loaded, batches, strict=True):
-        assert torch.equal(batch.noise, jets.__getitems__(positions).noise)
+    expected = [batches.positions(step, micro) for step in (3, 4) for micro in (0, 1)]
+    for batch, positions in zip(loaded, expected, strict=True):
+        assert isinstance(batch, SparseBatch)
+        assert batch.step == positions.step
+        assert torch.equal(batch.numbers, SparseBatch.pack(positions, jets).numbers)
+        assert np.array_equal(batch.slots_and_conditions()[0], positions.slots)
