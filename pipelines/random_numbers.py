@@ -129,7 +129,7 @@ def words_of_torch(numbers: RandomNumbers, purpose: int, count: int, step: int) 
     zero = torch.zeros_like(block)
     counter = torch.stack([block, zero + step, zero + numbers.jets[:, None], zero])
     key = torch.stack([numbers.seeds, torch.full_like(numbers.seeds, as_int64(purpose))])[:, :, None]
-    return philox(counter, key).movedim(0, 2).flatten(1)[:, :count].contiguous()
+    return philox(counter, key).movedim(0, 2).flatten(1)[:, :count].clone(memory_format=torch.contiguous_format)
 
 
 def philox(counter: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

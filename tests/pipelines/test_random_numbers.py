@@ -68,6 +68,7 @@ def test_a_cpu_and_other_devices_have_the_same_words(jets, purpose, step, count)
     numbers = numbers_of(jets)
     of_cpu, of_others = (make(numbers, purpose, count, step) for make in (words_of_numpy, words_of_torch))
     assert of_cpu.shape == (len(jets), count)
+    assert of_others.view(torch.int32).shape == (len(jets), 2 * count)
     assert torch.equal(of_cpu, of_others)
 
 
