@@ -64,8 +64,32 @@ def fetch(repo: str, kind: Kind, files: Sequence[str], revision: str | None = No
         PermissionError: The Hub refuses access, and the cache has no copy.
         ConnectionError: The Hub cannot be reached or has an error, and the cache has no copy.
     """
+    return ask(
+        lambda: _download(repo, repo_type=kind, revision=revision, allow_patterns=list(files)),
+        repo,
+        kind,
+        f"there is no folder {repo}; {{}}; the cache has no copy of it either",
+        revision,
+    )
+
+
+def ask(call: Callable[[], T], repo: str, kind: Kind, failed: str, revision: str | None = None) -> T:
+    """Call the Hub's client, again if the Hub refuses for a reason that passes.
+
+    Args:
+        call: Reads from a repository.
+        repo: `user/name`.
+        kind: Of the repository.
+        failed: What did not work; `{}` stands for the reason.
+        revision: Branch, tag or commit that is asked for.
+
+    Raises:
+        FileNotFoundError: There is no such repository or revision.
+        PermissionError: The Hub refuses access.
+        ConnectionError: The Hub cannot be reached or has an error.
+    """
     try:
-        return _persist(lambda: _download(repo, repo_type=kind, revision=revision, allow_patterns=list(files)))
+        return _persist(call)
     except HFValidationError as error:
         raise FileNotFoundError(f"{repo} is neither a folder nor the name of a {kind} on the Hub, user/name") from error
     except RevisionNotFoundError as error:
@@ -78,8 +102,7 @@ def fetch(repo: str, kind: Kind, files: Sequence[str], revision: str | None = No
     except HTTP_ERRORS as error:
         if not _is_http(_cause(error)):
             raise
-        reason = f"{_reason(error, repo)}; the cache has no copy of it either"
-        raise _refusal(error, f"there is no folder {repo}; {reason}") from error
+        raise _refusal(error, failed.format(_reason(error, repo))) from error
 
 
 def _download(repo: str, **wanted: Any) -> Path:

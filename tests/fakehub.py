@@ -85,9 +85,10 @@ class FakeHub:
 
     `repos` maps (kind, name) to a `Repo`; `requests` lists (method, path) of what was asked; `failures` maps names of
     repositories to the (status, code) that the Hub answers for them. `faults` maps (call, name of a repository) to
-    [fault, times]: so many calls get this fault, which is a status, "cut" (the connection ends within the headers),
-    "half" (within a file) or "slow" (no answer in 5 s). A call is named as the function here that answers it. `users`
-    maps tokens to what is said of their owners; for `whoami` the token stands in the place of the repository.
+    [fault, times] or [fault, times, passed]: after so many that pass, so many calls get this fault, which is a status,
+    "cut" (the connection ends within the headers), "half" (within a file) or "slow" (no answer in 5 s). A call is named
+    as the function here that answers it. `users` maps tokens to what is said of their owners; for `whoami`
+    the token stands in the place of the repository.
     """
 
     def __init__(self, port=0, verbose=False):
@@ -110,6 +111,14 @@ class FakeHub:
         """Environment of a client process whose caches lie in `home`."""
         own = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_fake", "HF_HOME": str(home)}
         return {**os.environ, **own, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+
+    def put(self, kind, name, folder):
+        """Commit the files of a folder, as if they had been pushed."""
+        repo = self.repos.setdefault((kind, name), Repo(kind, name, private=False))
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        large = {path: path.name.endswith(LARGE_SUFFIXES) for path in files}
+        held = {str(path.relative_to(folder)): File(path.read_bytes(), large[path]) for path in files}
+        repo.commit(held, "a folder", "main")
 
     def repo(self, kind, name):
         if name in self.failures:
@@ -165,8 +174,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def fails(self, fault):
         """Answer with a fault, if one is left to give."""
-        kind, times = fault
+        kind, times, *passed = fault
         if times < 1:
+            return False
+        if passed and passed[0]:
+            fault[2] -= 1
             return False
         fault[1] -= 1
         if isinstance(kind, int):

@@ -7,15 +7,17 @@ or several see the same jets with the same noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.encoding import StoredHits
+from jet_diffusion.data.files.streamed import LANES
 from jet_diffusion.errors import UserError
 from jet_diffusion.pipelines.denoiser import Denoiser
 from jet_diffusion.pipelines.random_numbers import RandomNumbers
@@ -52,20 +54,34 @@ class GlobalBatches:
 
     The jets of all steps are one sequence: a seeded permutation of the split for each epoch, one after another.
 
+    A streamed split is permuted by shards and within each. The slots of the global batch are divided into LANES, each
+    of which goes through its own part of the shards: a batch mixes several shards, and a process reads those of its
+    slots alone.
+
     Args:
         num_jets: Jets in the split.
         batch_size: Jets in the global batch.
         seed: Keys the permutations.
         process, processes: Which process of how many this is.
         accumulation: Micro-batches a process's share is split into.
+        shards: Jets in each shard of a streamed split.
     """
 
     def __init__(
-        self, num_jets: int, batch_size: int, seed: int, *, process: int = 0, processes: int = 1, accumulation: int = 1
+        self,
+        num_jets: int,
+        batch_size: int,
+        seed: int,
+        *,
+        process: int = 0,
+        processes: int = 1,
+        accumulation: int = 1,
+        shards: Sequence[int] = (),
     ) -> None:
         self.num_jets, self.batch_size, self.seed, self.accumulation = num_jets, batch_size, seed, accumulation
         self.micro_batch = batch_size // (processes * accumulation)
         self.first_slot = process * self.micro_batch * accumulation
+        self.shards = shards
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def positions(self, step: int, micro: int = 0) -> Positions:
@@ -79,8 +95,20 @@ class GlobalBatches:
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_jets)
+            random = np.random.default_rng([self.seed, epoch])
+            order = self._by_lanes(epoch, random) if self.shards else random.permutation(self.num_jets)
+            self._epoch, self._order = epoch, order
         return self._order
+
+    def _by_lanes(self, epoch: int, random: np.random.Generator) -> NDArray[np.int64]:
+        starts = np.cumsum([0, *self.shards])
+        shards = random.permutation(len(self.shards))
+        rows = np.concatenate([starts[shard] + random.permutation(self.shards[shard]) for shard in shards])
+        slots = (epoch * self.num_jets + np.arange(self.num_jets)) % self.batch_size
+        lanes = (slots * LANES // self.batch_size).astype(np.uint8)
+        order = np.empty_like(rows)
+        order[np.argsort(lanes, kind="stable")] = rows
+        return order
 
 
 class SparseBatch(NamedTuple):
@@ -217,8 +245,10 @@ class Noiser:
         return self.first_timestep + (spread * (self.num_timesteps - self.first_timestep)).long()
 
 
-class SparseBatches(Dataset[SparseBatch]):
+class SparseBatches(Dataset[SparseBatch | Exception]):
     """The micro-batches of a process, numbered over all steps.
+
+    What a loader process cannot read it hands on as an error to be raised: torch would wrap it in a page of text.
 
     Args:
         jets: The split.
@@ -228,9 +258,14 @@ class SparseBatches(Dataset[SparseBatch]):
     def __init__(self, jets: JetDataset, batches: GlobalBatches) -> None:
         self.jets, self.batches = jets, batches
 
-    def __getitem__(self, number: int) -> SparseBatch:
+    def __getitem__(self, number: int) -> SparseBatch | Exception:
         """Micro-batch `number`, which is step * accumulation + micro."""
-        return SparseBatch.pack(self.batches.positions(*divmod(number, self.batches.accumulation)), self.jets)
+        try:
+            return SparseBatch.pack(self.batches.positions(*divmod(number, self.batches.accumulation)), self.jets)
+        except (UserError, OSError) as error:
+            if get_worker_info() is None:
+                raise
+            return error
 
 
 def batch_loader(jets: JetDataset, batches: GlobalBatches, steps: range, num_workers: int, pin: bool) -> DataLoader:

@@ -12,6 +12,7 @@ import torch
 from diffusers import UNet2DModel
 from numpy.typing import NDArray
 from torch import nn
+from tqdm.auto import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.errors import UserError
@@ -109,7 +110,7 @@ def build_pipeline(
     conditioner = first_stage = None
     if settings.unet.conditioning != "none":
         labels, pt, m0 = (torch.tensor(column) for column in (jets.labels, jets.pt, jets.m0))
-        ring_sums = all_ring_sums(jets, representation) if settings.unet.conditioning == "rings" else None
+        ring_sums = all_ring_sums(jets, representation, progress) if settings.unet.conditioning == "rings" else None
         width = 4 * unet.config.block_out_channels[0]
         conditioner = fit_conditioner(Conditioner, labels, pt, m0, ring_sums, embedding_dim=width)
         conditions = Conditions(labels, pt, m0, torch.zeros(len(labels), 0) if ring_sums is None else ring_sums)
@@ -283,31 +284,37 @@ def norm_groups(widths: tuple[int, ...]) -> int:
 
 def energy_batches(jets: JetDataset, count: int) -> Iterator[torch.Tensor]:
     """Energies of jets spread evenly over the split."""
-    for rows in spread_rows(len(jets), count):
+    for rows in parts_of(jets.spread(count)):
         yield torch.from_numpy(jets.energies(rows))
 
 
 def hit_batches(jets: JetDataset, count: int) -> Iterator[Hits]:
     """The hits of jets spread evenly over the split."""
-    for rows in spread_rows(len(jets), count):
+    for rows in parts_of(jets.spread(count)):
         yield SparseBatch.pack(Positions(0, rows, rows), jets).hits()
 
 
-def spread_rows(jets: int, count: int) -> list[NDArray[np.int64]]:
-    """At most so many rows, spread evenly, in parts of at most FIT_BATCH."""
-    rows = np.linspace(0, jets - 1, min(count, jets)).round().astype(np.int64)
+def parts_of(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows in parts of at most FIT_BATCH."""
     return [rows[start : start + FIT_BATCH] for start in range(0, len(rows), FIT_BATCH)]
 
 
-def all_ring_sums(jets: JetDataset, representation: Representation) -> torch.Tensor:
+def all_ring_sums(jets: JetDataset, representation: Representation, progress: bool = False) -> torch.Tensor:
     """(N, 2 rings) hit counts and energies (GeV) of the rings of every jet of the split.
+
+    Args:
+        jets: The split.
+        representation: Knows the rings.
+        progress: Whether to show a bar.
 
     Raises:
         UserError: If hits mean nothing in the representation.
     """
     if not isinstance(representation, HitValueMap):
         raise UserError(f"{type(representation).__name__} has no hits to count in rings; set unet.conditioning: jet")
-    return torch.cat([representation.ring_sums_of_hits(hits) for hits in hit_batches(jets, len(jets))])
+    batches = hit_batches(jets, len(jets))
+    bar = tqdm(batches, "ring sums", math.ceil(len(jets) / FIT_BATCH), leave=False, disable=not progress)
+    return torch.cat([representation.ring_sums_of_hits(hits) for hits in bar])
 
 
 def count_parameters(pipeline: JetImagePipeline) -> dict[str, int]:

@@ -94,6 +94,7 @@ class TrainingLoop:
             process=accelerator.process_index,
             processes=accelerator.num_processes,
             accumulation=settings.accumulation,
+            shards=jets.shards,
         )
         steps, pin = range(state.step, settings.max_steps), self.device.type == "cuda"
         self.loader = batch_loader(jets, self.batches, steps, settings.num_workers, pin=pin)
@@ -149,7 +150,9 @@ class TrainingLoop:
 
     def _next_batch(self) -> SparseBatch:
         begun = time.perf_counter()
-        batch: SparseBatch = next(self._batches)
+        batch: SparseBatch | Exception = next(self._batches)
+        if isinstance(batch, Exception):
+            raise batch
         if self.clock.mark is None:  # the loader's start is no waiting
             self.clock.skip()
         else:

@@ -170,7 +170,8 @@ class TrainSettings:
     The same command continues a run that was interrupted.
 
     Attributes:
-        data: Folder made by `jet-diffusion convert`, or a dataset on the Hub.
+        data: Folder made by `jet-diffusion convert`, or a dataset on the Hub: user/name is downloaded, hf://user/name
+            is streamed.
         run_dir: Folder of the run.
         max_steps: Number of optimiser steps.
         batch_size: Jets of a step, over all processes together.

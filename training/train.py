@@ -18,6 +18,7 @@ from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.data.files.streamed import open_split
 from jet_diffusion.errors import UserError, run_command
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.locks import hold
@@ -94,8 +95,13 @@ def prepare(settings: TrainSettings, accelerator: Accelerator, run: RunFolder) -
     arithmetic = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     accelerator.print(f"{accelerator.num_processes} process(es) take part, on {accelerator.device} in {arithmetic}")
     run.require_record()
-    jets = JetDataset.load(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
-    validation = JetDataset.load(settings.data, "validation")
+    jets = open_split(settings.data, f"train[:{settings.max_jets}]" if settings.max_jets else "train")
+    validation = open_split(settings.data, "validation")
+    if jets.shards:
+        accelerator.print(
+            f"images are streamed from the {len(jets.shards)} shards of {settings.data}: each is read once an "
+            "epoch, and once or twice before the first step of a run"
+        )
     check_batch(settings.batch_size, len(jets))
     check_towers(settings, validation)
     if settings.dry_run:
@@ -175,6 +181,7 @@ def begin(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
         "on_hub": not Path(settings.data).is_dir(),
         "fingerprint": jets.fingerprint,
         "jets": len(jets),
+        "shards": jets.shards,
     }
     run.begin(settings_as_dict(settings), {**dataset, "simulated": jets.simulated})
 
@@ -189,9 +196,15 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
         raise UserError(
             f"{run.path} was begun with other settings ({', '.join(changed)}); give the same, or another --run-dir"
         )
-    fingerprint = run.read_record()["dataset"]["fingerprint"]
+    begun = run.read_record()["dataset"]
+    fingerprint = begun["fingerprint"]
     if fingerprint != jets.fingerprint:
         raise UserError(f"{run.path} was begun on jets {fingerprint}, {settings.data} holds {jets.fingerprint}")
+    if tuple(begun.get("shards", ())) != jets.shards:
+        raise UserError(
+            f"{run.path} was begun on {begun['path']}, whose jets come in another order than those of {settings.data}: "
+            "a streamed dataset (hf://user/name) is shuffled by shards, any other as a whole; give the same again"
+        )
 
 
 def make_state(settings: TrainSettings, pipeline: JetImagePipeline) -> TrainingState:

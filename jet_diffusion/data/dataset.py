@@ -35,6 +35,9 @@ from jet_diffusion.errors import UserError, printable
 
 __all__ = ["JetDataset", "content_hashes", "decode_energies", "encode_jets"]
 
+SCALARS = [*FINGERPRINTED, "simulated"]
+"""The columns that are held in memory."""
+
 SIMULATED = "Simulated stand-in jets, not collision data"
 """Said of simulated jets whose metadata file did not travel with them."""
 
@@ -58,10 +61,13 @@ class JetDataset:
         fingerprint: Hexadecimal hash of the content hashes, labels, pt and m0 in their order.
         simulated: The text that marks simulated stand-in jets, or None.
         all_hcal_in_towers: Whether every jet's HCAL is constant in 5x5 towers.
+        shards: Jets in each shard, if jets are best read shard after shard; else empty.
 
     Raises:
         UserError: A column is missing or of another type, or there are no rows.
     """
+
+    shards: tuple[int, ...] = ()
 
     def __init__(self, dataset: Dataset, metadata: dict[str, Any] | None = None) -> None:
         wrong = [name for name, kind in FEATURES.items() if dataset.features.get(name) != kind]
@@ -73,7 +79,11 @@ class JetDataset:
         self.dataset = dataset
         self.metadata = metadata or {}
         self._images = dataset.select_columns(IMAGE_COLUMNS).with_format("arrow")
-        scalars = dataset.select_columns([*FINGERPRINTED, "simulated"]).with_format("arrow")[:]
+        self._keep(dataset.select_columns(SCALARS).with_format("arrow")[:])
+        self.all_hcal_in_towers = not _any_hcal_among_crystals(dataset)
+
+    def _keep(self, scalars: pa.Table) -> None:
+        """Hold the columns other than images."""
         self.labels: NDArray[np.int64] = scalars["y"].to_numpy()
         self.pt: NDArray[np.float32] = scalars["pt"].to_numpy()
         self.m0: NDArray[np.float32] = scalars["m0"].to_numpy()
@@ -81,7 +91,6 @@ class JetDataset:
         self.fingerprint = fingerprint(scalars)
         any_simulated = pc.any(scalars["simulated"]).as_py()
         self.simulated: str | None = (self.metadata.get("simulated") or SIMULATED) if any_simulated else None
-        self.all_hcal_in_towers = not _any_hcal_among_crystals(dataset)
 
     @classmethod
     def load(cls, path_or_repo: str | Path, split: str, *, verify: bool | None = None, check: bool = True) -> Self:
@@ -133,6 +142,10 @@ class JetDataset:
         """
         return read_hits(self._rows(indices))
 
+    def spread(self, count: int) -> NDArray[np.int64]:
+        """Rows of at most so many jets, spread evenly over the split."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64)
+
     def _rows(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> pa.Table:
         table: pa.Table = self._images[indices if isinstance(indices, slice) else np.asarray(indices)]
         return table
@@ -147,8 +160,7 @@ def check_dataset(jets: JetDataset, num_images: int = 256) -> list[Finding]:
     """
     check = JetCheck()
     wrong = [~((column > 0) & (column < MAX_GEV)) for column in (jets.pt, jets.m0)]
-    spread = np.unique(np.linspace(0, len(jets) - 1, min(num_images, len(jets))).astype(np.int64))
-    rows = np.union1d(spread, np.flatnonzero(np.logical_or(*wrong)))
+    rows = np.union1d(jets.spread(num_images), np.flatnonzero(np.logical_or(*wrong)))
     for start in range(0, len(rows), SLICE_JETS):
         part = rows[start : start + SLICE_JETS]
         check.add(jets.energies(part), jets.labels[part], jets.pt[part], jets.m0[part], part)

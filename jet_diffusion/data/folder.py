@@ -78,8 +78,17 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         inner = sorted(path.parent.name for path in folder.glob(f"*/{METADATA_FILE}")) if folder.is_dir() else []
         hint = f"; it holds the datasets {', '.join(inner)}: name one of them" if inner else ""
         raise FileNotFoundError(f"{folder} is no converted dataset: it holds no {METADATA_FILE}{hint}")
+    return parse_metadata(file.read_bytes(), str(file))
+
+
+def parse_metadata(text: bytes, file: str) -> dict[str, Any]:
+    """What a metadata file says.
+
+    Raises:
+        UserError: The file, which is called `file` in the message, is damaged.
+    """
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
+        metadata = json.loads(text.decode())
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}; convert again or copy the folder again") from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get("splits"), dict):

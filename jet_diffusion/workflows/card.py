@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from jet_diffusion.data.folder import HUB_PREFIX
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.report.render import render_markdown
 from jet_diffusion.runs import RunFolder
@@ -31,7 +32,7 @@ def make_model_card(
         library_name="diffusers",
         pipeline_tag="unconditional-image-generation",
         tags=["physics", "jets", "calorimeter", "jet-diffusion", *(["simulated"] if dataset["simulated"] else [])],
-        datasets=[dataset["path"]] if dataset.get("on_hub") else None,
+        datasets=[dataset["path"].removeprefix(HUB_PREFIX)] if dataset.get("on_hub") else None,
         eval_results=figures.results,
     )
     return ModelCard(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from models import small_pipeline
 
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.data.files.streamed import LANES, SHARDS_HELD
 from jet_diffusion.pipelines.notebook_baselines import ChannelMaxGrid
 from jet_diffusion.pipelines.tower_representations import PixelGrid
 from jet_diffusion.training.batches import GlobalBatches, Noiser, SparseBatch, batch_loader
@@ -69,6 +70,58 @@ def test_every_epoch_is_a_permutation(num_jets, batch_size):
     assert all(Counter(epoch) == Counter(range(num_jets)) for epoch in epochs)
     if num_jets > 8:
         assert epochs[0] != epochs[1]
+
+
+@given(
+    shards=st.lists(st.integers(1, 9), min_size=1, max_size=40),
+    per_process=st.integers(1, 4),
+    processes=st.integers(1, 4),
+    accumulation=st.integers(1, 3),
+    first=st.integers(0, 20),
+)
+def test_processes_and_resumes_see_one_sequence_of_streamed_jets(shards, per_process, processes, accumulation, first):
+    num_jets, batch_size = sum(shards), per_process * processes * accumulation
+    whole = sequence(GlobalBatches(num_jets, batch_size, 7, shards=shards), range(25))
+    shares = {"processes": processes, "accumulation": accumulation, "shards": shards}
+    rest = [GlobalBatches(num_jets, batch_size, 7, process=p, **shares) for p in range(processes)]
+    seen = [place for batches in rest for place in sequence(batches, range(first, 25))]
+    assert sorted(seen) == whole[first * batch_size :]
+    order = [row for _, _, row in whole]
+    for start in range(0, len(order) - num_jets + 1, num_jets):
+        assert sorted(order[start : start + num_jets]) == list(range(num_jets))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_a_process_streams_its_own_shards_and_few_at_once(processes):
+    shards, batch_size, accumulation = [100 + number % 7 for number in range(80)], 64, 2
+    shard_of = np.repeat(np.arange(80), shards)
+    steps = sum(shards) // batch_size
+    read = []
+    for process in range(processes):
+        shares = {"process": process, "processes": processes, "accumulation": accumulation, "shards": shards}
+        batches = GlobalBatches(sum(shards), batch_size, 3, **shares)
+        parts = [[shard_of[batches.positions(step, micro).rows] for micro in (0, 1)] for step in range(steps)]
+        drawn = [set(np.concatenate(part)) for part in parts]
+        assert max(map(len, drawn)) <= 2 * LANES // processes <= SHARDS_HELD
+        assert np.mean([len(shards) for shards in drawn]) > 0.9 * LANES / processes
+        held, misses = [], 0
+        for shard in (shard for part in parts for micro in part for shard in np.unique(micro)):
+            misses += shard not in held
+            held = [*(other for other in held if other != shard), shard][-SHARDS_HELD:]
+        read.append(set.union(*drawn))
+        assert misses <= len(read[-1]) + LANES, "each is read once, except where it reaches into two lanes"
+    assert sum(map(len, read)) <= len(shards) + processes, "a process reads its own and at most one that it shares"
+
+
+def test_what_a_loader_process_cannot_read_is_handed_on(jets):
+    class Cut(JetDataset):
+        def hits(self, indices):
+            raise ConnectionError("the Hub cannot be reached")
+
+    batches = GlobalBatches(len(jets), 16, 5)
+    loader = batch_loader(Cut(jets.dataset), batches, range(2), num_workers=1, pin=False)
+    error = next(iter(loader))
+    assert isinstance(error, ConnectionError) and str(error) == "the Hub cannot be reached"
 
 
 def test_noise_belongs_to_seed_step_and_slot(jets, pipeline):

@@ -12,10 +12,14 @@ import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from fakehub import FakeHub
 from models import SMALL_UNET, small_pipeline, small_settings
 from safetensors.torch import load_file
 
+from jet_diffusion.data import convert as conversion
+from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_folder, load_pipeline
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.loss import DenoisingLoss
@@ -39,12 +43,12 @@ def options(folder, run, *more):
     return [f"--data={settings.data}", f"--run_dir={run}", *SMALL_UNET, *fixed, *more]
 
 
-def launch(processes, arguments):
+def launch(processes, arguments, environment=os.environ):
     command = [sys.executable, str(TRAIN)]
     if processes > 1:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += [str(TRAIN)]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**environment, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [*command, *arguments],
         env=environment,
@@ -98,6 +102,31 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     assert [line["step"] for line in two] == list(range(1, 8))
     assert [line["loss"] for line in one] == [line["loss"] for line in two]
     assert len(RunFolder.open(tmp_path / "broken").read_record()["sessions"]) == 2
+
+
+@pytest.mark.integration
+def test_a_killed_run_that_streams_goes_on_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "BLOCK_JETS", 16)
+    conversion.convert(sample_path(), tmp_path / "jets", max_jets=400)
+    more = ["--max_steps=7", "--checkpoint_every=1", "--keep_checkpoints=9", "--max_jets=40", "--data=hf://user/jets"]
+    with FakeHub() as hub:
+        hub.put("datasets", "user/jets", tmp_path / "jets")
+        environment = hub.environment(tmp_path / "home")
+        whole = launch(1, options("unused", tmp_path / "whole", *more), environment)
+        assert "images are streamed from the 4 shards of hf://user/jets" in finish(whole)
+        broken = launch(1, options("unused", tmp_path / "broken", *more), environment)
+        kill_at(broken, tmp_path / "broken" / "checkpoints" / "step-00000003")
+        left = RunFolder.open(tmp_path / "broken").checkpoint_steps()
+        assert left[-1] < 7, "it was killed too late to test anything"
+        assert f"going on from step {left[-1]} of 7" in finish(
+            launch(1, options("unused", tmp_path / "broken", *more), environment)
+        )
+        assert not [*(tmp_path / "home").rglob("*.parquet")], "images stay on the Hub"
+    for file in TENSORS:
+        one, two = (tmp_path / name / "checkpoints" / "step-00000007" / file for name in ("whole", "broken"))
+        assert one.read_bytes() == two.read_bytes(), file
+    with pytest.raises(UserError, match="begun on hf://user/jets, whose jets come in another order than"):
+        run_here(tmp_path / "jets", tmp_path / "whole", "--max_steps=7", "--max_jets=40", "--checkpoint_every=1")
 
 
 @pytest.mark.integration
