@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from jet_diffusion.evaluation.images import radial_profile
 from jet_diffusion.evaluation.write import pairs_of_like_jets
+from jet_diffusion.observables.hits import CRYSTAL_CENTRES
 
 
 def test_a_generated_jet_is_shown_beside_the_real_one_of_like_conditions(stand_in):
@@ -15,3 +17,14 @@ def test_a_generated_jet_is_shown_beside_the_real_one_of_like_conditions(stand_i
     assert (distances < np.median(usual)).all()
     same, _ = pairs_of_like_jets(generated, generated, [1], number=3)
     np.testing.assert_array_equal(same.pt, generated.pt[generated.labels == 1][:3])
+
+
+def test_a_radial_profile_is_the_mean_over_the_crystals_of_a_ring(stand_in):
+    jets = stand_in.take(np.arange(20))
+    edges = np.linspace(0, 1.1, 5)
+    mean, error = radial_profile(jets, edges)
+    radius = np.hypot(CRYSTAL_CENTRES[:, None], CRYSTAL_CENTRES)
+    ring = (radius >= edges[1]) & (radius < edges[2])
+    each = 100 * jets.energies().astype(np.float64)[:, :, ring].mean(axis=2)
+    np.testing.assert_allclose(mean[:, 1], each.mean(axis=0))
+    np.testing.assert_allclose(error[:, 1], each.std(axis=0) / np.sqrt(20))
