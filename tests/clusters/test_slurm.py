@@ -138,7 +138,7 @@ def test_a_bare_srun_is_refused_before_anything_is_written(converted_folder, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_port_in_use_is_named(converted_folder, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     assert len(RunFolder.open(tmp_path / "broken").read_record()["sessions"]) == 2
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_one_and_two_processes_agree(converted_folder, tmp_path):
     more = ["--max_steps=4", "--checkpoint_every=4", "--learning_rate=0.01"]
     for processes in (1, 2):
