@@ -70,7 +70,8 @@ def imported():
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     extras = PROJECT["optional-dependencies"]
     needed = {MODULES.get(name, name) for name in declared(PROJECT["dependencies"])}
-    optional = {name for extra in ("dask", "metrics", "serve", "simulation", "tagger") for name in declared(extras[extra])}
+    for_parts = ("dask", "metrics", "serve", "simulation", "tagger")
+    optional = {name for extra in for_parts for name in declared(extras[extra])}
     found = imported()
     assert needed - UNSEEN <= found
     assert found <= needed | optional
