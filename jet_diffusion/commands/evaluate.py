@@ -15,8 +15,8 @@ from jet_diffusion.errors import UserError, printable, require_least
 class Options:
     """Compare generated jets with real ones, and write a report of numbers with errors, baselines and pictures.
 
-    GENERATED is an HDF5 file of jets or a model. A model is sampled for the conditions of real jets. REAL must have
-    twice --size jets for a file, and three times --size for a model.
+    GENERATED is an HDF5 file of jets or a model. A model is sampled for the conditions of real jets. Of REAL,
+    twice --size jets are used for a file, and three times --size for a model. With fewer, the comparison is smaller.
 
     Attributes:
         generated: HDF5 file of generated jets; or a training run, a pipeline folder, or user/name on the Hub.
