@@ -96,6 +96,7 @@ def test_the_default_installation_needs_no_extra():
         "numba",
         "awkward",
         "fastjet",
+        "mplhep",
     ]
     commands = ["convert", "evaluate", "generate", "publish", "demo", "train_tagger", "simulate"]
     code = f"import sys; sys.modules |= dict.fromkeys({extras})\n" + "\n".join(
