@@ -98,6 +98,7 @@ def test_the_default_installation_needs_no_extra():
         "awkward",
         "fastjet",
         "gradio",
+        "mplhep",
     ]
     commands = ["convert", "evaluate", "generate", "publish", "demo", "train_tagger", "simulate", "serve"]
     code = f"import sys; sys.modules |= dict.fromkeys({extras})\n" + "\n".join(

@@ -95,6 +95,7 @@ def mean_image_ratios(evaluation: Evaluation) -> Figure:
     if present:
         bar = figure.colorbar(shown, ax=panels, shrink=0.7, ticks=[-1, 0, 1])
         bar.ax.set_yticklabels(["1/2", "1", "2"])
+        bar.minorticks_off()
         bar.set_label("mean energy, generated / real")
     return figure
 
