@@ -45,6 +45,6 @@ def test_the_pictures_of_a_report_have_the_style_asked_for(stand_in, tmp_path, m
     monkeypatch.setattr(write, "drawings", one_drawing)
     real, second, generated = stand_in.split([30, 30, 30], np.random.default_rng(0))
     evaluation = Evaluation(Report({"size": 30, "seed": 0}), real, second, generated)
-    write.write_report(evaluation, tmp_path, formats=("pdf",), style=style)
+    write.write_report(evaluation, tmp_path, formats=("png", "pdf"), style=style)
     pdf = (tmp_path / "pictures" / "hit_spectra.pdf").read_bytes()
     assert {name for name in (b"TeXGyreHeros", b"DejaVuSans") if name in pdf} == {font}
