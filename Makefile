@@ -17,6 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 
 demo: dev
 	$(BIN)/jet-diffusion demo --out outputs/demo
+	@echo "(in this terminal first: source $(BIN)/activate)"
 
 # torch comes first and pinned, so that nothing else chooses another build of it.
 $(VENV)/.ready: constraints.txt pyproject.toml

@@ -200,6 +200,8 @@ BAD = [
     (["evaluate", REFERENCE, SAMPLE, "--sweep=5,10"], "--sweep takes steps=5,10,25"),
     (["evaluate", REFERENCE, SAMPLE, "--schedulers", "ddim"], "give --sweep"),
     (["evaluate", REFERENCE, SAMPLE, "--size=10"], f"--size must be at least {LEAST_JETS}, got 10"),
+    (["evaluate", SAMPLE, SAMPLE, "--style=lhcb"], "--style must be one of cms, atlas"),
+    (["evaluate", SAMPLE, SAMPLE, "--style=cms", "--no-pictures"], "--style cms is for pictures"),
     (["reconstruct", REFERENCE, SAMPLE, "--draws=1"], "--draws must be 0, or at least 2"),
     (["reconstruct", REFERENCE, SAMPLE, "--timesteps"], "--timesteps must name one"),
     (["serve", REFERENCE, "--port=0"], "--port must be 1 to 65535, got 0"),

@@ -70,7 +70,8 @@ def imported():
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     extras = PROJECT["optional-dependencies"]
     needed = {MODULES.get(name, name) for name in declared(PROJECT["dependencies"])}
-    optional = {name for extra in ("dask", "metrics", "simulation", "tagger") for name in declared(extras[extra])}
+    for_parts = ("dask", "metrics", "serve", "simulation", "tagger")
+    optional = {name for extra in for_parts for name in declared(extras[extra])}
     found = imported()
     assert needed - UNSEEN <= found
     assert found <= needed | optional
@@ -96,8 +97,10 @@ def test_the_default_installation_needs_no_extra():
         "numba",
         "awkward",
         "fastjet",
+        "gradio",
+        "mplhep",
     ]
-    commands = ["convert", "evaluate", "generate", "publish", "demo", "train_tagger", "simulate"]
+    commands = ["convert", "evaluate", "generate", "publish", "demo", "train_tagger", "simulate", "serve"]
     code = f"import sys; sys.modules |= dict.fromkeys({extras})\n" + "\n".join(
         f"import jet_diffusion.commands.{name}" for name in commands
     )

@@ -63,7 +63,8 @@ class Traffic(TorchDispatchMode):
         if self._replayed is not None and not func.is_view:
             result = next(self._replayed)
             written = kwargs.get("out", args[0] if args else None) if func._schema.is_mutable else result
-            if isinstance(written, torch.Tensor) and written.device == DEVICE:
+            first = next((value for value in args if isinstance(value, torch.Tensor)), written)
+            if isinstance(written, torch.Tensor) and DEVICE in {written.device, first.device}:
                 return written
         result = self._run(func, args, kwargs)
         if not func.is_view:

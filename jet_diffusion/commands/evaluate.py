@@ -15,8 +15,8 @@ from jet_diffusion.errors import UserError, printable, require_least
 class Options:
     """Compare generated jets with real ones, and write a report of numbers with errors, baselines and pictures.
 
-    GENERATED is an HDF5 file of jets or a model. A model is sampled for the conditions of real jets. REAL must have
-    twice --size jets for a file, and three times --size for a model.
+    GENERATED is an HDF5 file of jets or a model. A model is sampled for the conditions of real jets. Of REAL,
+    twice --size jets are used for a file, and three times --size for a model. With fewer, the comparison is smaller.
 
     Attributes:
         generated: HDF5 file of generated jets; or a training run, a pipeline folder, or user/name on the Hub.
@@ -24,6 +24,7 @@ class Options:
         out: Folder of the report.
         overwrite: Replace an existing report.
         no_pictures: Write numbers only.
+        style: Draw the pictures in the style of this experiment, without its label; our own style if you omit it.
         split: Split of REAL, if it is a dataset.
         size: Jets on each side of a comparison.
         seed: Seed of the sampling and of the choice of jets.
@@ -51,6 +52,7 @@ class Options:
     out: Path = Path("evaluation")
     overwrite: bool = False
     no_pictures: bool = False
+    style: Literal["cms", "atlas"] | None = None
     split: str = "test"
     size: int = 5_000
     seed: int = 0
@@ -85,6 +87,8 @@ class Options:
         given = [name for name in ("steps", "scheduler", "checkpoint", "sweep") if getattr(self, name) is not None]
         if self.is_file and given:
             raise UserError(f"--{given[0]} needs a model to sample, but {self.generated} is a file of jets")
+        if self.no_pictures and self.style:
+            raise UserError(f"--style {self.style} is for pictures; omit it, or --no-pictures")
         if self.schedulers and self.sweep is None:
             raise UserError("--schedulers are those of a sweep; give --sweep steps=5,10,25 too, or --scheduler")
 

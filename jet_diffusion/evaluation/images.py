@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib import colormaps
+from scipy.sparse import csr_array
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation.result import Evaluation
@@ -17,24 +18,23 @@ REAL_ERROR = 0.2
 
 @styled()
 def radial_profiles(evaluation: Evaluation) -> Figure:
-    """Mean energy per crystal against the distance from the image's centre, in each channel."""
+    """Mean energy per crystal against the distance from the image's centre, in each channel, with standard errors."""
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, height_ratios=(3, 1))
-    radius = np.hypot(CRYSTAL_CENTRES[:, None], CRYSTAL_CENTRES)
     edges = np.linspace(0, 1.1, 23)
-    number = np.histogram(radius, edges)[0]
-    means = {"real": mean_images(evaluation.reference), "generated": mean_images(evaluation.generated)}
+    kinds = (("real", evaluation.reference, REAL), ("generated", evaluation.generated, GENERATED))
+    profiles = {name: radial_profile(sample, edges) for name, sample, _ in kinds}
     for index, label in enumerate(CHANNEL_LABELS):
-        profiles = {}
-        for name, mean in means.items():
-            profiles[name] = np.histogram(radius, edges, weights=mean[index])[0] / number
-            colour = REAL if name == "real" else GENERATED
-            panels[0, index].stairs(profiles[name], edges, color=colour, lw=1.4, label=name)
-        ratio = np.divide(
-            profiles["generated"], profiles["real"], where=profiles["real"] > 0, out=np.full(len(number), np.nan)
-        )
-        panels[1, index].stairs(ratio, edges, color=GENERATED, baseline=None)
-        panels[1, index].axhline(1, color=REAL, lw=0.7)
+        real = profiles["real"][0][index]
+        for name, _, colour in kinds:
+            mean, error = (values[index] for values in profiles[name])
+            relative = [
+                np.divide(values, real, where=real > 0, out=np.full(len(real), np.nan)) for values in (mean, error)
+            ]
+            for axes, (middle, width) in zip(panels[:, index], ((mean, error), relative), strict=True):
+                band = {"baseline": middle - width, "fill": True, "color": colour, "alpha": 0.3}
+                axes.stairs(middle + width, edges, **band)
+                axes.stairs(middle, edges, baseline=None, color=colour, lw=1.4, label=name)
         panels[1, index].set(ylim=RATIO_LIMITS, xlabel=r"$\Delta R$ from the centre")
         panels[0, index].set(title=label, yscale="log")
     panels[0, 0].set_ylabel("mean energy per crystal [GeV]")
@@ -43,10 +43,26 @@ def radial_profiles(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def mean_images(sample: JetSample) -> Array:
-    """(3, 125, 125) mean energies in GeV."""
-    total = np.asarray(sample.voxels.astype(np.float64).sum(axis=0)).reshape(3, len(CRYSTAL_CENTRES), -1)
-    return total / max(len(sample), 1) * GEV_PER_UNIT
+def radial_profile(sample: JetSample, edges: Array) -> tuple[Array, Array]:
+    """Mean energy per crystal in rings about the image's centre, and its standard error over the jets.
+
+    Args:
+        sample: N jets.
+        edges: (R + 1,) distances from the centre, rising from 0.
+
+    Returns:
+        Two arrays (3, R), GeV.
+    """
+    radius = np.hypot(CRYSTAL_CENTRES[:, None], CRYSTAL_CENTRES).ravel()
+    ring, rings = np.digitize(radius, edges) - 1, len(edges) - 1
+    crystal = np.flatnonzero(ring < rings)
+    rows = [crystal + channel * len(radius) for channel in range(3)]
+    columns = [ring[crystal] + channel * rings for channel in range(3)]
+    share = np.tile(GEV_PER_UNIT / np.bincount(ring[crystal], minlength=rings)[ring[crystal]], 3)
+    place = np.concatenate(rows), np.concatenate(columns)
+    profiles = (sample.voxels @ csr_array((share, place), shape=(3 * len(radius), 3 * rings))).toarray()
+    error = profiles.std(axis=0) / np.sqrt(max(len(sample), 1))
+    return profiles.mean(axis=0).reshape(3, rings), error.reshape(3, rings)
 
 
 @styled()
@@ -79,6 +95,7 @@ def mean_image_ratios(evaluation: Evaluation) -> Figure:
     if present:
         bar = figure.colorbar(shown, ax=panels, shrink=0.7, ticks=[-1, 0, 1])
         bar.ax.set_yticklabels(["1/2", "1", "2"])
+        bar.minorticks_off()
         bar.set_label("mean energy, generated / real")
     return figure
 

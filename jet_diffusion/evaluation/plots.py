@@ -43,9 +43,7 @@ def observable_page(rows: Sequence[Observable], evaluation: Evaluation) -> Figur
     """Histograms of up to six observables with ratio panels: generated jets over real ones."""
     # Laid out by hand: twelve axes a page cost the automatic layout most of the time a report takes.
     figure = Figure(figsize=(7.2, 9.6))
-    outer = figure.add_gridspec(
-        PANELS // 2, 2, left=0.11, right=0.985, bottom=0.05, top=0.985, hspace=0.24, wspace=0.28
-    )
+    outer = figure.add_gridspec(PANELS // 2, 2, left=0.11, right=0.97, bottom=0.05, top=0.975, hspace=0.24, wspace=0.28)
     for index, row in enumerate(rows):
         inner = outer[index // 2, index % 2].subgridspec(2, 1, height_ratios=(3, 1), hspace=0.06)
         main, ratio = np.asarray(inner.subplots(sharex=True))
@@ -113,6 +111,7 @@ def wasserstein_chart(bands: WassersteinBands) -> Figure:
             )
     axes.axvline(1, color=REAL, lw=0.8, ls="--")
     axes.set_yticks(rows, list(OBSERVABLES), size=8)
+    axes.yaxis.minorticks_off()
     if value.max() > 8:
         axes.set_xscale("log")
     axes.set(xlabel=r"$W_1$ in units of the observable's own 95 % band", ylim=(-1, len(rows)))
@@ -135,6 +134,7 @@ def correlation_matrices(evaluation: Evaluation) -> Figure:
         ticks = np.arange(0, len(OBSERVABLES), 4)
         axes.set_xticks(ticks, [list(OBSERVABLES)[i] for i in ticks], rotation=90, size=7)
         axes.set_yticks(ticks, [list(OBSERVABLES)[i] for i in ticks] if axes is panels[0] else [], size=7)
+        axes.minorticks_off()
         figure.colorbar(shown, ax=axes, shrink=0.7)
     return figure
 
@@ -181,6 +181,7 @@ def perturbation_chart(outcomes: Mapping[str, TwoSampleOutcome]) -> Figure:
     axes.axhline(0.9, color=REAL, lw=0.8, ls="--")
     axes.axhline(0.5, color=REAL, lw=0.8)
     axes.set_xticks(range(len(names)), [fill(name, 12) for name in names])
+    axes.xaxis.minorticks_off()
     axes.set(ylabel="AUC", ylim=(0.4, 1.05))
     axes.legend(loc="upper left", ncols=2)
     return figure

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
@@ -14,7 +13,7 @@ from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.evaluation import curves, images, plots
 from jet_diffusion.evaluation.result import Evaluation
 from jet_diffusion.plotting.jets import plot_mean_images, plot_side_by_side, save_figure
-from jet_diffusion.plotting.style import RC
+from jet_diffusion.plotting.style import experiment_style, styled
 from jet_diffusion.report.render import write_texts
 from jet_diffusion.schema import CLASS_NAMES
 
@@ -31,6 +30,7 @@ def write_report(
     *,
     pictures: bool = True,
     formats: Sequence[str] = FORMATS,
+    style: str | None = None,
     progress: bool = False,
 ) -> None:
     """Draw the pictures and write the report's files.
@@ -40,19 +40,24 @@ def write_report(
         folder: where to; made if it does not exist.
         pictures: whether to draw; it takes as long as the distances of a few thousand jets.
         formats: of the pictures; the page needs "png".
+        style: of the pictures: "cms", "atlas", or None for our own.
         progress: whether to show a bar.
+
+    Raises:
+        UserError: if there is no such style, or mplhep is not installed.
     """
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     drawn = drawings(evaluation) if pictures else iter(())
-    for name, caption, section, drawing in tqdm(drawn, desc="pictures", unit="picture", disable=not progress):
-        save_drawing(drawing, folder, name, formats)
-        evaluation.report.pictures.append({"file": f"{PICTURES}/{name}", "caption": caption, "section": section})
+    with experiment_style(style):
+        for name, caption, section, drawing in tqdm(drawn, desc="pictures", unit="picture", disable=not progress):
+            save_drawing(drawing, folder, name, formats)
+            evaluation.report.pictures.append({"file": f"{PICTURES}/{name}", "caption": caption, "section": section})
     write_texts(evaluation.report, folder)
 
 
 def save_drawing(drawing: Figure, folder: Path, name: str, formats: Sequence[str] = FORMATS) -> None:
     """Save one picture in each format, in the reports' style."""
-    with rc_context(RC):
+    with styled():
         if drawing.get_layout_engine() is not None:
             drawing.draw_without_rendering()
             drawing.set_layout_engine("none")  # what was laid out once need not be for each format

@@ -22,6 +22,7 @@ from jet_diffusion.evaluation.write import write_report
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.metrics.networks import load_transformers
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.plotting.style import style_settings
 from jet_diffusion.report.model import MetricResult, Report, refuse_existing
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.sample import SampledJets, sample_like, set_sampler
@@ -45,6 +46,7 @@ def evaluate(options: Options) -> Evaluation:
     refuse_existing(options.out, overwrite=options.overwrite)
     if options.tagger or {"resnet", "convnextv2"} & {*options.classifiers}:
         load_transformers()  # where it is missing, say so before the jets are read
+    style_settings(options.style)  # likewise
     steps = parse_steps(options.sweep) if options.sweep else []
     rng = np.random.default_rng(options.seed)
     pipeline = None if options.is_file else _load_model(options)
@@ -86,7 +88,7 @@ def evaluate(options: Options) -> Evaluation:
             seed=options.seed,
             batch_size=options.batch_size,
         )
-    write_report(evaluation, options.out, pictures=not options.no_pictures, progress=True)
+    write_report(evaluation, options.out, pictures=not options.no_pictures, style=options.style, progress=True)
     return evaluation
 
 

@@ -56,6 +56,7 @@ def test_a_wish_becomes_jets_pictures_and_a_file(browser, tmp_path):
     assert made.text.startswith("17 jets in ")
 
 
+@pytest.mark.slow
 def test_a_seed_makes_the_same_jets_again_and_folders_keep_visitors_apart(browser, tmp_path):
     energies = []
     for name, seed in (("one", "1"), ("two", "1"), ("three", "2")):

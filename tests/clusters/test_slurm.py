@@ -82,7 +82,7 @@ def test_engines_that_share_the_weights_are_refused():
             check_engine({f"ACCELERATE_USE_{engine}": "true"})
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_fsdp_is_refused_before_anything_is_written(converted_folder, tmp_path):
     launcher = ["--use_fsdp" if part == "--multi_gpu" else part for part in accelerate_launch(machines=1)]
     train = ["--num_processes=2", ROOT / "training" / "train.py"]
@@ -128,7 +128,7 @@ def start(command, variables):
     )
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_bare_srun_is_refused_before_anything_is_written(converted_folder, tmp_path):
     command = [FAKES / "srun", "-n", "2", sys.executable, "-m", "jet_diffusion", "train"]
     process = start([*command, *options(converted_folder, tmp_path / "run")], environment(tmp_path, **JOB))
@@ -138,7 +138,7 @@ def test_a_bare_srun_is_refused_before_anything_is_written(converted_folder, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_port_in_use_is_named(converted_folder, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -130,3 +132,10 @@ def test_jets_in_gev_are_refused(tmp_path, jets, write_file):
 def test_a_sweep_needs_a_model(tmp_path):
     with pytest.raises(ValueError, match="needs a model to sample"):
         cli.run("evaluate", [SAMPLE, SAMPLE, "--sweep", "steps=5", "--out", str(tmp_path / "report")])
+
+
+def test_a_style_without_its_library_is_refused_before_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mplhep", None)
+    with pytest.raises(ValueError, match="'atlas' needs mplhep, which is not installed"):
+        cli.run("evaluate", [SAMPLE, "not there", "--style", "atlas", "--out", str(tmp_path / "report")])
+    assert not (tmp_path / "report").exists()

@@ -246,7 +246,7 @@ def test_a_sampler_can_be_chosen_for_what_is_published(run, tmp_path):
     assert "made with the run's own sampler" not in own_card
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_moment_guidance_is_published_and_works_without_our_package(run, guidance, tmp_path):
     fitted = json.loads(guidance.read_text())
     (tmp_path / "guidance.json").write_text(

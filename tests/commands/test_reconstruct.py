@@ -86,7 +86,7 @@ def test_too_few_jets_or_draws_are_refused(pipeline, few):
         impute_hcal(pipeline, few, 1, steps=2, seed=0)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_writes_curves_and_pictures(pipeline, tmp_path):
     model, out = tmp_path / "model", tmp_path / "report"
     pipeline.save_pretrained(model)

@@ -104,10 +104,12 @@ def test_the_card_decodes_a_row_in_five_lines_of_numpy(tmp_path, odd_jets, write
     code = next(block.split("```")[0] for block in blocks if "np.zeros" in block)
     given, five_lines = code.strip().split("\n\n")
     assert given == "import numpy as np"
-    assert len(five_lines.splitlines()) == 5
+    first, *rest = five_lines.splitlines()
+    assert first == "row = dataset[0]"
+    assert len(rest) == 5
     for split in SPLITS:
         for row in load_dataset(str(tmp_path / "out"), split=split):
-            scope = {"row": row}
+            scope = {"dataset": [row]}
             exec(code, scope)
             assert same_bits(scope["energies"], odd_jets.energies[row["row"]])
 

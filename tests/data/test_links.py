@@ -160,7 +160,8 @@ def test_a_filter_that_is_not_there_is_named(pointing):
         plist.set_chunk((32, 125, 125, 3))
         plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
         space = h5py.h5s.create_simple(SHAPE)
-        h5py.Dataset(h5py.h5d.create(file.id, b"X_jets", h5py.h5t.NATIVE_FLOAT, space, plist))[:] = 1
+        pixels = h5py.Dataset(h5py.h5d.create(file.id, b"X_jets", h5py.h5t.NATIVE_FLOAT, space, plist))
+        pixels[:] = np.ones(SHAPE, np.float32)  # a scalar is written value by value
 
     with pytest.raises(ValueError, match=r"filter 32015 .*which h5py lacks; install hdf5plugin"):
         QuarkGluonFile(pointing(filtered))

@@ -204,7 +204,7 @@ print(conversion.convert(sys.argv[1], sys.argv[2], max_jets=800)["splits"]["trai
 """
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_killed_conversion_goes_on_to_the_same_data(tmp_path):
     def run(out, *stop):
         command = [sys.executable, "-c", KILLED, str(sample_path()), str(tmp_path / out), *stop]

@@ -160,6 +160,7 @@ def test_a_picture_is_saved_in_both_formats(tmp_path):
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"empty.png", "empty.pdf"}
 
 
+@pytest.mark.slow
 def test_the_files_of_a_report(perfect, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "FORMATS", ("png",))
     monkeypatch.setitem(RC, "figure.dpi", 50)

@@ -77,7 +77,11 @@ def test_an_interrupted_publish_leaves_what_was_staged_before(run, tmp_path, mon
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("processes", "number"),
-    [(1, signal.SIGINT), (1, signal.SIGUSR1), pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow)],
+    [
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+        (1, signal.SIGUSR1),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_training_saves_a_checkpoint_and_goes_on(converted_folder, tmp_path, start, processes, number):
     run = RunFolder(tmp_path / "run")

@@ -30,7 +30,7 @@ def test_the_processor_makes_the_inputs_that_training_uses(stand_in):
         JetImageProcessor()(few.energies())
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_tagger_learns_and_repeats_itself(splits):
     train, validation, test = splits
     model = train_tagger(train, validation, steps=150, seed=1)

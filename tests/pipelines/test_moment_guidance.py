@@ -211,6 +211,7 @@ def test_models_that_know_no_energies_of_hits_refuse_a_tilt(converted_folder):
         fit_moment_guidance(other, JetDataset.load(converted_folder, "train"), rounds=1, num_jets=4)
 
 
+@pytest.mark.slow
 def test_fitting_raises_what_is_too_small(pipeline, converted_folder, monkeypatch):
     jets = JetDataset.load(converted_folder, "train")
     sampled_with = []

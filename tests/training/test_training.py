@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_exactly(converted_folder, tmp_path, processes):
     assert len(RunFolder.open(tmp_path / "broken").read_record()["sessions"]) == 2
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_killed_run_that_streams_goes_on_exactly(tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "BLOCK_JETS", 16)
     conversion.convert(sample_path(), tmp_path / "jets", max_jets=400)
@@ -129,7 +129,7 @@ def test_a_killed_run_that_streams_goes_on_exactly(tmp_path, monkeypatch):
         run_here(tmp_path / "jets", tmp_path / "whole", "--max_steps=7", "--max_jets=40", "--checkpoint_every=1")
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_one_and_two_processes_agree(converted_folder, tmp_path):
     more = ["--max_steps=4", "--checkpoint_every=4", "--learning_rate=0.01"]
     for processes in (1, 2):
