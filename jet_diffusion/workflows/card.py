@@ -32,7 +32,9 @@ def make_model_card(
         library_name="diffusers",
         pipeline_tag="unconditional-image-generation",
         tags=["physics", "jets", "calorimeter", "jet-diffusion", *(["simulated"] if dataset["simulated"] else [])],
-        datasets=[dataset["path"].removeprefix(HUB_PREFIX)] if dataset.get("on_hub") else None,
+        datasets=[dataset["path"].removeprefix(HUB_PREFIX).removeprefix("datasets/")]
+        if dataset.get("on_hub")
+        else None,
         eval_results=figures.results,
     )
     return ModelCard(
