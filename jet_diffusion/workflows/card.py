@@ -107,3 +107,8 @@ def _pt_range(pipeline: JetImagePipeline) -> str:
         return "unknown"
     low, high = pipeline.first_stage.limits()[0].tolist()
     return f"{low:.0f} to {high:.0f}"
+
+
+def _hub_name(path: str) -> str:
+    """A dataset's user/name, whatever it was written with."""
+    return path.removeprefix(HUB_PREFIX).removeprefix("datasets/")
