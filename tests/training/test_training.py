@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -127,6 +128,28 @@ def test_a_killed_run_that_streams_goes_on_exactly(tmp_path, monkeypatch):
         assert one.read_bytes() == two.read_bytes(), file
     with pytest.raises(UserError, match="begun on hf://user/jets, whose jets come in another order than"):
         run_here(tmp_path / "jets", tmp_path / "whole", "--max_steps=7", "--max_jets=40", "--checkpoint_every=1")
+
+
+@pytest.mark.slow
+def test_a_hub_that_refuses_in_the_middle_of_a_run_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "BLOCK_JETS", 16)
+    conversion.convert(sample_path(), tmp_path / "jets", max_jets=400)
+    run = RunFolder(tmp_path / "run")
+    more = ["--max_steps=100000", "--checkpoint_every=2", "--data=hf://user/jets"]
+    with FakeHub() as hub:
+        hub.put("datasets", "user/jets", tmp_path / "jets")
+        process = launch(1, options("unused", run.path, *more), hub.environment(tmp_path / "home"))
+        deadline = time.monotonic() + 300
+        while len(run.read_metrics("train")) < 3:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        hub.faults["resolve", "user/jets"] = [403, 10**6]
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert re.search(r"data/train-\d+.parquet of user/jets cannot be read: the Hub refuses access to user/jets", output)
+    assert "Traceback" not in output
+    assert run.checkpoint_steps()
 
 
 @pytest.mark.slow
