@@ -12,6 +12,8 @@ from strangers import run_stranger
 
 from jet_diffusion.hub import load_pipeline
 
+pytestmark = pytest.mark.integration
+
 REFERENCE = Path(__file__).parents[1] / "reference" / "model"
 
 

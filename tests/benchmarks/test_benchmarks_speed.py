@@ -16,6 +16,8 @@ from jet_diffusion.training import runtime
 from jet_diffusion.training.build import build_unet
 from jet_diffusion.training.settings import UNetSettings
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

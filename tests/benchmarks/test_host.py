@@ -8,6 +8,8 @@ from models import small_pipeline
 
 from benchmarks.speed.host import count, on_stand_in, watched
 
+pytestmark = pytest.mark.integration
+
 JET = 4 * (125 * 125 * 3 + 4)
 """Bytes of a jet with its class, pT, mass and clipped share."""
 

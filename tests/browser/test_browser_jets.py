@@ -21,6 +21,8 @@ from jet_diffusion.errors import UserError
 from jet_diffusion.workflows.browser import space
 from jet_diffusion.workflows.browser.jets import JetBrowser, Wish
 
+pytestmark = pytest.mark.integration
+
 GOOD = {"num_jets": "3", "steps": "2", "seed": "1", "label": "quark", "pt": "120", "m0": "15.0"}
 
 

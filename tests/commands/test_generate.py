@@ -21,6 +21,8 @@ from jet_diffusion.data.writer import PartWriter
 from jet_diffusion.locks import hold
 from jet_diffusion.sampling.generate import generate, shard_jets
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def pipeline(converted_folder):

@@ -26,6 +26,8 @@ from jet_diffusion.sampling.generate import generate
 from jet_diffusion.training.train import train
 from jet_diffusion.workflows.stage import stage
 
+pytestmark = pytest.mark.integration
+
 """What someone without our package does: load, sample, save what was loaded, load that, sample."""
 
 

@@ -12,6 +12,8 @@ from jet_diffusion.sampling.impute import ImputedEnergy, impute_hcal
 from jet_diffusion.schema import HCAL
 from jet_diffusion.workflows.reconstruct import DENOISED, PIXEL_BAYES, reconstruct_at, score_rows
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def pipeline(converted_folder):

@@ -23,6 +23,8 @@ from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.errors import UserError
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def columns(jets):

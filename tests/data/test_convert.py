@@ -19,6 +19,8 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.encoding import encode_jets
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 
+pytestmark = pytest.mark.integration
+
 SPLITS = ("train", "validation", "test")
 
 

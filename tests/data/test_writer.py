@@ -20,6 +20,8 @@ from jet_diffusion.data.files.parts import PartialFile
 from jet_diffusion.data.hdf5 import JetWriter, QuarkGluonFile
 from jet_diffusion.data.writer import PartWriter
 
+pytestmark = pytest.mark.integration
+
 ATTRS = {"simulated": "made up", "seed": 3, "guidance": 1.5, "final": True, "steps": [1, 2]}
 
 

@@ -10,6 +10,8 @@ from jet_diffusion.evaluation.write import pairs_of_like_jets
 from jet_diffusion.observables.hits import CRYSTAL_CENTRES
 from jet_diffusion.report.model import Report
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_generated_jet_is_shown_beside_the_real_one_of_like_conditions(stand_in):
     real, generated = stand_in.split([300, 50], np.random.default_rng(0))

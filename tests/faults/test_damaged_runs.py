@@ -16,6 +16,8 @@ from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.runs import RunFolder, file_digest
 
+pytestmark = pytest.mark.integration
+
 
 def cut(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

@@ -11,6 +11,8 @@ from jet_diffusion.locks import hold
 from jet_diffusion.sampling import generate as generating
 from jet_diffusion.sampling.generate import generate
 
+pytestmark = pytest.mark.integration
+
 
 def told(purpose):
     return rf"in use by `{purpose}` \(process {os.getpid()} on .*, since 20"

@@ -11,6 +11,8 @@ from jet_diffusion.hub import load_pipeline
 from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.pipelines.schedulers import SCHEDULERS, make_scheduler
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def pipeline(converted_folder):

@@ -19,6 +19,8 @@ from jet_diffusion.sampling.guidance import DAMPING, as_table, fit_moment_guidan
 from jet_diffusion.sampling.sample import set_sampler
 from jet_diffusion.training.fit import fit_representation
 
+pytestmark = pytest.mark.integration
+
 CRYSTAL = 2 * np.pi / 360
 
 

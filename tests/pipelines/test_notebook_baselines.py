@@ -25,6 +25,8 @@ from jet_diffusion.training.train import train
 from jet_diffusion.workflows import notebook
 from jet_diffusion.workflows.stage import stage
 
+pytestmark = pytest.mark.integration
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {"deepfalcon_cnn": [], "deepfalcon_unet": ["--unet.block_out_channels=[4,8,8]"]}
 

@@ -25,6 +25,8 @@ from jet_diffusion.training.settings import parse_settings
 from jet_diffusion.training.train import train
 from jet_diffusion.workflows.stage import stage
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 QUANTUM = ["--representation.name=JetAmplitudeEncoder", "--sampling.scheduler=quantum", "--optimizer.loss=infidelity"]
 QUANTUM += ["--noise.beta_schedule=squaredcos_cap_v2", "--sampling.steps=5", "--ema_decay=0"]

@@ -27,6 +27,8 @@ from jet_diffusion.training.loss import DenoisingLoss
 from jet_diffusion.training.train import train
 from jet_diffusion.workflows.card import model_facts
 
+pytestmark = pytest.mark.integration
+
 TRAIN = Path(__file__).parents[2] / "training" / "train.py"
 TENSORS = ("weights.safetensors", "averaged.safetensors", "optimizer.safetensors")
 
