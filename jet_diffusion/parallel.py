@@ -1,4 +1,4 @@
-"""Work shared out over a Dask cluster; Dask starts, feeds and replaces the workers.
+"""Work shared out: into shards for jobs of their own, or over a Dask cluster, which starts and replaces the workers.
 
 What is shared out depends on its arguments alone, so results do not depend on the number of workers, nor on which
 of them died. Workers see the same files under the same names.
@@ -29,6 +29,30 @@ AHEAD = 2
 """Tasks under way for each worker: one it does and one that waits for it."""
 
 _ALONE = Lock()
+
+
+def shard_of(num_jets: int, size: int, noun: str, number: int, shards: int) -> range:
+    """The pieces of `size` jets that shard `number` of `shards`, counted from 1, is made of.
+
+    The numbers of pieces of two shards differ by one at most.
+
+    Args:
+        num_jets: Jets of all shards together.
+        size: Jets of a piece; the last may have fewer.
+        noun: What a piece is called in messages, in the plural.
+        number, shards: Which shard of how many.
+
+    Raises:
+        UserError: There is no such shard, or there are fewer pieces than shards.
+    """
+    if not 1 <= number <= shards:
+        raise UserError(f"shard {number}/{shards}: write i/n with i from 1 to n")
+    pieces = -(-num_jets // size)
+    if shards > pieces:
+        raise UserError(
+            f"{num_jets} jets are {pieces} {noun} of {size}, which make {pieces} shards at most, not {shards}"
+        )
+    return range((number - 1) * pieces // shards, number * pieces // shards)
 
 
 @contextmanager

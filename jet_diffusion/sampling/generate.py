@@ -24,6 +24,7 @@ from jet_diffusion.data.files.parts import PartialFile
 from jet_diffusion.data.writer import PartWriter
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.locks import hold, lock_file
+from jet_diffusion.parallel import shard_of
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
@@ -139,15 +140,8 @@ def shard_jets(num_jets: int, batch_size: int, number: int, shards: int) -> rang
     Raises:
         UserError: There is no such shard, or there are fewer batches than shards.
     """
-    if not 1 <= number <= shards:
-        raise UserError(f"shard {number}/{shards}: write i/n with i from 1 to n")
-    batches = -(-num_jets // batch_size)
-    if shards > batches:
-        raise UserError(
-            f"{num_jets} jets are {batches} batches of {batch_size}, which make {batches} shards at most, not {shards}"
-        )
-    first, end = ((at * batches // shards) * batch_size for at in (number - 1, number))
-    return range(first, min(end, num_jets))
+    batches = shard_of(num_jets, batch_size, "batches", number, shards)
+    return range(batches.start * batch_size, min(batches.stop * batch_size, num_jets))
 
 
 def _share(left: list[range], batch_size: int, process: int, processes: int) -> list[range]:

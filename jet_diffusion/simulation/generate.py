@@ -16,7 +16,7 @@ from jet_diffusion import __version__
 from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.errors import UserError
 from jet_diffusion.locks import hold
-from jet_diffusion.parallel import DaskExecutor, dask_client, run_in_order
+from jet_diffusion.parallel import DaskExecutor, dask_client, run_in_order, shard_of
 from jet_diffusion.signals import ignore_signals
 from jet_diffusion.simulation import libraries
 from jet_diffusion.simulation.block import JETS_PER_BLOCK, PackedBlock, make_block
@@ -92,14 +92,7 @@ def shard_blocks(num_jets: int, number: int, shards: int) -> range:
     Raises:
         UserError: There is no such shard, or there are fewer blocks than shards.
     """
-    if not 1 <= number <= shards:
-        raise UserError(f"shard {number}/{shards}: write i/n with i from 1 to n")
-    blocks = -(-num_jets // JETS_PER_BLOCK)
-    if shards > blocks:
-        raise UserError(
-            f"{num_jets} jets are {blocks} blocks of {JETS_PER_BLOCK}, which make {blocks} shards at most, not {shards}"
-        )
-    return range((number - 1) * blocks // shards, number * blocks // shards)
+    return shard_of(num_jets, JETS_PER_BLOCK, "blocks", number, shards)
 
 
 def attributes(settings: SimulationSettings) -> dict[str, Any]:
