@@ -23,7 +23,7 @@ WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 
 LOW_HALF = 0xFFFFFFFF
 
-CACHED = 2**17
+CACHED = 2**19
 """Normal numbers that a CPU makes at once, so that they stay in its cache."""
 
 
@@ -101,13 +101,13 @@ class RandomNumbers:
         """
         count = math.prod(shape)
         pairs = -(-count // 2)
-        numbers = torch.empty(len(self), 2, pairs, device=self.seeds.device)
+        numbers = torch.empty(len(self), count, device=self.seeds.device)
         at_once = max(1, CACHED // count) if numbers.device.type == "cpu" else len(self)
         for start in range(0, len(self), at_once):
             rows = slice(start, start + at_once)
             words = self[rows].words(purpose, pairs, step if isinstance(step, int) else step[rows])
             box_muller(words.view(torch.int32).unflatten(1, (2, pairs)), numbers[rows])
-        return numbers.flatten(1)[:, :count].reshape(-1, *shape)
+        return numbers.view(-1, *shape)
 
     def words(self, purpose: str, count: int, step: int | torch.Tensor = 0) -> torch.Tensor:
         """(N, count) int64, all of whose 64 bits are random.
@@ -128,13 +128,15 @@ def box_muller(bits: torch.Tensor, out: torch.Tensor) -> None:
 
     Args:
         bits: (N, 2, pairs) int32, all of whose bits are random.
-        out: (N, 2, pairs) float32 to write to.
+        out: (N, 2 pairs) float32 to write to, or (N, 2 pairs - 1), which leaves out the last number.
     """
+    pairs = bits.shape[2]
     # 31 bits for the radius: inside (0, 1], and precise where it is small.
     radius = (bits[:, 0] & 0x7FFFFFFF).to(torch.float32).mul_(2.0**-31).add_(2.0**-32).log_().mul_(-2).sqrt_()
     angle = bits[:, 1].to(torch.float32).mul_(math.tau * 2.0**-32)
-    torch.mul(radius, angle.cos(), out=out[:, 0])
-    torch.mul(radius, angle.sin_(), out=out[:, 1])
+    torch.mul(radius, angle.cos(), out=out[:, :pairs])
+    rest = out.shape[1] - pairs
+    torch.mul(radius[:, :rest], angle[:, :rest].sin_(), out=out[:, pairs:])
 
 
 def words_of_numpy(numbers: RandomNumbers, purpose: int, count: int, steps: torch.Tensor) -> torch.Tensor:
