@@ -1,4 +1,9 @@
-"""The training half of `benchmarks.speed.host`: a step's copies and waits, and the host's time a jet."""
+"""What training asks of the host: a step's copies and waits, and the host's time a jet.
+
+    python -m benchmarks.speed.host_training [--config configs/reference-tiny.yaml] [--batch 64 1024]
+
+Time includes that of waiting for a loader process, if that is slower.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from unittest import mock
 import torch
 from accelerate import Accelerator
 
-from benchmarks.speed.contest import Contender, Stopwatch, dataset_folder, race, spread, training_settings
+from benchmarks.speed.contest import Contender, Stopwatch, dataset_folder, parser, race, spread, training_settings
 from benchmarks.speed.host import DEVICE, watched
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
@@ -85,3 +90,16 @@ def training(options: argparse.Namespace) -> None:
                 contender = Contender(f"batch {batch}, {len(traffic.results):,} operations", work)
                 race([contender], Stopwatch(torch.device("cpu"), options.clock), options.rounds, options.seconds)
             print(f"  {contender.name}: {spread([1 / rate for rate in contender.rates], 1000)} ms a jet")
+
+
+def main() -> None:
+    """Measure and print."""
+    made = parser(__doc__, rounds=3, seconds=1.0)
+    made.add_argument("--batch", type=int, nargs="+", default=[64, 1024], help="jets at once (default 64 1024)")
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    training(options)
+
+
+if __name__ == "__main__":
+    main()

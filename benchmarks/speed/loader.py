@@ -24,7 +24,7 @@ from benchmarks.speed.contest import (
     spread,
     training_settings,
 )
-from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.data.files.streamed import open_split
 from jet_diffusion.pipelines.random_numbers import RandomNumbers
 from jet_diffusion.training.batches import SparseBatch, batch_loader
 from jet_diffusion.training.build import build_pipeline
@@ -72,7 +72,7 @@ def main() -> None:
     accelerator = begin(options)
     with dataset_folder(options.data) as data:
         settings = training_settings(options, data, f"--batch_size={options.batch_size}", "--max_steps=1000000")
-        jets = JetDataset.load(data, "train")
+        jets = open_split(data, "train")
         pipeline = build_pipeline(settings, jets, train_first_stage=False)
         loop = TrainingLoop(settings, accelerator, pipeline, make_state(settings, pipeline), jets)
         parts = loader_parts(loop)

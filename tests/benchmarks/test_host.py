@@ -1,12 +1,15 @@
-"""What sampling asks of the host: nothing waits for the device, and finished jets leave it in one transfer."""
+"""What sampling and training ask of the host: nothing waits for the device, and jets cross in one transfer a batch."""
 
 from __future__ import annotations
+
+import argparse
 
 import pytest
 import torch
 from models import small_pipeline
 
 from benchmarks.speed.host import count, on_stand_in, watched
+from benchmarks.speed.host_training import loop_on_stand_in
 
 pytestmark = pytest.mark.integration
 
@@ -45,3 +48,13 @@ def test_what_waits_for_the_device_is_counted():
     assert len(traffic.waits) == 2
     assert sorted(traffic.to_device) == [8, 16, 20]
     assert traffic.to_host == [20]
+
+
+def test_a_step_of_training_copies_its_batch_once_and_waits_for_nothing(converted_folder):
+    options = argparse.Namespace(config=None, preset="tiny", precision="no", compile=False)
+    loop = loop_on_stand_in(options, str(converted_folder), 8)
+    with watched() as traffic:
+        loop.step()
+    assert len(traffic.to_device) == 1
+    assert traffic.to_device[0] < 8 * 5_000
+    assert traffic.to_host == traffic.waits == []
