@@ -137,10 +137,14 @@ def claim_partial_folder(folder: Path, maker: str, settings: Mapping[str, Any], 
 
 
 def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    if changed:
-        seen = ", ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in changed)
+    if seen := differences(before, now):
         raise UserError(f"the interrupted run in {folder} differs: {seen}; delete it to start anew")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which settings differ, as "seed was 0 and is now 1"; empty if none does."""
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}" for name in changed)
 
 
 def sync(path: Path) -> None:

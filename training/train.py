@@ -199,7 +199,10 @@ def check_same_run(settings: TrainSettings, run: RunFolder, jets: JetDataset) ->
     begun = run.read_record()["dataset"]
     fingerprint = begun["fingerprint"]
     if fingerprint != jets.fingerprint:
-        raise UserError(f"{run.path} was begun on jets {fingerprint}, {settings.data} holds {jets.fingerprint}")
+        raise UserError(
+            f"{run.path} was begun on other training jets ({fingerprint}) than {settings.data} holds now "
+            f"({jets.fingerprint}); give the dataset as it was, or another --run-dir"
+        )
     if tuple(begun.get("shards", ())) != jets.shards:
         raise UserError(
             f"{run.path} was begun on {begun['path']}, whose jets come in another order than those of {settings.data}: "

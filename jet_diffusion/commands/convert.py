@@ -22,6 +22,7 @@ class Options:
     Attributes:
         files: Quark/gluon files, HDF5 or Parquet.
         out: The dataset folder to make.
+        append: Add the files to the finished dataset folder. The jets it has stay in their split.
         max_jets: Convert only the first N jets of the files.
         seed: Seed of the split into training, validation and test jets.
         val: Share of validation jets.
@@ -40,6 +41,7 @@ class Options:
 
     files: list[Path]
     out: Path
+    append: bool = False
     max_jets: int | None = None
     seed: int = 0
     val: float = 0.1
@@ -67,7 +69,8 @@ class Options:
 
 def main(options: Options) -> None:
     """Convert, print a summary, and push if asked to."""
-    from jet_diffusion.data.convert import convert, converted_before, push
+    from jet_diffusion.data.convert import convert, converted_before
+    from jet_diffusion.data.folder import push
     from jet_diffusion.repositories import require_writable
 
     settings: dict[str, Any] = {
@@ -80,10 +83,12 @@ def main(options: Options) -> None:
         "channels_first": options.channels_first or None,
         "unit": options.unit,
         "follow_links": options.follow_links,
+        "append": options.append,
     }
+    metadata = None
     if options.push_to is not None and options.out.exists():
         metadata = converted_before(options.files, options.out, **settings)
-    else:
+    if metadata is None:
         if options.push_to is not None:
             require_writable(options.push_to, "dataset", "leave out --push-to to convert now, and push later")
         metadata = convert(options.files, options.out, workers=options.workers, dask=options.dask, **settings)

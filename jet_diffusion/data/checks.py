@@ -7,7 +7,7 @@ the findings, convert refuses or puts them on the dataset card, training and eva
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -150,6 +150,10 @@ class JetCheck:
         names = {**self.rows, **other.rows}
         rows = {name: sorted(self.rows.get(name, []) + other.rows.get(name, []))[:3] for name in names}
         return JetCheck(counts, rows, self.histogram + other.histogram, max(self.largest, other.largest))
+
+    def shifted(self, rows: int) -> JetCheck:
+        """The same of jets whose numbers are so much higher."""
+        return replace(self, rows={name: [row + rows for row in seen] for name, seen in self.rows.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON holds it."""

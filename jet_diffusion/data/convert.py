@@ -21,19 +21,17 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from jet_diffusion import __version__
-from jet_diffusion.data.checks import JetCheck, refuse
-from jet_diffusion.data.dataset_card import make_dataset_card
+from jet_diffusion.data.checks import Finding, JetCheck, refuse
 from jet_diffusion.data.encoding import encode_jets
 from jet_diffusion.data.files.many import JetFiles
-from jet_diffusion.data.folder import METADATA_FILE, check_whole
+from jet_diffusion.data.folder import check_whole
 from jet_diffusion.data.hdf5 import QuarkGluonFile
-from jet_diffusion.data.shards import PartialDataset, summed
+from jet_diffusion.data.shards import AppendedDataset, PartialDataset, summed
 from jet_diffusion.data.splits import SPLITS, assign_splits
 from jet_diffusion.errors import UserError
-from jet_diffusion.io import write_text_atomically
+from jet_diffusion.io import differences
 from jet_diffusion.locks import hold
 from jet_diffusion.parallel import dask_client, run_in_order
-from jet_diffusion.repositories import push_folder
 
 BLOCK_JETS = 12_800
 """Jets of the source, about, that make one shard of each split: 18 MB of Parquet."""
@@ -56,6 +54,7 @@ def convert(
     license_name: str = "unknown",
     drop_bad: bool = False,
     dask: str | None = None,
+    append: bool = False,
     **reading: Any,
 ) -> dict[str, Any]:
     """Convert files of jets to a dataset folder that `datasets.load_dataset` and `JetDataset.load` read.
@@ -72,6 +71,7 @@ def convert(
             refused, once all of them are counted.
         dask: Address of a Dask cluster whose workers convert instead: a scheduler's, or `local:N`. They see the files
             and `out` under the same names, and cannot drop jets.
+        append: Add the jets to the dataset `out`. The jets that it has keep their split and their shards.
         **reading: How to read the files: `columns`, `channels_first`, `unit` and `follow_links` of `QuarkGluonFile`.
 
     Returns:
@@ -79,11 +79,11 @@ def convert(
 
     Raises:
         ConnectionError: No Dask scheduler answers, or it went away.
-        FileExistsError: `out` exists.
-        FileNotFoundError: There is no source.
+        FileExistsError: `out` exists and nothing is to be appended to it.
+        FileNotFoundError: There is no source, or no dataset to append to.
         BlockingIOError: Another process converts to `out`.
         UserError: The source breaks the schema or holds what no model should be trained on, an argument is out of
-            range, or an interrupted conversion to `out` had other settings.
+            range, an interrupted conversion to `out` had other settings, or nothing can be appended to `out`.
     """
     _check_work(workers, dask, drop_bad)
     with ExitStack() as stack:
@@ -91,20 +91,26 @@ def convert(
         settings, sources = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
         splits = assign_splits(files.labels[: settings["num_jets"]], fractions, seed)
         _check_beginning(files, settings)
+        out = Path(out).resolve() if append else Path(out)  # a link to a dataset stays one
         with hold(out, "convert"):
-            dataset = PartialDataset(Path(out), settings)
+            dataset = AppendedDataset(out, settings, sources) if append else PartialDataset(out, settings)
             try:
                 if dask is None:
                     doomed = _write_blocks(files, splits, dataset, workers)
                 else:
                     doomed = _write_blocks_on_dask(files, reading, splits, dataset, dask)
-                check = summed([*dataset.notes(), *doomed])
-                findings = check.findings(_unit_is_stated(files), drop_bad)
-                refuse(_names(files), findings)
-                return dataset.complete(findings, sources=sources, **_counts(dataset.notes()))
+                return dataset.complete(_judge(files, dataset, doomed), sources=sources, **_counts(dataset.notes()))
             except ValueError:
                 dataset.discard()
                 raise
+
+
+def _judge(files: JetFiles, dataset: PartialDataset, doomed: list[dict[str, Any]]) -> list[Finding]:
+    """What is found in all blocks. Refusals number the jets as the files do, findings as the dataset does."""
+    check = summed([*dataset.notes(), *doomed])
+    stated, dropped = _unit_is_stated(files), dataset.settings["drop_bad"]
+    refuse(_names(files), check.findings(stated, dropped))
+    return check.shifted(dataset.first_row).findings(stated, dropped)
 
 
 def _check_work(workers: int, dask: str | None, drop_bad: bool) -> None:
@@ -126,11 +132,15 @@ def converted_before(
     max_jets: int | None = None,
     license_name: str = "unknown",
     drop_bad: bool = False,
+    append: bool = False,
     **reading: Any,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """The metadata of a finished dataset, if it was made from these files with these settings.
 
     Args: as of `convert`.
+
+    Returns:
+        The metadata; with `append`, None if other files were appended last, or none.
 
     Raises:
         FileNotFoundError: `out` is no converted folder, or shards or a source are missing.
@@ -140,42 +150,18 @@ def converted_before(
     with ExitStack() as stack:
         files = _open(source, reading, stack)
         settings, _ = _describe_source(files, seed, fractions, max_jets, license_name, drop_bad, reading)
+    appended = metadata.get("appended", [])
+    if append and (not appended or appended[-1]["digest"] != settings["digest"]):
+        return None
+    if appended and not append:
+        last = appended[-1]["source"]
+        raise UserError(f"{out} was appended to; to push it, give --append and what was appended last: {last}")
+    before = appended[-1] if append else metadata
     named = [name for name in settings if name != "jet_diffusion_version"]
-    changed = [name for name in named if metadata.get(name) != settings[name]]
-    if changed:
-        seen = ", ".join(f"{name} was {metadata.get(name)!r} and is now {settings[name]!r}" for name in changed)
-        raise UserError(f"{out} was converted otherwise: {seen}; choose another name, or delete it")
+    if seen := differences({name: before.get(name) for name in named}, {name: settings[name] for name in named}):
+        remedy = "give the same options" if append else "choose another name, or delete it"
+        raise UserError(f"{out} was converted otherwise: {seen}; {remedy}")
     return metadata
-
-
-def push(out: str | Path, repo: str, private: bool = False) -> str:
-    """Upload a converted folder to the Hub, with a card that names the repository.
-
-    Args:
-        out: A folder made by `convert`.
-        repo: `user/name`; made if it does not exist.
-        private: Whether a repository made now is private.
-
-    Returns:
-        Address of the dataset.
-
-    Raises:
-        FileNotFoundError: `out` is no converted folder, or shards are missing.
-        UserError: A shard is foreign, changed or damaged.
-        OSError: The Hub refuses, or cannot be reached.
-    """
-    out = Path(out)
-    metadata = check_whole(out, verify=True)
-    write_text_atomically(out / "README.md", str(make_dataset_card(metadata, repo)))
-    return push_folder(
-        out,
-        repo,
-        "dataset",
-        f"Convert {metadata['source']}",
-        private=private,
-        allow_patterns=[METADATA_FILE, "README.md", *metadata.get("shards", ["data/[!.]*.parquet"])],
-        delete_patterns="data/*.parquet",
-    )
 
 
 def _describe_source(

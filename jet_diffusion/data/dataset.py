@@ -164,7 +164,8 @@ def check_dataset(jets: JetDataset, num_images: int = 256) -> list[Finding]:
     for start in range(0, len(rows), SLICE_JETS):
         part = rows[start : start + SLICE_JETS]
         check.add(jets.energies(part), jets.labels[part], jets.pt[part], jets.m0[part], part)
-    stated = jets.metadata.get("reading", {}).get("unit") is not None
+    parts = [jets.metadata, *jets.metadata.get("appended", [])]
+    stated = any(part.get("reading", {}).get("unit") is not None for part in parts)
     return check.findings(unit_is_stated=stated)
 
 

@@ -49,6 +49,7 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         findings=[f"{finding['level']}, {finding['text']}" for finding in metadata.get("findings", [])],
         fractions=" / ".join(f"{share:g}" for share in metadata["fractions"].values()),
         seed=metadata["seed"],
+        appended=metadata.get("appended", []),
         duplicate_jets=metadata["duplicates"]["jets"],
         duplicate_jets_across_splits=metadata["duplicates"]["jets_across_splits"],
         num_hcal_not_in_towers=metadata["num_hcal_not_in_towers"],

@@ -195,6 +195,15 @@ def test_a_refused_source_is_refused_by_the_workers(jets, write_file, small_conv
         convert(sources, tmp_path / "out", dask="local:1", drop_bad=True)
 
 
+def test_jets_are_appended_by_the_workers(jets, write_file, small_conversion, tmp_path):
+    more = write_file(jets)
+    for name, address in (("here", None), ("there", "local:2")):
+        (tmp_path / name).mkdir()
+        small_conversion(tmp_path / name / "jets")
+        convert(more, tmp_path / name / "jets", append=True, dask=address)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
 def test_wrong_addresses_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="local:N"), dask_client("local:none"):
         pass

@@ -14,9 +14,10 @@ from sample_jets import Jets, same_bits
 from jet_diffusion import cli
 from jet_diffusion.data import convert as conversion
 from jet_diffusion.data.bundled import sample_path
-from jet_diffusion.data.convert import convert, push
+from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.encoding import encode_jets
+from jet_diffusion.data.folder import push
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 
 pytestmark = pytest.mark.integration

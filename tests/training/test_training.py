@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -260,12 +261,16 @@ def test_the_loaded_pipeline_has_the_averaged_weights(trained):
     assert not torch.equal(loaded, raw["unet.conv_out.weight"])
 
 
-def test_going_on_with_other_settings_or_jets_is_refused(trained, converted_folder):
+def test_going_on_with_other_settings_or_jets_is_refused(trained, converted_folder, jets, write_file, tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(learning_rate, seed\)"):
         run_here(converted_folder, trained.path, "--max_steps=50", "--seed=1")
     same = ["--validate_every=10", "--learning_rate=0.005"]
     with pytest.raises(ValueError, match=r"begun with other settings .max_jets."):
         run_here(converted_folder, trained.path, "--max_steps=50", "--max_jets=100", *same)
+    shutil.copytree(converted_folder, tmp_path / "longer")
+    conversion.convert(write_file(jets), tmp_path / "longer", append=True)
+    with pytest.raises(ValueError, match=r"begun on other training jets .* than .*longer holds now .* another"):
+        run_here(tmp_path / "longer", trained.path, "--max_steps=50", *same)
 
 
 def test_a_tracker_that_is_not_installed_is_refused(converted_folder, tmp_path):
