@@ -125,6 +125,7 @@ def test_a_space_has_page_card_and_package(tmp_path, monkeypatch):
     card = SpaceCard.load(folder / "README.md").data.to_dict()
     assert card["sdk"] == "gradio"
     assert card["app_file"] == "app.py"
+    assert card["python_version"] == "{}.{}".format(*sys.version_info)
     assert card["models"] == ["user/jets"]
     assert "torch" in (folder / "requirements.txt").read_text()
     assert 'load_browser("user/jets"' in (folder / "app.py").read_text()
