@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from jet_diffusion import __version__
 from jet_diffusion.data.checks import JetCheck, refuse
-from jet_diffusion.data.dataset_card import make_dataset_card
+from jet_diffusion.data.dataset_card import PICTURE, write_dataset_card
 from jet_diffusion.data.encoding import encode_jets
 from jet_diffusion.data.files.many import JetFiles
 from jet_diffusion.data.folder import METADATA_FILE, check_whole
@@ -30,7 +30,6 @@ from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.shards import PartialDataset, summed
 from jet_diffusion.data.splits import SPLITS, assign_splits
 from jet_diffusion.errors import UserError
-from jet_diffusion.io import write_text_atomically
 from jet_diffusion.locks import hold
 from jet_diffusion.parallel import dask_client, run_in_order
 from jet_diffusion.repositories import push_folder
@@ -149,7 +148,7 @@ def converted_before(
 
 
 def push(out: str | Path, repo: str, private: bool = False) -> str:
-    """Upload a converted folder to the Hub, with a card that names the repository.
+    """Upload a converted folder to the Hub, with a card that names the repository and begins with a picture.
 
     Args:
         out: A folder made by `convert`.
@@ -166,14 +165,14 @@ def push(out: str | Path, repo: str, private: bool = False) -> str:
     """
     out = Path(out)
     metadata = check_whole(out, verify=True)
-    write_text_atomically(out / "README.md", str(make_dataset_card(metadata, repo)))
+    write_dataset_card(out, metadata, repo)
     return push_folder(
         out,
         repo,
         "dataset",
         f"Convert {metadata['source']}",
         private=private,
-        allow_patterns=[METADATA_FILE, "README.md", *metadata.get("shards", ["data/[!.]*.parquet"])],
+        allow_patterns=[METADATA_FILE, "README.md", PICTURE, *metadata.get("shards", ["data/[!.]*.parquet"])],
         delete_patterns="data/*.parquet",
     )
 
