@@ -31,6 +31,7 @@ from typing import Any
 
 import yaml
 
+import jet_diffusion
 from jet_diffusion.errors import UserError
 from jet_diffusion.io import read_json_object, write_text_atomically
 
@@ -274,8 +275,8 @@ def file_digest(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and what it stands on."""
-    found = {name: importlib.metadata.version(name) for name in ("jet-diffusion", *PACKAGES)}
-    return {"python": platform.python_version(), **found}
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "jet-diffusion": jet_diffusion.__version__, **found}
 
 
 def git_state() -> dict[str, Any] | None:

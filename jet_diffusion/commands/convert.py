@@ -70,7 +70,7 @@ class Options:
 def main(options: Options) -> None:
     """Convert, print a summary, and push if asked to."""
     from jet_diffusion.data.convert import convert, converted_before
-    from jet_diffusion.data.folder import push
+    from jet_diffusion.data.dataset_card import push
     from jet_diffusion.repositories import require_writable
 
     settings: dict[str, Any] = {

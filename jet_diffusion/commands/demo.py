@@ -18,7 +18,7 @@ class Options:
     """See the package work on the bundled sample of simulated jets, in four minutes on two CPU cores.
 
     The reference model samples first. A short training of your own follows, whose model is sampled and prepared for
-    the Hub. The demo ends with a table of averages, the path of a picture, and what to do next.
+    the Hub. The demo ends with a table of averages, the paths of the pictures, and what to do next.
 
     Attributes:
         out: Folder for everything; anything that an earlier demo left there is replaced.
@@ -45,13 +45,13 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Run the demo and end with where the picture is and what to do next."""
+    """Run the demo and end with where the pictures are and what to do next."""
     started = time.perf_counter()
     sys.stdout.write("loading libraries, about 10 s\n")
     sys.stdout.flush()
     from jet_diffusion.workflows.demo import NEXT, run_demo
 
-    picture = run_demo(
+    pictures = run_demo(
         options.out,
         reference=options.reference,
         quick=options.quick,
@@ -59,4 +59,5 @@ def main(options: Options) -> None:
         num_jets=options.num_jets,
     )
     seconds = time.perf_counter() - started
-    sys.stdout.write(f"\npicture: {picture.absolute()}\ndone in {seconds:.0f} s; {NEXT}")
+    shown = "".join(f"picture ({model}): {picture.absolute()}\n" for model, picture in pictures.items())
+    sys.stdout.write(f"\n{shown}done in {seconds:.0f} s; {NEXT}")

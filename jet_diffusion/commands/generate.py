@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,3 +102,7 @@ def main(options: Options) -> None:
             shard=shard,
             accelerator=accelerator,
         )
+    if accelerator.is_main_process:
+        made = f"{options.num_jets:,} jets are in {options.out}"
+        waiting = f"the jets of shard {options.shard} are made; {options.out} appears when those of all shards are"
+        sys.stdout.write(f"{made if options.out.is_file() else waiting}\n")

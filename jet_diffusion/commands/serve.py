@@ -49,7 +49,14 @@ def main(options: Options) -> None:
     from jet_diffusion.workflows.browser.page import make_page
 
     page = make_page(browser)
-    page.launch(server_name=options.host, server_port=options.port, share=False, prevent_thread_lock=True, quiet=True)
+    address = {"server_name": options.host, "server_port": options.port}
+    try:
+        page.launch(**address, share=False, prevent_thread_lock=True, quiet=True)
+    except OSError as error:  # Gradio waits five seconds for its server, and then speaks of ports alone
+        raise UserError(
+            f"the page did not start at {options.host}:{options.port} within seconds: this machine is busy, or another "
+            "program has just taken the port; try again, or give another --port"
+        ) from error
     try:
         sys.stdout.write(f"open http://{options.host}:{options.port} in a browser; Ctrl-C ends\n")
         sys.stdout.flush()

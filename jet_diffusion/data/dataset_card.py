@@ -1,22 +1,79 @@
-"""The card of a converted dataset: the template of `model_cards/` filled from the metadata file."""
+"""The card of a converted dataset, filled from its metadata file, and the upload of both to the Hub."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.data.folder import METADATA_FILE, check_whole
+from jet_diffusion.io import write_text_atomically
+from jet_diffusion.plotting.jets import plot_jets, save_figure
 from jet_diffusion.report.render import render_markdown
+from jet_diffusion.repositories import push_folder
+
+PICTURE = "jets.png"
+"""Name of the card's picture."""
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
+def write_dataset_card(folder: Path, metadata: dict[str, Any], repo: str) -> None:
+    """Write the card of a whole dataset, and the picture that it begins with: one jet of each class.
+
+    Args:
+        folder: The dataset.
+        metadata: Content of its metadata file.
+        repo: Where the card says the dataset is loaded from: `user/name`.
+    """
+    split = max(metadata["splits"], key=lambda name: metadata["splits"][name]["num_jets"])
+    jets = JetDataset.load(folder, split, check=False)  # they were checked when they were converted
+    _, shown = np.unique(jets.labels, return_index=True)
+    titles = [f"pT {pt:.0f}, m {m0:.0f} GeV" for pt, m0 in zip(jets.pt[shown], jets.m0[shown], strict=True)]
+    save_figure(plot_jets(jets.energies(shown), jets.labels[shown], titles, jets.simulated), folder / PICTURE)
+    write_text_atomically(folder / "README.md", str(make_dataset_card(metadata, repo, PICTURE)))
+
+
+def push(out: str | Path, repo: str, private: bool = False) -> str:
+    """Upload a converted folder to the Hub, with a card that names the repository and begins with a picture.
+
+    Args:
+        out: A folder made by `convert`.
+        repo: `user/name`; made if it does not exist.
+        private: Whether a repository made now is private.
+
+    Returns:
+        Address of the dataset.
+
+    Raises:
+        FileNotFoundError: `out` is no converted folder, or shards are missing.
+        UserError: A shard is foreign, changed or damaged.
+        OSError: The Hub refuses, or cannot be reached.
+    """
+    out = Path(out)
+    metadata = check_whole(out, verify=True)
+    write_dataset_card(out, metadata, repo)
+    return push_folder(
+        out,
+        repo,
+        "dataset",
+        f"Convert {metadata['source']}",
+        private=private,
+        allow_patterns=[METADATA_FILE, "README.md", PICTURE, *metadata.get("shards", ["data/[!.]*.parquet"])],
+        delete_patterns="data/*.parquet",
+    )
+
+
+def make_dataset_card(metadata: dict[str, Any], repo: str, picture: str | None = None) -> DatasetCard:
     """Fill the dataset card.
 
     Args:
         metadata: Content of the metadata file (`convert` returns it).
         repo: Where the card says the dataset is loaded from: a folder or `user/name`.
+        picture: Name of a picture beside the card.
     """
     splits = [{"name": name, **counts} for name, counts in metadata["splits"].items()]
     num_jets = sum(split["num_jets"] for split in splits)
@@ -40,6 +97,7 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
         "dataset_card.md",
         card_data=card_data.to_yaml(),
         pretty_name=pretty_name,
+        picture=picture,
         simulated=simulated,
         num_jets=num_jets,
         repo=repo,
@@ -60,7 +118,7 @@ def make_dataset_card(metadata: dict[str, Any], repo: str) -> DatasetCard:
 def _describe_sources(metadata: dict[str, Any]) -> list[str]:
     """One phrase for each source file; those of older datasets have one source."""
     sources = metadata.get("sources") or [metadata["source"]]
-    return [f"{row['name']} ({row['num_jets']} jets, {row['size']} bytes)" for row in sources]
+    return [f"{row['name']} ({row['num_jets']} jets, {row['size'] / 1e6:,.1f} MB)" for row in sources]
 
 
 def _remarks(metadata: dict[str, Any]) -> list[str]:

@@ -17,11 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from jet_diffusion.data.dataset_card import make_dataset_card
 from jet_diffusion.data.files.kinds import kind_of
 from jet_diffusion.errors import UserError, printable
-from jet_diffusion.io import write_text_atomically
-from jet_diffusion.repositories import fetch, push_folder
+from jet_diffusion.repositories import fetch
 
 logger = logging.getLogger(__name__)
 
@@ -129,36 +127,6 @@ def check_whole(folder: Path, verify: bool | None = None) -> dict[str, Any]:
     for name, shard in expected.items():
         _check_shard(found[name], shard, verify)
     return metadata
-
-
-def push(out: str | Path, repo: str, private: bool = False) -> str:
-    """Upload a converted folder to the Hub, with a card that names the repository.
-
-    Args:
-        out: A folder made by `convert`.
-        repo: `user/name`; made if it does not exist.
-        private: Whether a repository made now is private.
-
-    Returns:
-        Address of the dataset.
-
-    Raises:
-        FileNotFoundError: `out` is no converted folder, or shards are missing.
-        UserError: A shard is foreign, changed or damaged.
-        OSError: The Hub refuses, or cannot be reached.
-    """
-    out = Path(out)
-    metadata = check_whole(out, verify=True)
-    write_text_atomically(out / "README.md", str(make_dataset_card(metadata, repo)))
-    return push_folder(
-        out,
-        repo,
-        "dataset",
-        f"Convert {metadata['source']}",
-        private=private,
-        allow_patterns=[METADATA_FILE, "README.md", *metadata.get("shards", ["data/[!.]*.parquet"])],
-        delete_patterns="data/*.parquet",
-    )
 
 
 def _check_shard(path: Path, expected: dict[str, Any], verify: bool) -> None:

@@ -83,7 +83,8 @@ def draw_histograms(main: Axes, ratio: Axes, real: Array, generated: Array, row:
         elinewidth=0.8,
     )
     ratio.axhline(1, color=REAL, lw=0.7)
-    ratio.set(ylim=RATIO_LIMITS, yticks=(0.75, 1, 1.25), xlim=row.limits, ylabel="gen. / real", xlabel=row.axis_label)
+    ratio.set(ylim=RATIO_LIMITS, yticks=(0.75, 1, 1.25), xlim=row.limits, xlabel=row.axis_label)
+    ratio.set_ylabel("gen. / real", size="small")  # as high as the panel
 
 
 @styled()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass
+@dataclass(repr=False)
 class JetEvaluation(Evaluation):
     """What `evaluate_jets` returns: results, and the jets they are of.
 
@@ -84,6 +84,11 @@ class JetEvaluation(Evaluation):
             return page
         write_text_atomically(path, page)
         return None
+
+    def __repr__(self) -> str:
+        """One line for a prompt."""
+        jets = f"{len(self.generated):,} generated and {len(self.reference) + len(self.second):,} real jets"
+        return f"<JetEvaluation: {len(self.report.results)} results of {jets}; see .table(), .plot(), .to_html(FILE)>"
 
     def _copy(self) -> Evaluation:
         """The same with a report of its own: pictures are noted there as they are drawn."""

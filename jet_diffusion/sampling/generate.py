@@ -43,6 +43,10 @@ OTHER_BATCH_SIZE = 256
 """The same on all others: enough to keep a GPU busy, in a few GB."""
 
 
+NOTABLE_CLIPPING = 1e-3
+"""Share of clipped values above which a user is told: trained models stay far below."""
+
+
 def default_batch_size(device: torch.device) -> int:
     """Jets denoised at once if nobody says how many; the same for every run, so that an interrupted one goes on."""
     return BATCH_SIZES.get(device.type, OTHER_BATCH_SIZE)
@@ -101,8 +105,11 @@ def generate(  # noqa: PLR0913
         for jets in _share(left, batch_size, accelerator.process_index, accelerator.num_processes):
             clipped += _sample_into(file, jets, pipeline, asked, sampler)
         accelerator.wait_for_everyone()
-    if clipped and accelerator.is_main_process:
-        tqdm.write(f"{sum(clipped) / len(clipped):.2e} of the values of predicted x_0 were clipped to the fitted range")
+    if clipped and (share := sum(clipped) / len(clipped)) > NOTABLE_CLIPPING and accelerator.is_main_process:
+        tqdm.write(
+            f"{share:.1%} of the pixels that the model estimated lay outside the range of its training jets, and were "
+            "set to its ends: the model may need more training"
+        )
 
 
 def _sample_into(

@@ -53,8 +53,8 @@ next, with a file of your own:
 Table = list[dict[str, float | str]]
 
 
-def run_demo(out: Path, *, reference: str | None, quick: bool, max_steps: int | None, num_jets: int) -> Path:
-    """Run all stages into `out`, print a table of averages, and return the path of the picture.
+def run_demo(out: Path, *, reference: str | None, quick: bool, max_steps: int | None, num_jets: int) -> dict[str, Path]:
+    """Run all stages into `out`, print a table of averages, and return each model's picture by the model's name.
 
     Args:
         out: Folder of the demo; what an earlier demo left there is replaced, except the converted dataset.
@@ -86,22 +86,24 @@ def run_demo(out: Path, *, reference: str | None, quick: bool, max_steps: int | 
         convert(sample_path(), dataset, fractions=FRACTIONS)
     test = JetDataset.load(dataset, "test")
     tables: dict[str, Table] = {}
-    picture = out / "jets.png"
+    pictures: dict[str, Path] = {}
     if reference is not None:
         _say(f"{next(stages)} sampling {num_jets} jets of the reference model, about 40 s")
-        picture = out / "reference.png"
-        tables["reference model"] = _sample(reference, test, num_jets, picture)
+        pictures["reference model"] = out / "reference.png"
+        tables["reference model"] = _sample(reference, test, num_jets, pictures["reference model"])
     else:
         _say(NO_REFERENCE)
     if not quick:
         _say(f"{next(stages)} training a small model, about 90 s; the recommended one learns for hours")
         run = _train(dataset, out / "run", max_steps)
         _say(f"{next(stages)} sampling {num_jets} jets of it, about 30 s")
-        tables["short training"] = _sample(str(run.path), test, num_jets, out / "jets.png")
+        pictures["short training"] = out / "jets.png"
+        tables["short training"] = _sample(str(run.path), test, num_jets, pictures["short training"])
         _say(f"{next(stages)} preparing it for the Hub, about 5 s; nothing is pushed")
-        _say(f"folder: {stage(run, out / 'published', 'user/jet-diffusion-demo')}")
-    _say("\n" + format_tables(tables))
-    return picture
+        _say(f"the model and its card: {stage(run, out / 'published', 'user/jet-diffusion-demo')}")
+    _say(f"\nAverages of {num_jets} jets with their standard errors; occupancy is the share of crystals that are hit.")
+    _say(format_tables(tables))
+    return pictures
 
 
 def _sample(model: str, test: JetDataset, num_jets: int, picture: Path) -> Table:
@@ -122,7 +124,9 @@ def _sample(model: str, test: JetDataset, num_jets: int, picture: Path) -> Table
         generated = made.energies(0, num_jets)
     real = test.energies(np.arange(num_jets))
     shown: tuple[Array, Array] = (real[:SHOWN_JETS], generated[:SHOWN_JETS])
-    save_figure(plot_side_by_side(*shown, test.labels[:SHOWN_JETS], note=test.simulated), picture)
+    titles = [f"pT {pt:.0f}, m {m0:.0f} GeV" for pt, m0 in zip(test.pt[:SHOWN_JETS], test.m0[:SHOWN_JETS], strict=True)]
+    names = ("Simulated", "Generated for the same class, pT and mass")
+    save_figure(plot_side_by_side(*shown, test.labels[:SHOWN_JETS], names, test.simulated, titles), picture)
     _say(f"picture: {picture.absolute()}")
     return quick_table(real, generated)
 
@@ -136,13 +140,13 @@ def _train(dataset: Path, folder: Path, max_steps: int | None) -> RunFolder:
 
 
 def format_tables(tables: dict[str, Table]) -> str:
-    """Six lines: mean energy and occupancy of each channel, of real jets and of each model.
+    """Six lines: mean energy and occupancy of each channel, of simulated jets and of each model.
 
     Args:
-        tables: Name of a model -> its `quick_table`, all against the same real jets.
+        tables: Name of a model -> its `quick_table`, all against the same simulated jets.
     """
     names = list(tables)
-    lines = [f"{'average of a jet':<22}{'real':>16}" + "".join(f"{name:>18}" for name in names)]
+    lines = [f"{'average of a jet':<22}{'simulated':>16}" + "".join(f"{name:>18}" for name in names)]
     for rows in zip(*tables.values(), strict=True):
         first: dict[str, Any] = rows[0]
         line = f"{first['channel']} {first['quantity']} [{first['unit']}]"

@@ -18,7 +18,7 @@ from PIL import Image
 from jet_diffusion import cli
 from jet_diffusion.data.load import load_jets
 from jet_diffusion.errors import UserError
-from jet_diffusion.workflows.browser import space
+from jet_diffusion.workflows.browser import jets, space
 from jet_diffusion.workflows.browser.jets import JetBrowser, Wish
 
 pytestmark = pytest.mark.integration
@@ -125,6 +125,7 @@ def test_a_space_has_page_card_and_package(tmp_path, monkeypatch):
     card = SpaceCard.load(folder / "README.md").data.to_dict()
     assert card["sdk"] == "gradio"
     assert card["app_file"] == "app.py"
+    assert card["python_version"] == "{}.{}".format(*sys.version_info)
     assert card["models"] == ["user/jets"]
     assert "torch" in (folder / "requirements.txt").read_text()
     assert 'load_browser("user/jets"' in (folder / "app.py").read_text()
@@ -158,3 +159,17 @@ def test_serve_refuses_a_taken_port_and_a_wrong_model(monkeypatch, capsys, tmp_p
         port = taken.getsockname()[1]
         assert f"cannot listen at 127.0.0.1:{port}" in refusal(capsys, "serve", "model", f"--port={port}")
     assert "is no pipeline: it has no model_index.json" in refusal(capsys, "serve", str(tmp_path), f"--port={port}")
+
+
+def test_serve_says_that_the_page_did_not_start(monkeypatch, capsys):
+    def launch(**_):
+        raise OSError("Cannot find empty port in range")
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
+    page = SimpleNamespace(make_page=lambda _: SimpleNamespace(launch=launch))
+    monkeypatch.setitem(sys.modules, "jet_diffusion.workflows.browser.page", page)
+    monkeypatch.setattr(jets, "load_browser", lambda *_: None)
+    assert f"the page did not start at 127.0.0.1:{port} within" in refusal(capsys, "serve", "model", f"--port={port}")

@@ -18,7 +18,7 @@ def test_the_table_has_a_line_for_each_average(jets):
     half = jets.energies / 2
     lines = format_tables({"one": quick_table(jets.energies, half), "other": quick_table(jets.energies, half)})
     header, *rows = lines.splitlines()
-    assert header.split() == ["average", "of", "a", "jet", "real", "one", "other"]
+    assert header.split() == ["average", "of", "a", "jet", "simulated", "one", "other"]
     assert [row.split()[0] for row in rows] == ["tracks", "ecal", "hcal"] * 2
     numbers = [float(word) for word in rows[0].split() if word[0].isdigit()]
     real, _, one, _, other, _ = numbers
@@ -61,6 +61,7 @@ def test_the_demo_ends_with_picture_and_commands(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert lines[-1].split()[:2] == ["jet-diffusion", "train"]
-    (picture,) = [line.removeprefix("picture: ") for line in lines[-5:] if line.startswith("picture: ")]
-    assert Path(picture).is_file()
+    for name in ("reference model", "short training"):
+        (picture,) = [line.split(": ")[1] for line in lines[-6:] if line.startswith(f"picture ({name})")]
+        assert Path(picture).is_file()
     assert (tmp_path / "demo" / "published" / "README.md").is_file()

@@ -36,6 +36,18 @@ def model(pipeline, tmp_path_factory):
     return folder
 
 
+def test_much_clipping_is_said_and_little_is_not(pipeline, tmp_path, capsys):
+    weights = pipeline.unet.conv_out.weight.clone()
+    generate(pipeline, tmp_path / "little.hdf5", 1, steps=1)
+    assert "range of its training jets" not in capsys.readouterr().out
+    try:
+        pipeline.unet.conv_out.weight.data.mul_(100)
+        generate(pipeline, tmp_path / "much.hdf5", 1, steps=1)
+    finally:
+        pipeline.unet.conv_out.weight.data.copy_(weights)
+    assert "% of the pixels that the model estimated lay outside the range" in capsys.readouterr().out
+
+
 def test_the_file_has_the_original_schema_and_says_how_it_was_made(pipeline, tmp_path):
     generate(pipeline, tmp_path / "jets.hdf5", 5, seed=4, steps=3, batch_size=2)
     with QuarkGluonFile(tmp_path / "jets.hdf5") as file:

@@ -1,5 +1,6 @@
 """From the HDF5 file to a dataset: lossless, atomic, resumable, and readable without the package."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from fakehub import FakeHub
+from huggingface_hub import DatasetCard
+from PIL import Image
 from sample_jets import Jets, same_bits
 
 from jet_diffusion import cli
@@ -16,8 +19,8 @@ from jet_diffusion.data import convert as conversion
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
+from jet_diffusion.data.dataset_card import push
 from jet_diffusion.data.encoding import encode_jets
-from jet_diffusion.data.folder import push
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 
 pytestmark = pytest.mark.integration
@@ -228,4 +231,8 @@ def test_a_pushed_dataset_is_the_same_from_the_hub(tmp_path):
         assert {path.split("/")[0] for path in repo.files()} >= {"data", "README.md", "jet_diffusion.json"}
         card = repo.files()["README.md"].data.decode()
         assert 'load_dataset("user/jets", split="train")' in card
+        lines = [line for line in DatasetCard(card).text.splitlines() if line]
+        assert lines[1].startswith("![") and lines[1].endswith("(jets.png)")
+        with Image.open(io.BytesIO(repo.files()["jets.png"].data)) as picture:
+            assert picture.width > picture.height > 700  # two jets
         subprocess.run([sys.executable, "-c", CLIENT, str(out), "user/jets"], check=True, env=environment, cwd=tmp_path)

@@ -19,7 +19,8 @@ from jet_diffusion.data import folder as folders
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert
 from jet_diffusion.data.dataset import JetDataset
-from jet_diffusion.data.folder import METADATA_FILE, push
+from jet_diffusion.data.dataset_card import push
+from jet_diffusion.data.folder import METADATA_FILE
 from jet_diffusion.locks import hold
 
 

@@ -27,6 +27,11 @@ def test_the_table_holds_every_result(evaluation):
         np.testing.assert_array_equal(table[column].to_numpy(float), expected)
 
 
+def test_a_prompt_gets_one_line(evaluation):
+    assert repr(evaluation).startswith(f"<JetEvaluation: {len(evaluation.report.results)} results of 110 generated and")
+    assert "220 real jets" in repr(evaluation)
+
+
 def test_a_notebook_gets_notices_results_and_what_is_left_out(evaluation):
     html = evaluation._repr_html_()
     assert "<b>a &lt;notice&gt;</b>" in html

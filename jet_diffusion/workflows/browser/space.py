@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -58,7 +59,13 @@ def stage_space(folder: Path, space: str, model: str, licence: str) -> Path:
         raise FileExistsError(f"{folder} exists and is no staged Space; delete it first")
     title = space.rsplit("/", maxsplit=1)[-1]
     data = SpaceCardData(
-        title=title, sdk="gradio", sdk_version=gradio.__version__, app_file="app.py", license=licence, models=[model]
+        title=title,
+        sdk="gradio",
+        sdk_version=gradio.__version__,
+        python_version="{}.{}".format(*sys.version_info),  # a Space's own default is older than this package takes
+        app_file="app.py",
+        license=licence,
+        models=[model],
     )
     card = CARD.format(data=data.to_yaml(), title=title, model=model, version=jet_diffusion.__version__)
     work = partial_folder(folder)
