@@ -84,6 +84,8 @@ class PartialDataset:
             shard = table.take(np.flatnonzero(splits == split))
             if shard.num_rows:
                 write_atomically(self._data / f"{name}-{block:05d}.parquet", partial(_write_parquet, shard))
+            del shard
+            pa.default_memory_pool().release_unused()
         note = note | {"num_hcal_not_in_towers": int(has_hcal_among_crystals(table).sum())}
         write_text_atomically(self._note(block), json.dumps(note))
 
