@@ -50,6 +50,7 @@ slow: dev
 # At most half an hour: kills, full disks (as root) and the tables of faults. Prints fault, tried, survived, what was wrong.
 KILLS ?= 25
 faults: dev
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[simulation]"
 	PYTHONPATH=tests $(BIN)/python tests/faults/break_all.py --kills $(KILLS)
 
 # Mutated files for the readers, so many seconds each; what is found lies in outputs/fuzz.

@@ -31,6 +31,12 @@ def printable(text: object, limit: int | None = 60) -> str:
     return shown if limit is None or len(shown) <= limit else shown[: limit - 3] + "..."
 
 
+def in_one_line(error: Exception) -> str:
+    """An error's message, whose lines are set apart by semicolons where no mark of their own ends them."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(" ".join(line if line[-1] in ".:;," else f"{line};" for line in lines), None).removesuffix(";")
+
+
 @contextmanager
 def checking(what: str = "") -> Iterator[None]:
     """Turn a ValueError of the enclosed check into a UserError.
@@ -83,7 +89,7 @@ def run_command(name: str, command: Callable[[list[str]], object], argv: list[st
         sys.stderr.write(f"jet-diffusion {name}: stopped by {signal.Signals(stop.number).name}; {stop.kept or kept}\n")
         raise SystemExit(128 + stop.number) from None
     except (UserError, OSError) as error:  # OSError: a file that is missing, exists, is not allowed, does not fit
-        sys.stderr.write(f"jet-diffusion {name}: {printable(error, None)}\n")
+        sys.stderr.write(f"jet-diffusion {name}: {in_one_line(error)}\n")
         raise SystemExit(2) from error
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,33 @@ def read_json_object(file: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{file} must hold a JSON object, but holds {json.dumps(found):.40}; {remedy}")
     return found
+
+
+def megabytes(size: int) -> str:
+    """A size as text."""
+    return f"{size / 1e6:.3g} MB"
+
+
+@contextmanager
+def explaining_full_disk(folder: Path, explain: Callable[[], str] | None = None) -> Iterator[None]:
+    """Say, where the disk is full, which, how much is free and what to do.
+
+    Args:
+        folder: A folder on that disk.
+        explain: Gives what else is said, such as how much is needed and what is kept.
+
+    Raises:
+        OSError: In place of the error of the file that did not fit; safetensors, for one, has its own kind.
+    """
+    try:
+        yield
+    except Exception as error:
+        codes = (errno.ENOSPC, errno.EDQUOT)
+        if getattr(error, "errno", None) not in codes and not any(f"os error {code}" in str(error) for code in codes):
+            raise
+        free = f"{megabytes(shutil.disk_usage(folder).free)} are free"
+        seen = f"the disk of {folder} is full, {free}{f': {explain()}' if explain else ''}"
+        raise OSError(f"{seen}. Make room and give the same command again") from error
 
 
 def replace_folder(new: Path, folder: Path) -> None:

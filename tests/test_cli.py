@@ -18,7 +18,7 @@ import jet_diffusion
 from jet_diffusion import cli
 from jet_diffusion.arguments import Precision, Scheduler, command_line, make_parser, parse_options, parse_shard
 from jet_diffusion.data.bundled import sample_path
-from jet_diffusion.errors import UserError, checking
+from jet_diffusion.errors import UserError, checking, run_command
 from jet_diffusion.evaluation.run import LEAST_JETS, SIZE
 from jet_diffusion.metrics.classifiers import CLASSIFIERS
 from jet_diffusion.metrics.tagger import ARCHITECTURES, STEPS
@@ -232,6 +232,16 @@ def test_bad_arguments_are_one_line_and_leave_nothing_behind(argv, message, tmp_
     (tmp_path / "mine").touch()
     assert message in refusal(capsys, *argv)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_lines_of_an_error_are_set_apart(capsys):
+    def refuse(_):
+        raise UserError("jets.hdf5 is empty\n  take another:\nbigger ones.\n\nor none\x1b[2J")
+
+    with pytest.raises(SystemExit):
+        run_command("bake", refuse, [])
+    said = "jet-diffusion bake: jets.hdf5 is empty; take another: bigger ones. or none\\x1b[2J\n"
+    assert capsys.readouterr().err == said
 
 
 def test_every_command_has_a_bad_argument_in_the_table():

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, broadcast_object_list
-from safetensors import SafetensorError
 
 from jet_diffusion import precision
 from jet_diffusion.errors import UserError
+from jet_diffusion.io import megabytes
 from jet_diffusion.runs import RunFolder
 from jet_diffusion.training.processes import check_processes, join_processes
 from jet_diffusion.training.settings import TrainSettings
@@ -145,31 +143,6 @@ def check_disk(run: RunFolder, checkpoint_bytes: int, settings: TrainSettings, s
             f"(the last {settings.keep_checkpoints}, the best, and the one being written), and {megabytes(free)} are "
             "free; make room, or set a smaller keep_checkpoints"
         )
-
-
-@contextmanager
-def explaining_full_disk(run: RunFolder, checkpoint_bytes: int) -> Iterator[None]:
-    """Say, where the disk is full, how much is needed and what is kept.
-
-    Raises:
-        OSError: In place of the error of the file that did not fit.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        codes = (errno.ENOSPC, errno.EDQUOT)
-        if getattr(error, "errno", None) not in codes and not any(f"os error {code}" in str(error) for code in codes):
-            raise
-        raise OSError(
-            f"the disk of {run.path} is full: a checkpoint takes {megabytes(checkpoint_bytes)}, and "
-            f"{megabytes(shutil.disk_usage(run.path).free)} are free; {run.last_checkpoint_stays()}. Make room and "
-            "give the same command again"
-        ) from error
-
-
-def megabytes(size: int) -> str:
-    """A size as text."""
-    return f"{size / 1e6:.3g} MB"
 
 
 def keep_freed_memory() -> bool:

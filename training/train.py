@@ -21,6 +21,7 @@ from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.data.files.streamed import open_split
 from jet_diffusion.errors import UserError, run_command
 from jet_diffusion.hub import load_folder, load_pipeline
+from jet_diffusion.io import explaining_full_disk, megabytes
 from jet_diffusion.locks import hold
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.pipelines.spike_and_slab import SpikeAndSlabDenoiser
@@ -33,7 +34,6 @@ from jet_diffusion.training.monitor import Monitor, describe
 from jet_diffusion.training.processes import check_same_folder, explain_lost_processes
 from jet_diffusion.training.runtime import (
     check_disk,
-    explaining_full_disk,
     in_main_process,
     keep_freed_memory,
     make_accelerator,
@@ -130,7 +130,7 @@ def begin_and_train(settings: TrainSettings, accelerator: Accelerator, run: RunF
     accelerator.wait_for_everyone()
     with (
         explain_lost_processes(accelerator, run),
-        explaining_full_disk(run, state.checkpoint_bytes()),
+        explaining_full_disk(run.path, lambda: what_is_kept(run, state)),
         Interruption(accelerator) as interruption,
     ):
         run_steps(settings, accelerator, run, pipeline, state, jets, validation, interruption)
@@ -139,6 +139,11 @@ def begin_and_train(settings: TrainSettings, accelerator: Accelerator, run: RunF
     if stopped:
         again = f"jet-diffusion train --config {run.config}"
         raise Interrupted(stopped, f"the checkpoint of step {state.step} is saved; to go on: {again}")
+
+
+def what_is_kept(run: RunFolder, state: TrainingState) -> str:
+    """For a full disk: how much a checkpoint takes, and which one stays."""
+    return f"a checkpoint takes {megabytes(state.checkpoint_bytes())}; {run.last_checkpoint_stays()}"
 
 
 def begin_or_resume(
@@ -172,10 +177,11 @@ def begin(settings: TrainSettings, run: RunFolder, jets: JetDataset) -> None:
     marginal = fit_marginal(settings, jets, pipeline)
     for folder in (run.initial, run.marginal):
         shutil.rmtree(folder, ignore_errors=True)
-    pipeline.save_pretrained(run.initial)
-    if marginal is not None:
-        marginal.save_pretrained(run.marginal)
-    np.save(run.training_jets, np.sort(jets.content_hash))
+    with explaining_full_disk(run.path):
+        pipeline.save_pretrained(run.initial)
+        if marginal is not None:
+            marginal.save_pretrained(run.marginal)
+        np.save(run.training_jets, np.sort(jets.content_hash))
     dataset = {
         "path": settings.data,
         "on_hub": not Path(settings.data).is_dir(),

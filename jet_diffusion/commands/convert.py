@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class Options:
 
 def main(options: Options) -> None:
     """Convert, print a summary, and push if asked to."""
+    # Arrow then takes the memory that numpy freed after reading. Its own pool would keep as much again of every block.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from jet_diffusion.data.convert import convert, converted_before
     from jet_diffusion.data.dataset_card import push
     from jet_diffusion.repositories import require_writable

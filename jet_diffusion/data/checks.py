@@ -182,12 +182,12 @@ class JetCheck:
         return sorted(found, key=lambda finding: order.index(finding.level))
 
     def _jet_findings(self, dropped: bool) -> Iterable[Finding]:
-        remedy = "they are left out" if dropped else "`convert --drop-bad` leaves them out"
         for name, text in _PER_JET.items():
             count = int(self.counts.get(name, 0))
             if count:
                 level: Level = "note" if dropped else "warning" if name == "empty" else "refused"
-                jets = "1 jet" if count == 1 else f"{count} jets"
+                jets, they, them = ("1 jet", "it is", "it") if count == 1 else (f"{count} jets", "they are", "them")
+                remedy = f"{they} left out" if dropped else f"`convert --drop-bad` leaves {them} out"
                 first = ", ".join(map(str, self.rows[name]))
                 seen = f"{text.format(jets)} of {int(self.counts['jets'])} (first: {first})"
                 yield Finding(name, level, f"{seen}; {remedy}", count, tuple(self.rows[name]))

@@ -290,6 +290,7 @@ def _write_blocks(
                 table, seen, note["repeats"] = _without_repeats(table, seen)
             rows = table["row"].to_numpy().astype(np.int64)
             writing = pool.submit(dataset.write, block, table, splits[rows], note)
+            del part, slices, tables, table  # so that the writer alone holds the block
         if writing is not None:
             writing.result()
     return doomed

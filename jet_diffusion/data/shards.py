@@ -108,6 +108,8 @@ class PartialDataset:
             if shard.num_rows:
                 path = self._data / f"{name}-{self.first_block + block:05d}.parquet"
                 write_atomically(path, partial(_write_parquet, shard))
+            del shard
+            pa.default_memory_pool().release_unused()
         note = note | {"num_hcal_not_in_towers": int(has_hcal_among_crystals(table).sum())}
         write_text_atomically(self._note(block), json.dumps(note))
 

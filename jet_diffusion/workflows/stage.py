@@ -11,7 +11,7 @@ from typing import Any
 
 from jet_diffusion.errors import UserError
 from jet_diffusion.hub import load_pipeline
-from jet_diffusion.io import partial_folder, read_json_object, replace_folder, restore_folder
+from jet_diffusion.io import explaining_full_disk, partial_folder, read_json_object, replace_folder, restore_folder
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.renames import PIPELINE, renamed
 from jet_diffusion.report.model import REPORT_FILE
@@ -74,8 +74,10 @@ def stage(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        _write_files(run, pipeline, figures, work)
-        make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name).save(work / "README.md")
+        with explaining_full_disk(folder.parent):
+            _write_files(run, pipeline, figures, work)
+            card = make_model_card(run, pipeline, figures, repo, licence, run.checkpoint(checkpoint).name)
+            card.save(work / "README.md")
         replace_folder(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

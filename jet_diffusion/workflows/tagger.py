@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.data.load import is_jet_file, load_jets
 from jet_diffusion.evaluation.result import describe
-from jet_diffusion.io import partial_folder
+from jet_diffusion.io import explaining_full_disk, partial_folder
 from jet_diffusion.metrics.networks import load_transformers
 from jet_diffusion.metrics.tagger import TaggerScores, score_tagger, train_tagger
 from jet_diffusion.report.render import render_markdown
@@ -66,13 +66,17 @@ def save_tagger(model: PreTrainedModel, scores: dict[str, Any], out: Path, name:
     work = partial_folder(out)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    model.save_pretrained(work)
     from jet_diffusion.pipelines.jet_image_processor import JetImageProcessor
 
-    JetImageProcessor().save_pretrained(work)
-    (work / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    _card(scores, name).save(work / "README.md")
-    os.replace(work, out)
+    try:
+        with explaining_full_disk(out.parent):
+            model.save_pretrained(work)
+            JetImageProcessor().save_pretrained(work)
+            (work / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+            _card(scores, name).save(work / "README.md")
+        os.replace(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _card(scores: dict[str, Any], name: str) -> ModelCard:

@@ -3,7 +3,9 @@
     PYTHONPATH=tests python tests/faults/break_all.py --kills 25
 
 Each command is killed at random moments, and given again: it must end in the same data as without the kill, and leave
-nothing beside it. Then it meets a full disk, on a file system of half the size that it needs, and afterwards more room.
+nothing beside it. Then it meets full disks, on file systems of a tenth, half and nine tenths of what it needs, and
+afterwards more room.
+`simulate` needs the extra `simulation`; it is left out, and said to be, where that is not installed.
 The tables of bad files, damaged states, the Hub, two processes and signals are tests; here their numbers are printed.
 """
 
@@ -20,6 +22,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -28,8 +31,13 @@ from models import small_pipeline
 
 from jet_diffusion.data.bundled import sample_path
 from jet_diffusion.data.convert import convert
+from jet_diffusion.errors import UserError
+from jet_diffusion.simulation import libraries
 
 TESTS = Path(__file__).parents[1]
+
+DISKS = (0.1, 0.5, 0.9)
+"""Sizes of full disks over that of what a command makes."""
 
 LONGEST = 300
 """Seconds that a command of this size may take."""
@@ -111,10 +119,10 @@ def kill(command: Command, out: Path, expected: str, seconds: float) -> str | No
     return wrong_after(command, out, expected)
 
 
-def fill_disk(command: Command, folder: Path, expected: str, needed: int) -> str | None:
-    """Run a command on half the disk it needs, and again on enough."""
+def fill_disk(command: Command, folder: Path, expected: str, room: float) -> str | None:
+    """Run a command on a disk of so many bytes, and again on enough."""
     tmpfs = ["mount", "-t", "tmpfs", "-o"]
-    subprocess.run([*tmpfs, f"size={max(needed // 2, 8192)}", "tmpfs", str(folder)], check=True)
+    subprocess.run([*tmpfs, f"size={max(int(room), 8192)}", "tmpfs", str(folder)], check=True)
     try:
         out = folder / "out"
         code, said = command.finish(out)
@@ -133,9 +141,10 @@ def commands(folder: Path) -> list[Command]:
     convert(sample_path(), folder / "jets", max_jets=400)
     run = train_here(folder / "jets", folder / "run", *STEPS)
     small_pipeline(folder / "jets").save_pretrained(folder / "model")
+    simulate = Command("simulate", "OUT", "--num-jets=40", "--seed=1", "--workers=2", "--pileup=0")
     return [
         Command("convert", sample_path(), "OUT", "--max-jets=2048"),
-        Command("simulate", "OUT", "--num-jets=40", "--seed=1", "--workers=2", "--pileup=0"),
+        *([simulate] if simulation_is_installed() else []),
         Command("train", *train_arguments(folder / "jets", "OUT", "--max_steps=6", "--checkpoint_every=2")),
         Command("generate", folder / "model", "OUT", "--num-jets=200", "--steps=2", "--batch-size=20", "--seed=1"),
         Command("publish", run.path, "--repo=user/jets", "--folder=OUT", "--dry-run"),
@@ -157,9 +166,12 @@ def break_command(command: Command, kills: int, disks: bool, rng: random.Random)
         with tempfile.TemporaryDirectory() as folder:
             wrong.append(kill(command, Path(folder) / "out", expected, rng.uniform(0.3, 1) * seconds))
     row(f"kill {command.name}", kills, wrong)
-    if disks:
+    wrong = []
+    for share in DISKS if disks else ():
         with tempfile.TemporaryDirectory() as folder:
-            row(f"full disk, {command.name}", 1, [fill_disk(command, Path(folder), expected, needed)])
+            wrong.append(fill_disk(command, Path(folder), expected, share * needed))
+    if disks:
+        row(f"full disk, {command.name}", len(DISKS), wrong)
     return None
 
 
@@ -184,6 +196,14 @@ def run_tests(fault: str, files: list[str]) -> None:
     row(fault, len(ran), [*failed])
 
 
+def simulation_is_installed() -> bool:
+    """Whether `simulate` can run here."""
+    with suppress(UserError):
+        libraries.require()
+        return True
+    return False
+
+
 def may_mount() -> bool:
     """Whether this process may mount a small file system."""
     with tempfile.TemporaryDirectory() as folder:
@@ -204,6 +224,8 @@ def main() -> None:
     sys.stdout.write(f"{'fault':<22} {'tried':>6} {'survived':>9}  what was wrong\n")
     if not disks:
         sys.stdout.write("full disk: not tried, mounting is not allowed here\n")
+    if not simulation_is_installed():
+        sys.stdout.write("simulate: not tried, the extra `simulation` is not installed\n")
     with tempfile.TemporaryDirectory() as folder:
         for command in commands(Path(folder)):
             if not options.only or command.name in options.only:

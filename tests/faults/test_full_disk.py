@@ -10,7 +10,10 @@ import pytest
 from safetensors import SafetensorError
 
 from jet_diffusion.hub import load_pipeline
+from jet_diffusion.io import explaining_full_disk
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
 from jet_diffusion.training import checkpoints, runtime
+from jet_diffusion.workflows.stage import stage
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -27,15 +30,29 @@ def test_what_checkpoints_take_is_said_before_the_first_step(run, go_on, monkeyp
     assert run.checkpoint_steps() == [1, 2, 3]
 
 
+FULL = [
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+]
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_disk_that_gets_full_leaves_no_half_of_what_is_published(run, tmp_path, monkeypatch, error):
+    written = JetImagePipeline.save_pretrained
+
+    def half(pipeline, folder):
+        written(pipeline, folder)
+        raise error
+
+    monkeypatch.setattr(JetImagePipeline, "save_pretrained", half)
+    with pytest.raises(OSError, match=r"disk of .* is full, .* MB are free\. Make room and give the same"):
+        stage(run, tmp_path / "model", "user/jets")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "error",
-    [
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-        OSError(errno.ENOSPC, "No space left on device"),
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
-    ],
-)
+@pytest.mark.parametrize("error", FULL)
 def test_a_disk_that_gets_full_costs_no_checkpoint(run, go_on, monkeypatch, error):
     written = checkpoints.save_file
 
@@ -46,7 +63,7 @@ def test_a_disk_that_gets_full_costs_no_checkpoint(run, go_on, monkeypatch, erro
         written(tensors, path)
 
     monkeypatch.setattr(checkpoints, "save_file", half)
-    with pytest.raises(OSError, match=r"disk of .* is full: a checkpoint takes .* the checkpoint of step 3 stays"):
+    with pytest.raises(OSError, match=r"disk of .* is full, .*: a checkpoint takes .* the checkpoint of step 3 stays"):
         go_on(run, "--max_steps=4", "--keep_checkpoints=1")
     assert run.checkpoint_steps() == [1, 2, 3]
     assert not list(run.checkpoints.glob(".tmp-*"))
@@ -54,5 +71,5 @@ def test_a_disk_that_gets_full_costs_no_checkpoint(run, go_on, monkeypatch, erro
 
 
 def test_other_errors_stay_what_they_are(run):
-    with pytest.raises(PermissionError), runtime.explaining_full_disk(run, 1):
+    with pytest.raises(PermissionError), explaining_full_disk(run.path):
         raise PermissionError(errno.EACCES, "Permission denied")
