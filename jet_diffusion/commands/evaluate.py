@@ -104,6 +104,9 @@ def main(options: Options) -> None:
     for result in evaluation.report.results:
         value, baseline = number(result.value, result.error), number(result.baseline, result.baseline_error)
         sys.stdout.write(f"{result.label:<44} {value:>22}   baseline {baseline:>22}   {verdict(result)}\n")
+    omitted: dict[str, list[str]] = {}
     for entry in evaluation.report.omitted:
-        sys.stdout.write(f"left out: {entry['name']}: {printable(entry['reason'], None)}\n")
+        omitted.setdefault(printable(entry["reason"], None), []).append(entry["name"])
+    for reason, names in omitted.items():
+        sys.stdout.write(f"left out: {', '.join(names)}: {reason}\n")
     sys.stdout.write(f"report: {(options.out / 'report.html').absolute()}\n")

@@ -43,6 +43,8 @@ def main(options: Options) -> None:
     """Load the model and serve the page until a signal."""
     require("gradio", "serve", "the page in a browser")
     require_free(options.host, options.port)
+    sys.stdout.write("loading the model, about 15 s\n")
+    sys.stdout.flush()
     from jet_diffusion.workflows.browser.jets import load_browser
 
     browser = load_browser(options.model, options.jets, options.most_jets)

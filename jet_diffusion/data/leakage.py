@@ -60,7 +60,10 @@ def refuse_training_jets(real: JetSample, hashes: Array | None, allowed: bool) -
         UserError: if any was and that is not allowed.
     """
     if hashes is None or real.content_hash is None:
-        return "it is not known which jets the model was trained on: some of the real ones may be among them"
+        return (
+            "it is not known which jets the model was trained on: some of the real ones may be among them; "
+            "--training-hashes MODEL/training_jets.npy tells"
+        )
     held = int(np.isin(real.content_hash, hashes).sum())
     if not held:
         return None

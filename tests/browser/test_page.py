@@ -36,6 +36,7 @@ def address(converted_folder, tmp_path_factory):
     command = [sys.executable, "-m", "jet_diffusion", "serve", str(model), f"--port={port}"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
+        assert server.stdout.readline().startswith("loading the model"), server.stderr.read()
         line = server.stdout.readline()
         assert line == f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends\n", server.stderr.read()
         yield f"http://127.0.0.1:{port}"

@@ -80,7 +80,7 @@ def test_a_published_space_shows_the_page_of_the_published_model(converted_folde
         try:
             address = next(found[0] for line in server.stdout if (found := re.search(r"http://[\w.:]+", line)))
             with urlopen(address, timeout=60) as page:
-                assert "Jets of user/jets" in page.read().decode()
+                assert "by the model **user/jets**" in page.read().decode()
             text, *_ = gradio_client.Client(address, verbose=False).predict(
                 "quark", "120", "", "2", "2", "0", api_name="/generate"
             )

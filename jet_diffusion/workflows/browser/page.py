@@ -15,7 +15,8 @@ from jet_diffusion.report.render import markdown_text
 from jet_diffusion.schema import CLASS_NAMES
 from jet_diffusion.workflows.browser.jets import SHOWN_JETS, JetBrowser, Wish
 
-DRAWN = "drawn by the model"
+DRAWN = "any"
+"""The choice of the class that lets the model draw it."""
 
 BUTTONS = ["download", "fullscreen"]
 
@@ -46,7 +47,7 @@ def make_page(browser: JetBrowser) -> gr.Blocks:
                 with gr.Row():
                     make = gr.Button("Generate", variant="primary", min_width=120)
                     stop = gr.Button("Stop", min_width=80)
-                status = gr.Markdown("Ready.", min_height=90)
+                status = gr.Markdown("Ready.", min_height=120)
             with gr.Column(scale=3, min_width=320):
                 shown = _shown(browser)
         # The scheduler of a pipeline has a state, so that one visitor is served at a time; others wait in line.
@@ -122,13 +123,14 @@ def _form(browser: JetBrowser) -> list[Any]:
         form.append(gr.Radio([DRAWN, *CLASS_NAMES], value=DRAWN, label="class"))
         limits = browser.pipeline.first_stage.limits().tolist()
         for name, (low, high) in zip(("pT", "mass"), limits, strict=True):
-            info = f"{low:.0f} to {high:.0f} in training; empty: {DRAWN}"
+            info = f"{low:.0f} to {high:.0f} in training; empty: drawn by the model"
             form.append(gr.Textbox("", label=f"{name} [GeV]", info=info))
     jets = f"1 to {browser.most_jets}; the first {SHOWN_JETS} are shown"
     form.append(gr.Textbox(str(min(8, browser.most_jets)), label="number of jets", info=jets))
-    steps = f"1 to {browser.most_steps}; fewer are faster, more are better"
-    form.append(gr.Textbox(str(browser.default_steps), label="steps", info=steps))
-    form.append(gr.Textbox("0", label="seed", info="the same seed gives the same jets"))
+    with gr.Row():  # beside each other, so that the button and the progress are seen without scrolling
+        steps = f"1 to {browser.most_steps}; more are better"
+        form.append(gr.Textbox(str(browser.default_steps), label="steps", info=steps, min_width=100))
+        form.append(gr.Textbox("0", label="seed", info="same seed, same jets", min_width=100))
     return form
 
 
@@ -141,10 +143,10 @@ def _wish(browser: JetBrowser, values: list[Any]) -> Wish:
 
 
 def _heading(browser: JetBrowser) -> str:
-    lines = [f"# Jets of {browser.name}", "Calorimeter images of quark and gluon jets, made from noise."]
+    text = f"Calorimeter images, made from noise by the model **{markdown_text(browser.name)}**."
     if browser.pipeline.config.provenance:
-        lines.append(f"**Trained on simulated jets:** {browser.pipeline.config.provenance}.")
-    return "\n\n".join(lines)
+        text += f" It was trained on simulated jets: {browser.pipeline.config.provenance}."
+    return f"# Quark and gluon jets\n\n{text}"
 
 
 def _remove(folder: Path | None) -> None:
