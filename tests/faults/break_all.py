@@ -112,6 +112,11 @@ def wrong_after(command: Command, out: Path, expected: str) -> str | None:
         return f"the same command ended with {code}: {said}"
     if digest(out) != expected:
         return "other data"
+    return left_beside(out)
+
+
+def left_beside(out: Path) -> str | None:
+    """What lies beside the only thing that a command should make, or None."""
     beside = [path.name for path in out.parent.iterdir() if path != out]
     return f"left behind: {', '.join(beside)}" if beside else None
 
@@ -126,8 +131,8 @@ def kill(command: Command, out: Path, expected: str, seconds: float) -> str | No
         return kill(command, out, expected, seconds / 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    if command.name != "train" and out.exists() and digest(out) != expected:
-        return "something half done had the final name"
+    if command.name != "train" and out.exists():  # it had made everything, and was about to end
+        return left_beside(out) if digest(out) == expected else "something half done had the final name"
     return wrong_after(command, out, expected)
 
 
