@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 from collections import namedtuple
+from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import SafetensorError
 
+from jet_diffusion.data.hdf5 import JetWriter
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.io import explaining_full_disk
 from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
@@ -35,6 +39,43 @@ FULL = [
     OSError(errno.ENOSPC, "No space left on device"),
     OSError(errno.EDQUOT, "Disk quota exceeded"),
 ]
+
+
+JETS = (np.zeros((3, 3, 125, 125), np.float32), [0, 1, 0], [90.0, 91, 92], [9.0, 10, 11])
+
+
+def test_a_disk_that_gets_full_keeps_the_jets_before(tmp_path, monkeypatch):
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(bytes(content[:100]))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "out.hdf5"
+    full = pytest.raises(OSError, match=r"is full, .* MB are free: the jets before stay\. Make room")
+    with full, JetWriter(out, 6, {}) as writer:
+        writer.append(*JETS)
+        writer.flush()
+        monkeypatch.setattr(Path, "write_bytes", half)
+        writer.append(*JETS)
+        writer.flush()
+    monkeypatch.undo()
+    assert not out.exists()
+    with JetWriter.resume(out, 6, {}) as writer:
+        assert writer.num_written == 3
+        writer.append(*JETS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.hdf5"]
+
+
+def test_a_disk_without_room_for_the_whole_file_is_told_before_it_is_written(tmp_path, monkeypatch):
+    out = tmp_path / "out.hdf5"
+    writer = JetWriter(out, 3, {})
+    writer.append(*JETS)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(OSError, match=r"is full, 0\.001 MB are free: the file takes .* MB, and all its jets stay"):
+        writer.complete()
+    monkeypatch.undo()
+    JetWriter.resume(out, 3, {}).complete()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.hdf5"]
 
 
 @pytest.mark.parametrize("error", FULL)

@@ -6,6 +6,8 @@ processes on many machines, needs to know what is left to do. No process ever ho
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
 from collections.abc import Mapping
@@ -17,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jet_diffusion.errors import UserError
-from jet_diffusion.io import claim_partial_folder, partial_folder, sync, write_atomically
+from jet_diffusion.io import (
+    claim_partial_folder,
+    explaining_full_disk,
+    megabytes,
+    partial_folder,
+    sync,
+    write_atomically,
+)
 from jet_diffusion.schema import PIXELS_SHAPE
 
 CHUNK_JETS = 100
@@ -88,16 +97,19 @@ class PartialFile:
         return left + ([range(first, wanted.stop)] if first < wanted.stop else [])
 
     def write(self, first: int, jets: Jets) -> None:
-        """Write the part that begins with jet number `first`; it replaces a shorter one that begins there."""
-        stop = first + len(jets.y)
+        """Write the part that begins with jet number `first`; it replaces a shorter one that begins there.
 
-        def write(path: Path) -> None:
-            with h5py.File(path, "w") as file:
-                _create_pixels(file, len(jets.y), self.chunk_jets)[:] = jets.X_jets
-                for name in Jets._fields[1:]:
-                    file[name] = getattr(jets, name)
-
-        write_atomically(self.folder / f"part-{first:09d}-{stop:09d}.hdf5", write)
+        Raises:
+            OSError: The disk is full.
+        """
+        stop, image = first + len(jets.y), io.BytesIO()
+        with h5py.File(image, "w") as file:  # in memory: on a full disk HDF5 itself can crash the process
+            _create_pixels(file, len(jets.y), self.chunk_jets)[:] = jets.X_jets
+            for name in Jets._fields[1:]:
+                file[name] = getattr(jets, name)
+        with explaining_full_disk(self.folder, lambda: "the jets before stay"):
+            part = self.folder / f"part-{first:09d}-{stop:09d}.hdf5"
+            write_atomically(part, lambda path: path.write_bytes(image.getbuffer()))
         for shorter in self.folder.glob(f"part-{first:09d}-*.hdf5"):
             if _jets_of(shorter).stop < stop:
                 shorter.unlink()
@@ -106,13 +118,18 @@ class PartialFile:
         """Put the parts together and give the file its name.
 
         Raises:
+            OSError: The disk has no room for the file beside its parts.
             UserError: Jets are missing.
         """
         if left := sum(map(len, self.missing())):
             seen = f"only {self.num_jets - left} of {self.num_jets} jets were written"
             raise UserError(f"{seen}; they wait in {self.folder} for the run to be resumed")
         complete = self.folder / "complete.hdf5"
-        write_atomically(complete, self._assemble)
+        needed = sum(path.stat().st_size for _, _, path in self._parts())
+        with explaining_full_disk(self.folder, lambda: f"the file takes {megabytes(needed)}, and all its jets stay"):
+            if shutil.disk_usage(self.folder).free < needed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_atomically(complete, self._assemble)
         if self.path.exists():
             raise FileExistsError(f"{self.path} has appeared meanwhile; the jets wait in {self.folder}")
         os.replace(complete, self.path)
