@@ -174,14 +174,19 @@ def sampling(options: argparse.Namespace) -> None:
             print(f"  {contender.name}: {spread([1 / rate for rate in contender.rates], 1000)} ms a jet")
 
 
+def parsed(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options, with those of every measurement of the host; sets the number of threads."""
+    made.add_argument("--batch", type=int, nargs="+", default=[64, 1024], help="jets at once (default 64 1024)")
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    return options
+
+
 def main() -> None:
     """Measure and print."""
     made = parser(__doc__, rounds=3, seconds=1.0)
     made.add_argument("model", nargs="?", help="run folder, model folder or name on the Hub")
-    made.add_argument("--batch", type=int, nargs="+", default=[64, 1024], help="jets at once (default 64 1024)")
-    options = made.parse_args()
-    torch.set_num_threads(options.threads)
-    sampling(options)
+    sampling(parsed(made))
 
 
 if __name__ == "__main__":

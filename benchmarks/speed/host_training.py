@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.speed.contest import Contender, Stopwatch, dataset_folder, parser, race, spread, training_settings
-from benchmarks.speed.host import DEVICE, watched
+from benchmarks.speed.host import DEVICE, parsed, watched
 from jet_diffusion.data.dataset import JetDataset
 from jet_diffusion.pipelines.denoiser import DenoiserOutput
 from jet_diffusion.training import loop as training_loop
@@ -94,11 +94,7 @@ def training(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure and print."""
-    made = parser(__doc__, rounds=3, seconds=1.0)
-    made.add_argument("--batch", type=int, nargs="+", default=[64, 1024], help="jets at once (default 64 1024)")
-    options = made.parse_args()
-    torch.set_num_threads(options.threads)
-    training(options)
+    training(parsed(parser(__doc__, rounds=3, seconds=1.0)))
 
 
 if __name__ == "__main__":

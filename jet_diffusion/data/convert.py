@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from jet_diffusion import __version__
 from jet_diffusion.data.checks import Finding, JetCheck, refuse
 from jet_diffusion.data.encoding import encode_jets
-from jet_diffusion.data.files.many import JetFiles
+from jet_diffusion.data.files.many import JetFiles, joined
 from jet_diffusion.data.folder import check_whole
 from jet_diffusion.data.hdf5 import QuarkGluonFile
 from jet_diffusion.data.shards import AppendedDataset, PartialDataset, summed
@@ -177,14 +177,15 @@ def _describe_source(
     if max_jets is not None and max_jets < 1:
         raise UserError(f"max_jets must be positive, not {max_jets}")
     sources = files.provenance()
+    described = joined(sources)
     settings = {
         "format": 2,
         "jet_diffusion_version": __version__,
-        "source": ", ".join(row["name"] for row in sources),
-        "digest": " ".join(row["digest"] for row in sources),
+        "source": described["source"],
+        "digest": described["digest"],
         "reading": {name: value for name, value in reading.items() if value not in (None, False)},
         "drop_bad": drop_bad,
-        "simulated": files.simulated,
+        "simulated": described["simulated"],
         "num_jets": min(files.num_jets, max_jets or files.num_jets),
         "seed": seed,
         "fractions": dict(zip(SPLITS, map(float, fractions), strict=True)),

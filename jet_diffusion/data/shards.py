@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from jet_diffusion.data.checks import Finding, JetCheck, repeated
 from jet_diffusion.data.dataset_card import make_dataset_card
 from jet_diffusion.data.encoding import FINGERPRINTED, fingerprint, has_hcal_among_crystals
+from jet_diffusion.data.files.many import joined
 from jet_diffusion.data.folder import METADATA_FILE, check_whole, digest_of_shard, read_metadata
 from jet_diffusion.data.splits import SPLITS, count_duplicates
 from jet_diffusion.errors import UserError
@@ -247,9 +248,7 @@ class AppendedDataset(PartialDataset):
         part = {name: new[name] for name in self.settings if name in new} | {"first_row": self.first_row}
         return old | {
             "jet_diffusion_version": new["jet_diffusion_version"],
-            "source": ", ".join(row["name"] for row in sources),
-            "digest": " ".join(row["digest"] for row in sources),
-            "simulated": "; ".join(dict.fromkeys(row["simulated"] for row in sources if row["simulated"])) or None,
+            **joined(sources),
             "num_jets": old["num_jets"] + new["num_jets"],
             "sources": sources,
             "suppressed": {name: count + new["suppressed"][name] for name, count in old["suppressed"].items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -50,11 +50,6 @@ class JetFiles:
         self.num_jets: int = self.starts[-1]
 
     @property
-    def simulated(self) -> str | None:
-        """What the files say of their simulated jets; None if they have none."""
-        return "; ".join(dict.fromkeys(file.simulated for file in self.files if file.simulated)) or None
-
-    @property
     def suppressed(self) -> NDArray[np.int64]:
         """(2,) energies read so far that became 0 as noise, and how many of them were negative."""
         return np.sum([file.suppressed for file in self.files], axis=0)
@@ -96,6 +91,15 @@ class JetFiles:
                 }
             )
         return rows
+
+
+def joined(sources: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """Names, digests and simulated markers of several files as one text each; no marker if no file has one."""
+    return {
+        "source": ", ".join(row["name"] for row in sources),
+        "digest": " ".join(row["digest"] for row in sources),
+        "simulated": "; ".join(dict.fromkeys(row["simulated"] for row in sources if row["simulated"])) or None,
+    }
 
 
 def digest_of_file(path: Path) -> str:
