@@ -40,7 +40,7 @@ class Options:
         allow_training_jets: Evaluate even on jets that were used in training.
         steps: Solver steps of a model; its own number if you omit it.
         scheduler: Solver of a model; its own if you omit it.
-        batch_size: Jets of a model that are denoised at once.
+        batch_size: Jets of a model that are denoised at once; 16 on a CPU and 256 on a GPU if you omit it.
         checkpoint: Checkpoint of a training run: last, best or a step; the last if you omit it.
         sweep: For example "steps=5,10,25": add a table of quality and time for these numbers of solver steps.
         schedulers: Solvers of the sweep; the model's own if you name none.
@@ -68,7 +68,7 @@ class Options:
     allow_training_jets: bool = False
     steps: int | None = None
     scheduler: Scheduler | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     checkpoint: str | None = None
     sweep: str | None = None
     schedulers: list[Scheduler] = field(default_factory=list)

@@ -28,7 +28,7 @@ class Options:
         seed: Seed of the noise and of conditions that are drawn.
         steps: Solver steps; the model's own number if you omit it.
         scheduler: Solver; the model's own if you omit it.
-        batch_size: Jets that each process denoises at once; 64 on a CPU and 256 on a GPU if you omit it.
+        batch_size: Jets that each process denoises at once; 16 on a CPU and 256 on a GPU if you omit it.
         precision: Precision of the networks: "auto" is bf16 where the device has instructions for it, "no" is float32.
         label: Class of all jets. The model draws class, pT and mass that you omit, jointly.
         pt: Transverse momentum of all jets, GeV.

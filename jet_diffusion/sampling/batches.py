@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather
 from tqdm.auto import tqdm
 
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
 from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
 
 
@@ -67,7 +67,7 @@ def sample_batches(
     first_jet: int = 0,
     seed: int = 0,
     steps: int | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = False,
     **call: Any,
@@ -86,7 +86,7 @@ def sample_batches(
         first_jet: Where to begin.
         seed: Jet i of a seed is always the same.
         steps: Solver steps; by default the model's own number.
-        batch_size: Jets a process denoises at once.
+        batch_size: Jets a process denoises at once; by default as suits the device.
         accelerator: Of this process, for several processes or another precision than float32.
         progress: Whether to show a bar.
         call: Further arguments of the pipeline's call.
@@ -96,7 +96,8 @@ def sample_batches(
     """
     pipeline.set_progress_bar_config(disable=True)
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    batch_size, hidden = min(batch_size, num_jets), not progress or process > 0
+    batch_size = min(default_batch_size(pipeline.device) if batch_size is None else batch_size, num_jets)
+    hidden = not progress or process > 0
     with tqdm(total=num_jets, initial=first_jet, desc="sampling", unit="jet", disable=hidden) as bar:
         for first in range(first_jet, num_jets, batch_size * processes):
             mine = first + process * batch_size

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
@@ -25,7 +24,7 @@ from jet_diffusion.data.writer import PartWriter
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.locks import hold, lock_file
 from jet_diffusion.parallel import shard_of
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
 from jet_diffusion.sampling.sample import describe_sampler
@@ -36,20 +35,8 @@ MAX_SEED = 2**63 - 1
 PATIENCE = 60.0
 """Seconds a job waits for others that begin or end at the same time."""
 
-BATCH_SIZES = {"cpu": 64}
-"""Jets denoised at once on a kind of device."""
-
-OTHER_BATCH_SIZE = 256
-"""The same on all others: enough to keep a GPU busy, in a few GB."""
-
-
 NOTABLE_CLIPPING = 1e-3
 """Share of clipped values above which a user is told: trained models stay far below."""
-
-
-def default_batch_size(device: torch.device) -> int:
-    """Jets denoised at once if nobody says how many; the same for every run, so that an interrupted one goes on."""
-    return BATCH_SIZES.get(device.type, OTHER_BATCH_SIZE)
 
 
 def generate(  # noqa: PLR0913

@@ -52,7 +52,7 @@ def fit_moment_guidance(
     *,
     rounds: int,
     num_jets: int,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     seed: int = 0,
     accelerator: Accelerator | None = None,
 ) -> tuple[dict[str, Any], list[Round]]:
@@ -67,7 +67,7 @@ def fit_moment_guidance(
         jets: Training jets.
         rounds: Of sampling; the first is without guidance.
         num_jets: Jets of each round, for the class, pT, mass and ring sums of training jets, others each round.
-        batch_size: Jets a process denoises at once.
+        batch_size: Jets a process denoises at once; by default as suits the device.
         seed: Draws the training jets and the noise.
         accelerator: Of this process.
 
@@ -82,7 +82,7 @@ def fit_moment_guidance(
         raise UserError("the model is unconditional: its jets cannot be compared with training jets of the same pT")
     if rounds < 1 or not 2 <= num_jets <= len(jets):
         raise UserError(f"one round or more, of 2 to {len(jets)} jets, is needed; got {rounds} of {num_jets}")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be positive, got {batch_size}")
     strengths = np.zeros(len(MOMENTS))
     set_sampler(pipeline, moment_guidance=_guidance(strengths, np.ones(len(MOMENTS))))  # refuses what cannot be guided
@@ -122,7 +122,12 @@ def moments_of(pipeline: JetImagePipeline, energies: torch.Tensor) -> torch.Tens
 
 
 def _sizes(
-    pipeline: JetImagePipeline, jets: JetDataset, rows: np.ndarray, seed: int, batch_size: int, accelerator: Accelerator
+    pipeline: JetImagePipeline,
+    jets: JetDataset,
+    rows: np.ndarray,
+    seed: int,
+    batch_size: int | None,
+    accelerator: Accelerator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, 8) sizes of the moments of training jets, and of jets generated for their conditions and ring sums."""
     real: list[Any] = []

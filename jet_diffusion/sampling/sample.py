@@ -16,7 +16,7 @@ from diffusers import SchedulerMixin
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError, checking
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.sampling.batches import JetBatch, sample_batches
 
@@ -106,7 +106,7 @@ def sample_like(
     *,
     steps: int,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     source: str = "",
     progress: bool = False,
 ) -> SampledJets:
@@ -117,7 +117,7 @@ def sample_like(
         conditions: jets whose conditions are asked for.
         steps: solver steps.
         seed: jet i of a seed is always the same.
-        batch_size: jets denoised at once.
+        batch_size: jets denoised at once; by default as suits the device.
         source: name of the model for reports.
         progress: whether to show a bar.
 
@@ -125,6 +125,7 @@ def sample_like(
         ValueError: from the pipeline, for bad arguments.
     """
     made: list[JetBatch] = []
+    batch_size = default_batch_size(pipeline.device) if batch_size is None else batch_size
 
     def energies() -> Iterator[np.ndarray]:
         for batch in sample_batches(

@@ -44,7 +44,7 @@ def run_sweep(
     *,
     size: int,
     seed: int,
-    batch_size: int,
+    batch_size: int | None = None,
 ) -> list[Row]:
     """One row of quality and cost per scheduler and number of steps; the pipeline's own scheduler comes back.
 
@@ -55,7 +55,7 @@ def run_sweep(
         schedulers: names from `SCHEDULERS`; None for the pipeline's own.
         size: jets of each row.
         seed: of the sampling and the draws.
-        batch_size: jets denoised at once.
+        batch_size: jets denoised at once; by default as suits the device.
 
     Raises:
         ValueError: from the metrics, for too few jets.

@@ -32,9 +32,6 @@ SHOWN_JETS = 3
 STEPS = 12
 """Solver steps: fewer than the models' own number, so that the demo is short."""
 
-BATCH_SIZE = 16
-"""Jets denoised at once: few, so that the progress bar moves within seconds."""
-
 FRACTIONS = (0.6, 0.1, 0.3)
 """Of the bundled sample, for training, validation and test."""
 
@@ -116,7 +113,6 @@ def _sample(model: str, test: JetDataset, num_jets: int, picture: Path) -> Table
         num_jets,
         seed=1,
         steps=STEPS,
-        batch_size=BATCH_SIZE,
         like=test,
         attrs={"model": model},
     )

@@ -192,6 +192,18 @@ def test_plain_denoisers_sample_too(converted_folder, prediction):
     assert output.clipped_fraction > 0
 
 
+def test_a_cpu_denoises_sixteen_jets_at_once_unless_told(pipeline):
+    sizes = []
+
+    def note(pipe, step, timestep, tensors):
+        sizes.append(len(tensors["x"]))
+        return {}
+
+    pipeline(17, num_inference_steps=1, generator=seeded(), callback_on_step_end=note)
+    pipeline(17, num_inference_steps=1, generator=seeded(), callback_on_step_end=note, batch_size=9)
+    assert sizes == [16, 16, 9, 9]
+
+
 def test_unconditional_models_sample_and_say_so(converted_folder):
     pipeline = small_pipeline(converted_folder, "--unet.conditioning=none")
     output = pipeline(2, num_inference_steps=2)
