@@ -97,8 +97,7 @@ def sample_batches(
     pipeline.set_progress_bar_config(disable=True)
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     batch_size = min(default_batch_size(pipeline.device) if batch_size is None else batch_size, num_jets)
-    hidden = not progress or process > 0
-    with tqdm(total=num_jets, initial=first_jet, desc="sampling", unit="jet", disable=hidden) as bar:
+    with tqdm(total=num_jets, initial=first_jet, desc="sampling", unit="jet", disable=not progress or process) as bar:
         for first in range(first_jet, num_jets, batch_size * processes):
             mine = first + process * batch_size
             rows = np.arange(mine, mine + batch_size).clip(max=num_jets - 1)
