@@ -61,7 +61,7 @@ def main(options: Options) -> None:
     from jet_diffusion.errors import checking
     from jet_diffusion.hub import load_pipeline
     from jet_diffusion.io import write_text_atomically
-    from jet_diffusion.pipelines.jet_image_pipeline import default_batch_size
+    from jet_diffusion.pipelines.jet_image_pipeline import batch_size_on
     from jet_diffusion.precision import make_accelerator
     from jet_diffusion.sampling.generate import generation_attrs
     from jet_diffusion.sampling.guidance import as_table, fit_moment_guidance
@@ -76,7 +76,7 @@ def main(options: Options) -> None:
     accelerator = make_accelerator(options.precision)
     with checking():
         check_processes(accelerator.num_processes, None, os.environ)
-    batch_size = options.batch_size or default_batch_size(accelerator.device)
+    batch_size = batch_size_on(accelerator.device, options.batch_size)
     guidance, found = fit_moment_guidance(
         pipeline,
         jets,

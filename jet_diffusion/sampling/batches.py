@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather
 from tqdm.auto import tqdm
 
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, batch_size_on
 from jet_diffusion.pipelines.jet_output import JetImagePipelineOutput
 
 
@@ -96,7 +96,7 @@ def sample_batches(
     """
     pipeline.set_progress_bar_config(disable=True)
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    batch_size = min(default_batch_size(pipeline.device) if batch_size is None else batch_size, num_jets)
+    batch_size = min(batch_size_on(pipeline.device, batch_size), num_jets)
     with tqdm(total=num_jets, initial=first_jet, desc="sampling", unit="jet", disable=not progress or process) as bar:
         for first in range(first_jet, num_jets, batch_size * processes):
             mine = first + process * batch_size

@@ -24,7 +24,7 @@ from jet_diffusion.data.writer import PartWriter
 from jet_diffusion.errors import UserError, checking
 from jet_diffusion.locks import hold, lock_file
 from jet_diffusion.parallel import shard_of
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, batch_size_on
 from jet_diffusion.runs import versions
 from jet_diffusion.sampling.batches import Conditioned, JetBatch, sample_batches
 from jet_diffusion.sampling.sample import describe_sampler
@@ -78,7 +78,7 @@ def generate(  # noqa: PLR0913
     """
     accelerator = accelerator or Accelerator()
     steps = pipeline.config.default_steps if steps is None else steps
-    batch_size = default_batch_size(accelerator.device) if batch_size is None else batch_size
+    batch_size = batch_size_on(accelerator.device, batch_size)
     _check(pipeline, num_jets, seed, steps, batch_size, conditions, like)
     pipeline.to(accelerator.device)
     made = {**generation_attrs(pipeline, seed, steps, batch_size), "mixed_precision": accelerator.mixed_precision}

@@ -16,7 +16,7 @@ from diffusers import SchedulerMixin
 
 from jet_diffusion.data.jet_set import JetSample
 from jet_diffusion.errors import UserError, checking
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, batch_size_on
 from jet_diffusion.pipelines.schedulers import make_scheduler
 from jet_diffusion.sampling.batches import JetBatch, sample_batches
 
@@ -125,7 +125,7 @@ def sample_like(
         ValueError: from the pipeline, for bad arguments.
     """
     made: list[JetBatch] = []
-    batch_size = default_batch_size(pipeline.device) if batch_size is None else batch_size
+    batch_size = batch_size_on(pipeline.device, batch_size)
 
     def energies() -> Iterator[np.ndarray]:
         for batch in sample_batches(

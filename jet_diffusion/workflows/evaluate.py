@@ -21,7 +21,7 @@ from jet_diffusion.evaluation.run import evaluate_jets
 from jet_diffusion.evaluation.write import write_report
 from jet_diffusion.hub import load_pipeline
 from jet_diffusion.metrics.networks import load_transformers
-from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, default_batch_size
+from jet_diffusion.pipelines.jet_image_pipeline import JetImagePipeline, batch_size_on
 from jet_diffusion.plotting.style import style_settings
 from jet_diffusion.report.model import MetricResult, Report, refuse_existing
 from jet_diffusion.runs import versions
@@ -108,7 +108,7 @@ def _load_model(options: Options) -> JetImagePipeline:
     pipeline = load_pipeline(options.generated, checkpoint=options.checkpoint)
     set_sampler(pipeline, options.scheduler, options.steps)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    steps, batch_size = pipeline.config.default_steps, options.batch_size or default_batch_size(device)
+    steps, batch_size = pipeline.config.default_steps, batch_size_on(device, options.batch_size)
     with checking():
         pipeline.check_inputs(options.size, None, None, None, steps, batch_size, "np")
     pipeline.to(device)
