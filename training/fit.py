@@ -26,6 +26,9 @@ SHRINKAGE_JETS, NEIGHBOUR_JETS = 100, 2000
 MAX_RANGES = 2000
 """Ranges of training images that `ImageRangeGrid` keeps."""
 
+MIXTURE_VALUES = 20_000
+"""Values that a mixture is fitted to: evenly spaced ones of all, in order of size, give the same as all in less time."""
+
 ConditionerType = TypeVar("ConditionerType", bound=Conditioner)
 
 
@@ -326,7 +329,7 @@ def fit_mixture(
     if values.numel() < 10 * components:
         raise UserError(f"{values.numel()} hits are too few for a slab of {components} components")
     ordered = values.double().flatten().sort().values
-    ordered = ordered[:: max(1, len(ordered) // 100_000)]
+    ordered = ordered[:: max(1, len(ordered) // MIXTURE_VALUES)]
     slices = ordered.tensor_split(components)
     weights = torch.full((components, 1), 1 / components, dtype=torch.float64)
     means = torch.stack([part.mean() for part in slices])[:, None]
