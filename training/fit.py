@@ -27,7 +27,7 @@ MAX_RANGES = 2000
 """Ranges of training images that `ImageRangeGrid` keeps."""
 
 MIXTURE_VALUES = 20_000
-"""Values that a mixture is fitted to: evenly spaced ones of all, in order of size, give the same as all in less time."""
+"""Values that a mixture is fitted to. So many, evenly spaced in order of size, give the same fit as all of them."""
 
 ConditionerType = TypeVar("ConditionerType", bound=Conditioner)
 
