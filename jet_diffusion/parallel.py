@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
 
 from jet_diffusion.errors import UserError, require
 
@@ -139,35 +142,44 @@ class Workers:
     Args:
         jobs: Processes of this machine; 1 does all in this one.
         client: Of a Dask cluster, in place of them.
+        progress: Whether to show a bar of the calls that are done.
     """
 
-    def __init__(self, jobs: int = 1, client: Client | None = None) -> None:
-        self._jobs, self._client = jobs, client
+    def __init__(self, jobs: int = 1, client: Client | None = None, *, progress: bool = False) -> None:
+        self._jobs, self._client, self._progress = jobs, client, progress
 
     def run(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Results of calls of a module's function, in the order of the calls."""
-        if self._client is not None:
-            return list(run_in_order(self._client, function, calls))
+        calls = list(calls)
+        client = self._client
+        results = self._run_here(function, calls) if client is None else run_in_order(client, function, calls)
+        return list(tqdm(results, total=len(calls), unit="task", leave=False, disable=not self._progress))
+
+    def _run_here(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
         from joblib import Parallel, delayed
 
-        return list(Parallel(n_jobs=self._jobs)(delayed(function)(*arguments) for arguments in calls))
+        with warnings.catch_warnings():
+            # joblib starts a process anew that has grown much, and loses nothing by it
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+            yield from Parallel(n_jobs=self._jobs, return_as="generator")(delayed(function)(*call) for call in calls)
 
 
 @contextmanager
-def workers(jobs: int | str) -> Iterator[Workers]:
+def workers(jobs: int | str, *, progress: bool = False) -> Iterator[Workers]:
     """Workers for as long as the context lasts.
 
     Args:
         jobs: Processes of this machine, or the address of a Dask cluster, as of `dask_client`.
+        progress: Whether to show a bar of the calls that are done.
 
     Raises:
         UserError, ConnectionError: As `dask_client`.
     """
     if isinstance(jobs, int):
-        yield Workers(jobs)
+        yield Workers(jobs, progress=progress)
         return
     with dask_client(jobs) as client:
-        yield Workers(client=client)
+        yield Workers(client=client, progress=progress)
 
 
 def _connect(cluster: Any, address: str) -> Client:

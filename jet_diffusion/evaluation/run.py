@@ -73,7 +73,7 @@ def evaluate_jets(
     for name, sample in (("real", real), ("generated", generated), ("training", training)):
         if sample is not None:
             report.heading[name] = describe(sample)
-    with workers(jobs) as pool:
+    with workers(jobs, progress=progress) as pool:
         steps = _steps(result, training, classifiers, rng, seed, pool)
         for name, step in (bar := tqdm(steps if tagger else steps[:-1], disable=not progress, unit="step")):
             bar.set_description(name)
