@@ -8,8 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
-# Python compiles a module when it is first imported; most never are, and pip would take a minute for them.
-PIP_INSTALL := -m pip install --quiet --no-compile
+PIP_INSTALL := -m pip install --quiet
 PYTEST := $(BIN)/python -m pytest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
